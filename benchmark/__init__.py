@@ -1,0 +1,1 @@
+"""What a researcher runs: train, sample, evaluate, tabulate, compare."""

@@ -1,0 +1,135 @@
+"""The contract of a method: four parts, each possibly absent, and a loss."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jsonargparse.typing import NonNegativeFloat
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from methods import UNLABELED
+from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.guidance import ClassifierGuidance
+from methods.diffusion.likelihood import Likelihood
+from methods.diffusion.noise import KeyedNoise, keyed_seed
+from methods.diffusion.process import NoiseProcess
+from methods.diffusion.samplers import Noise, Sampler
+
+__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed"]
+
+Batch = dict[str, Any]
+"""``{"labeled": (x, y)}`` and, where a method uses it, ``"unlabeled": x``."""
+
+
+class Unsupported(NotImplementedError):
+    """A method was asked for what it has no part for; the message is the reason that tables print."""
+
+
+class Method(LightningModule, ABC):
+    """A method of the benchmark. What it can do follows from the parts it has.
+
+    Optimiser, schedule, weight averaging, precision and checkpoints are configured beside the method, not in it.
+
+    Args:
+        denoiser: ``E[x | x_t]``; without it the method cannot sample.
+        classifier: ``(x_t, t) -> logits``; without it the method cannot classify.
+        sampler: Turns noise into images through the denoiser.
+        likelihood: Made from the denoiser; without it the method has no density.
+        guidance_scale: Weight of the class score in sampling; 1 is Bayes, 0 ignores labels.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser | None = None,
+        classifier: nn.Module | None = None,
+        sampler: Sampler | None = None,
+        likelihood: Callable[[Denoiser], Likelihood] | None = None,
+        guidance_scale: NonNegativeFloat = 1.0,
+    ) -> None:
+        super().__init__()
+        if guidance_scale < 0:
+            raise ValueError(f"guidance_scale must be >= 0, got {guidance_scale}; use 0 for unconditional samples")
+        self.denoiser, self.classifier, self.sampler = denoiser, classifier, sampler
+        self.likelihood = None if likelihood is None else likelihood(denoiser)
+        self.guidance_scale = guidance_scale
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss terms by name; their sum is what is minimised."""
+
+    def guidance(self) -> Denoiser:
+        """The denoiser of ``p(x | y)`` at ``guidance_scale``."""
+        if self.classifier is None or self.guidance_scale == 0:
+            return self.denoiser
+        return ClassifierGuidance(self.denoiser, self.classifier, self.guidance_scale)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples can be asked for by class."""
+        return self.classifier is not None
+
+    @property
+    def noisy_process(self) -> NoiseProcess | None:
+        """Process whose noisy images the classifier reads; None if it reads clean ones only."""
+        return getattr(self.classifier, "process", None)
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """What the method cannot do, each with its reason."""
+        reasons = {}
+        if self.denoiser is None or self.sampler is None:
+            reasons["sample"] = "does not generate"
+        if self.classifier is None:
+            reasons["classify"] = "no class posterior"
+        if self.likelihood is None:
+            reasons["log_prob"] = "no density"
+        return reasons
+
+    def _require(self, capability: str) -> None:
+        if capability in self.unsupported:
+            raise Unsupported(self.unsupported[capability])
+
+    def sample(self, noise: Noise, y: Tensor | None = None) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1] up to the sampler's overshoot, of classes ``y`` if given."""
+        self._require("sample")
+        return self.sampler(self.guidance() if y is not None else self.denoiser, noise, y)
+
+    def classify(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        """Logits ``(B, K)`` of clean images, or of images noised to times ``t``."""
+        self._require("classify")
+        return self.classifier(x, x.new_zeros(len(x)) if t is None else t)
+
+    def log_prob(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """Log-density of images in nats, ``(B,)``; ``noise`` feeds a stochastic estimate."""
+        self._require("log_prob")
+        return self.likelihood(x, noise)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        terms = self.losses(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
+            self.log("train/loss", loss.detach())
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step(batch, "test")
+
+    def _evaluation_step(self, batch: Batch, part: str) -> None:
+        x, y = batch["labeled"]
+        with torch.enable_grad():  # a loss may be made of gradients of the network
+            terms = {name: term.detach() for name, term in self.losses(batch).items()}
+        self.log_dict({f"{part}/{name}": term for name, term in terms.items()}, batch_size=len(x))
+        self.log(f"{part}/loss", torch.stack(list(terms.values())).sum(), batch_size=len(x), prog_bar=True)
+        if self.classifier is not None:
+            accuracy = (self.classify(x).argmax(1) == y).float().mean()
+            self.log(f"{part}/accuracy", accuracy, batch_size=len(x), prog_bar=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Class probabilities ``(B, K)``."""
+        return self.classify(batch["labeled"][0]).softmax(1)

@@ -1,0 +1,1 @@
+"""What the papers, and common sense, compare with."""

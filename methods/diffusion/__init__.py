@@ -1,0 +1,1 @@
+"""Mathematics of diffusion: process, denoiser, guidance, samplers, likelihood. No networks."""

@@ -1,0 +1,149 @@
+"""Denoisers: estimates of ``E[x | x_t]`` by a network under one of the usual parametrisations."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveFloat
+from torch import Tensor, nn
+
+from methods.diffusion.process import NoiseProcess
+
+
+class Denoiser(nn.Module, ABC):
+    """``E[x | x_t]``, or ``E[x | x_t, y]`` when given labels; noise and score follow from it."""
+
+    process: NoiseProcess
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Estimate of the clean images, ``(B, C, H, W)``, from ``x_t``, times ``(B,)`` and labels ``(B,)``."""
+
+    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Estimate of the noise, ``(x_t - alpha D) / sigma``; needs ``sigma > 0``."""
+        alpha, sigma = self.process.scales(t, like=x_t)
+        return (x_t - alpha * self(x_t, t, y)) / sigma
+
+    def score(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Estimate of ``grad log p(x_t)``, ``-eps / sigma``."""
+        _, sigma = self.process.scales(t, like=x_t)
+        return -self.eps(x_t, t, y) / sigma
+
+    def matching_loss(self, x: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> Tensor:
+        """Denoising score matching, mean over pixels of ``(eps_hat - eps)^2``, ``(B,)``."""
+        x_t, _ = self.process.perturb(x, t, eps)
+        return (self.eps(x_t, t, y) - eps).square().flatten(1).mean(1)
+
+
+class EpsDenoiser(Denoiser):
+    """A network that predicts the noise: ``eps = F(x_t, log sigma, y)``.
+
+    Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 14.
+    """
+
+    def __init__(self, network: nn.Module, process: NoiseProcess) -> None:
+        super().__init__()
+        self.network, self.process = network, process
+
+    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.network(x_t, self.process.log_sigma(t), y)
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        alpha, sigma = self.process.scales(t, like=x_t)
+        return (x_t - sigma * self.eps(x_t, t, y)) / alpha
+
+
+class EDMDenoiser(Denoiser):
+    """A network behind the preconditioning that keeps its input and target at unit variance.
+
+    With ``s^2 = sigma^2 + alpha^2 sd^2``: ``D = alpha sd^2 / s^2 x_t + sigma sd / s F(x_t / s, log sigma, y)``.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364), Table 1 and Eq. 7, written for any ``alpha``.
+
+    Args:
+        network: ``F``.
+        process: Noise process.
+        data_std: ``sd``, standard deviation of the pixels in [-1, 1].
+    """
+
+    def __init__(self, network: nn.Module, process: NoiseProcess, data_std: PositiveFloat = 0.5) -> None:
+        super().__init__()
+        self.network, self.process, self.data_std = network, process, data_std
+
+    def _coefficients(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        alpha, sigma = self.process.scales(t, like=x_t)
+        total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
+        return alpha * self.data_std**2 / total**2, sigma * self.data_std / total, 1 / total
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        skip, out, scale = self._coefficients(x_t, t)
+        return skip * x_t + out * self.network(scale * x_t, self.process.log_sigma(t), y)
+
+    def matching_loss(self, x: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> Tensor:
+        """Mean over pixels of the squared error of ``F``, ``(B,)``: the EDM weighting of the denoising error."""
+        x_t, _ = self.process.perturb(x, t, eps)
+        skip, out, scale = self._coefficients(x_t, t)
+        target = (x - skip * x_t) / out
+        return (self.network(scale * x_t, self.process.log_sigma(t), y) - target).square().flatten(1).mean(1)
+
+
+class Pretrained(Denoiser):
+    """A trained denoiser, frozen and held by reference: in no optimiser, no weight average and no checkpoint.
+
+    Its weights are read at the first use, so that a method which needs it for sampling alone trains without it.
+
+    Args:
+        denoiser: Built as it was for training.
+        checkpoint: File of the method that trained it; its ``denoiser.*`` weights are taken.
+    """
+
+    def __init__(self, denoiser: Denoiser, checkpoint: str) -> None:
+        super().__init__()
+        self.checkpoint = Path(checkpoint)
+        self._loaded = False
+        # Past nn.Module's registration: what is not a submodule is neither saved, averaged nor optimised.
+        self.__dict__["held"] = denoiser.eval().requires_grad_(False)
+
+    @property
+    def process(self) -> NoiseProcess:
+        return self.__dict__["held"].process
+
+    def _trained(self) -> Denoiser:
+        held = self.__dict__["held"]
+        if not self._loaded:
+            held.load_state_dict(part_of_checkpoint(self.checkpoint, "denoiser"))
+            self._loaded = True
+        return held
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self._trained()(x_t, t, y)
+
+    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self._trained().eps(x_t, t, y)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pretrained":
+        self.__dict__["held"]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Pretrained":
+        return self
+
+
+def part_of_checkpoint(path: Path, part: str) -> dict[str, Tensor]:
+    """Weights under ``part.`` in the ``state_dict`` of a checkpoint, without that prefix.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no such part.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no trained {part} at {path}; train it first, or name another file by its key 'checkpoint'"
+        )
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    found = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+    if not found:
+        raise ValueError(f"{path} holds no weights named {part}.*; it is a checkpoint of another method")
+    return found

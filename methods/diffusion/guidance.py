@@ -1,0 +1,123 @@
+"""Classifiers of noisy images, and guidance: a denoiser of ``p(x | y)`` made from a denoiser of ``p(x)``."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.process import NoiseProcess
+
+
+class NoisyClassifier(nn.Module):
+    """``p(y | x_t)`` by a network that is told the log noise level.
+
+    Args:
+        network: ``(x_t, log sigma) -> logits``, with ``features(x_t, log sigma)``.
+        process: Noise process whose images it classifies.
+    """
+
+    def __init__(self, network: nn.Module, process: NoiseProcess) -> None:
+        super().__init__()
+        self.network, self.process = network, process
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits ``(B, K)``."""
+        return self.network(x_t, self.process.log_sigma(t))
+
+    def features(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Penultimate vector ``(B, D)``."""
+        return self.network.features(x_t, self.process.log_sigma(t))
+
+
+class AssistedClassifier(nn.Module):
+    """``p(y | x_t, x_hat)`` with ``x_hat`` the estimated mean of the noise kernel, ``alpha E[x | x_t]``.
+
+    Source: (a) Sec. 3.1. ``x_hat`` is not clamped, and its gradient flows when ``x_t`` asks for one.
+
+    Args:
+        network: ``((x_t, x_hat), log sigma) -> logits``, with ``features``.
+        denoiser: Frozen denoiser that makes ``x_hat``.
+    """
+
+    def __init__(self, network: nn.Module, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.network, self.denoiser = network, denoiser
+
+    @property
+    def process(self) -> NoiseProcess:
+        return self.denoiser.process
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits ``(B, K)``."""
+        return self.given(x_t, self.denoiser(x_t, t), t)
+
+    def given(self, x_t: Tensor, denoised: Tensor, t: Tensor) -> Tensor:
+        """Logits when ``E[x | x_t]`` is at hand already."""
+        return self.network(self._pair(x_t, denoised, t), self.process.log_sigma(t))
+
+    def features(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Penultimate vector ``(B, D)``."""
+        return self.network.features(self._pair(x_t, self.denoiser(x_t, t), t), self.process.log_sigma(t))
+
+    def _pair(self, x_t: Tensor, denoised: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, _ = self.process.scales(t, like=x_t)
+        return x_t, alpha * denoised
+
+
+class ClassifierGuidance(Denoiser):
+    """``D(x_t) + scale sigma^2 / alpha grad log p(y | x_t)``: the denoiser of ``p(x) p(y | x)^scale``.
+
+    The gradient is total: it flows through every path from ``x_t`` to the logits, the denoiser of a denoising-assisted
+    classifier included, and when that denoiser is the guided one it is evaluated once for both uses.
+
+    Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), Sec. 4.2, in denoiser form; (a) Sec. 3.1, total derivative.
+
+    Args:
+        denoiser: Denoiser of ``p(x)``.
+        classifier: ``(x_t, t) -> logits``.
+        scale: Weight of the class score; 1 is Bayes.
+    """
+
+    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
+        super().__init__()
+        self.denoiser, self.classifier, self.scale = denoiser, classifier, scale
+        self.process = denoiser.process
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            return self.denoiser(x_t, t)
+        with torch.enable_grad():
+            x_t = x_t.detach().requires_grad_()
+            if getattr(self.classifier, "denoiser", None) is self.denoiser:
+                denoised = self.denoiser(x_t, t)
+                logits = self.classifier.given(x_t, denoised, t)
+            else:
+                with torch.no_grad():
+                    denoised = self.denoiser(x_t, t)
+                logits = self.classifier(x_t, t)
+            # Summed, not averaged, so that each image's gradient is its own.
+            (gradient,) = torch.autograd.grad(class_log_prob(logits, y).sum(), x_t)
+        alpha, sigma = self.process.scales(t, like=x_t)
+        return denoised.detach() + self.scale * sigma**2 / alpha * gradient
+
+
+class ClassifierFreeGuidance(Denoiser):
+    """``D(x_t) + scale (D(x_t, y) - D(x_t))``: ``scale`` 1 is the plain conditional denoiser.
+
+    Source: Ho and Salimans 2022 (arXiv:2207.12598), with ``scale = 1 + w``.
+    """
+
+    def __init__(self, denoiser: Denoiser, scale: float = 1.0) -> None:
+        super().__init__()
+        self.denoiser, self.scale, self.process = denoiser, scale, denoiser.process
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None or self.scale == 1:
+            return self.denoiser(x_t, t, y)
+        free = self.denoiser(x_t, t)
+        return free + self.scale * (self.denoiser(x_t, t, y) - free)
+
+
+def class_log_prob(logits: Tensor, y: Tensor) -> Tensor:
+    """``log p(y)`` under ``softmax(logits)``, in float32, ``(B,)``."""
+    return F.log_softmax(logits.float(), dim=-1).gather(1, y[:, None]).squeeze(1)

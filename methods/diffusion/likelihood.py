@@ -1,0 +1,143 @@
+"""Log-densities of images under a denoiser, in nats over [-1, 1]; the table says of which kind."""
+
+import math
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jsonargparse.typing import PositiveInt
+from torch import Tensor
+
+from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.process import DiscreteVP
+from methods.diffusion.samplers import Noise
+
+
+class Likelihood(ABC):
+    """``log p(x)`` in nats, ``(B,)``, of images ``(B, C, H, W)``.
+
+    ``kind`` says what the number is: ``exact``, a ``bound`` from below, or an unbiased ``estimate``.
+    ``nfe`` counts the network evaluations an image costs; ``dequantised`` says whether it scores images with
+    dequantisation noise (a density) or the grey levels themselves (a probability, given as the density of its bin).
+    """
+
+    kind: Literal["exact", "bound", "estimate"]
+    nfe: int
+    dequantised: bool = True
+
+    @abstractmethod
+    def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        """Log-density of each image; ``noise`` feeds what is stochastic in it."""
+
+
+def _normal_log_prob(x: Tensor, scale: float = 1.0) -> Tensor:
+    d = x[0].numel()
+    return -0.5 * (x / scale).square().flatten(1).sum(1) - d * (0.5 * math.log(2 * math.pi) + math.log(scale))
+
+
+class ProbabilityFlow(Likelihood):
+    """Change of variables along the probability-flow ODE, its divergence estimated with one Rademacher probe an image.
+
+    In ``u = x / alpha`` and ``s = sigma / alpha`` the ODE is ``du / ds = eps``; Heun's method, even steps in ``log s``.
+
+    Source: Song et al. 2021 (arXiv:2011.13456), Eq. 39 and 40.
+
+    Args:
+        denoiser: Whose density.
+        steps: Steps of Heun's method, two evaluations and two input gradients each.
+    """
+
+    kind = "estimate"
+
+    def __init__(self, denoiser: Denoiser, steps: PositiveInt = 30) -> None:
+        self.denoiser, self.steps, self.nfe = denoiser, steps, 2 * steps
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        process = self.denoiser.process
+        probe = (torch.randn_like(x) if noise is None else noise()).sign()
+        ends = -0.5 * process.log_snr(torch.tensor([process.t_min, 1.0], dtype=torch.float64))
+        log_sigmas = torch.linspace(float(ends[0]), float(ends[1]), self.steps + 1, dtype=torch.float64)
+        levels = process.levels(process.time(-2 * log_sigmas))
+        d = x[0].numel()
+        u, gained = x / levels[0].alpha, torch.zeros(len(x), dtype=x.dtype, device=x.device)
+
+        def slope(u: Tensor, level) -> tuple[Tensor, Tensor]:
+            """``du / dlog s`` and the divergence of it."""
+            with torch.enable_grad():
+                u = u.detach().requires_grad_()
+                x_t = level.alpha * u
+                drift = self.denoiser.eps(x_t, x_t.new_full((len(x_t),), level.time)) * (level.sigma / level.alpha)
+                (pulled,) = torch.autograd.grad((drift * probe).sum(), u)
+            return drift.detach(), (pulled * probe).flatten(1).sum(1)
+
+        for low, high in pairwise(levels):
+            width = math.log(high.sigma / high.alpha) - math.log(low.sigma / low.alpha)
+            drift, divergence = slope(u, low)
+            drift_high, divergence_high = slope(u + width * drift, high)
+            u = u + 0.5 * width * (drift + drift_high)
+            gained = gained + 0.5 * width * (divergence + divergence_high)
+
+        end = levels[-1]
+        prior = _normal_log_prob(end.alpha * u, process.prior_scale)
+        return prior + gained + d * (math.log(end.alpha) - math.log(levels[0].alpha))
+
+
+class VariationalBound(Likelihood):
+    """Evidence lower bound of a DDPM chain on grey levels, every level visited once with one draw.
+
+    The decoder is the Gaussian mass of a pixel's bin, open at the two edge bins. The bin's probability is given as a
+    density, divided by its width ``2 / grey_levels``.
+
+    Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 5 and 13.
+
+    Args:
+        denoiser: Denoiser on a ``DiscreteVP`` process.
+        grey_levels: Grey levels of a pixel; images are at the centres of that many bins of [-1, 1].
+        variance: Reverse variance, ``small`` (posterior) or ``large`` (forward step).
+
+    Raises:
+        ValueError: If the process is not discrete.
+    """
+
+    kind = "bound"
+    dequantised = False
+
+    def __init__(
+        self, denoiser: Denoiser, grey_levels: PositiveInt = 256, variance: Literal["small", "large"] = "small"
+    ) -> None:
+        if not isinstance(denoiser.process, DiscreteVP):
+            raise ValueError(f"a variational bound needs a DiscreteVP process, got {type(denoiser.process).__name__}")
+        self.denoiser, self.grey_levels, self.variance = denoiser, grey_levels, variance
+        self.nfe = denoiser.process.steps
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        process = self.denoiser.process
+        levels = process.levels(torch.arange(process.steps + 1, dtype=torch.float64) / process.last)
+        draw = (lambda: torch.randn_like(x)) if noise is None else noise
+        top = levels[-1]
+        nats = 0.5 * (top.sigma**2 + top.alpha**2 * x**2 - 1 - math.log(top.sigma**2)).flatten(1).sum(1)
+        for s, t in pairwise(levels):
+            x_t = t.alpha * x + t.sigma * draw()
+            denoised = self.denoiser(x_t, x_t.new_full((len(x),), t.time))
+            alpha_ts = t.alpha / s.alpha
+            added = t.sigma**2 - (alpha_ts * s.sigma) ** 2
+            if s.sigma == 0:
+                nats = nats - self._bin_log_prob(x, denoised, t.sigma)
+                continue
+            posterior = added * s.sigma**2 / t.sigma**2
+            model = posterior if self.variance == "small" else added
+            weight = (s.alpha * added / t.sigma**2) ** 2 / model
+            constant = 0.5 * x[0].numel() * (posterior / model - 1 - math.log(posterior / model))
+            nats = nats + constant + 0.5 * weight * (x - denoised).square().flatten(1).sum(1)
+        return -nats - x[0].numel() * math.log(2 / self.grey_levels)
+
+    def _bin_log_prob(self, x: Tensor, mean: Tensor, sigma: float) -> Tensor:
+        half = 1 / self.grey_levels
+        upper = torch.special.ndtr(((x + half - mean) / sigma).double())
+        lower = torch.special.ndtr(((x - half - mean) / sigma).double())
+        upper = torch.where(x > 1 - 1.5 * half, torch.ones_like(upper), upper)
+        lower = torch.where(x < -1 + 1.5 * half, torch.zeros_like(lower), lower)
+        return (upper - lower).clamp(min=1e-12).log().flatten(1).sum(1).to(x.dtype)

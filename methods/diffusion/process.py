@@ -1,0 +1,265 @@
+"""Noise processes ``q(x_t | x) = N(alpha_t x, sigma_t^2 I)`` on the time axis [0, 1]."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from jsonargparse.typing import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+MAX_LOG_SIGMA = 12.0
+"""Bound of the log noise level that networks see; reached only by exactly clean images and exactly pure noise."""
+
+
+class Level(NamedTuple):
+    """One point of a sampler's grid: time and scales, as Python floats of double precision."""
+
+    time: float
+    alpha: float
+    sigma: float
+
+
+class NoiseProcess(nn.Module, ABC):
+    """Gaussian diffusion of images; a process is its ``alpha`` and its log signal-to-noise ratio.
+
+    ``log_snr(t) = log(alpha_t^2 / sigma_t^2)`` falls as ``t`` rises. Times are ``(B,)`` in [0, 1], 0 is clean.
+    """
+
+    t_min: float = 0.0
+    """Smallest time that training and sampling visit."""
+
+    prior_scale: float = 1.0
+    """Standard deviation of the noise that samplers start from."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal scale, ``(B,) -> (B,)``."""
+
+    @abstractmethod
+    def log_snr(self, t: Tensor) -> Tensor:
+        """Log signal-to-noise ratio, ``(B,) -> (B,)``."""
+
+    @abstractmethod
+    def time(self, log_snr: Tensor) -> Tensor:
+        """Inverse of ``log_snr``; a discrete process answers its nearest level."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise scale, ``(B,) -> (B,)``."""
+        return self.alpha(t) * torch.exp(-0.5 * self.log_snr(t))
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """``log(sigma_t / alpha_t)``, bounded: the noise level as networks are told it."""
+        return (-0.5 * self.log_snr(t)).clamp(-MAX_LOG_SIGMA, MAX_LOG_SIGMA)
+
+    def scales(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``sigma`` at ``t``, shaped to multiply ``like``."""
+        shape = (-1,) + (1,) * (like.dim() - 1)
+        return self.alpha(t).to(like.dtype).view(shape), self.sigma(t).to(like.dtype).view(shape)
+
+    def perturb(self, x: Tensor, t: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(x_t, eps)`` with ``x_t = alpha_t x + sigma_t eps``; ``eps`` is drawn when not given."""
+        eps = torch.randn_like(x) if eps is None else eps
+        alpha, sigma = self.scales(t, like=x)
+        return alpha * x + sigma * eps, eps
+
+    def sample_times(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+        """Training times, uniform over ``[t_min, 1]``, ``(n,)``."""
+        return self.times_at(torch.rand(n, device=device))
+
+    def times_at(self, u: Tensor) -> Tensor:
+        """The time at quantile ``u`` in [0, 1) of the uniform law of training times."""
+        return self.t_min + (1 - self.t_min) * u
+
+    def grid(self, steps: int) -> Tensor:
+        """``steps`` times from 1 down to ``t_min``, evenly spaced, float64."""
+        return torch.linspace(1.0, self.t_min, steps, dtype=torch.float64)
+
+    def levels(self, times: Tensor) -> list[Level]:
+        """``times`` with their scales, computed once in double precision."""
+        times = times.double()
+        return [Level(*row) for row in torch.stack([times, self.alpha(times), self.sigma(times)], dim=1).tolist()]
+
+
+class VarianceExploding(NoiseProcess):
+    """Noise process without signal decay: ``x_t = x + sigma_t * eps``.
+
+    ``sigma_t = sigma_min * (sigma_max / sigma_min) ** t``: the log-SNR is linear in ``t``.
+
+    Source: Song et al. 2021 (arXiv:2011.13456), App. C, VE SDE; (a) and (d) Sec. 2.
+
+    Args:
+        sigma_min: Noise scale at ``t = 0``, in units of the image range [-1, 1].
+        sigma_max: Noise scale at ``t = 1``; about the largest distance between two images.
+
+    Raises:
+        ValueError: If not ``0 < sigma_min < sigma_max``.
+    """
+
+    def __init__(self, sigma_min: PositiveFloat = 0.02, sigma_max: PositiveFloat = 100.0) -> None:
+        super().__init__()
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"need 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.sigma_min, self.sigma_max, self.prior_scale = sigma_min, sigma_max, sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -2 * (math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return (-0.5 * log_snr - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+
+
+class ContinuousVP(NoiseProcess):
+    """Variance-preserving SDE with linear ``beta``: ``alpha_t^2 + sigma_t^2 = 1``.
+
+    ``log alpha_t = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2``.
+
+    Source: Song et al. 2021 (arXiv:2011.13456), App. C, VP SDE.
+
+    Raises:
+        ValueError: If not ``0 < beta_min < beta_max``.
+    """
+
+    t_min = 1e-3
+
+    def __init__(self, beta_min: PositiveFloat = 0.1, beta_max: PositiveFloat = 20.0) -> None:
+        super().__init__()
+        if not 0 < beta_min < beta_max:
+            raise ValueError(f"need 0 < beta_min < beta_max, got {beta_min} and {beta_max}")
+        self.beta_min, self.beta_max = beta_min, beta_max
+
+    def _integral(self, t: Tensor) -> Tensor:
+        """``int_0^t beta``, which is ``-2 log alpha``."""
+        return t * self.beta_min + 0.5 * t**2 * (self.beta_max - self.beta_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.exp(-0.5 * self._integral(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self._integral(t)))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return -torch.log(torch.expm1(self._integral(t)))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        integral = nn.functional.softplus(-log_snr)
+        slope = self.beta_max - self.beta_min
+        return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
+
+
+def _linear(steps: int) -> Tensor:
+    beta = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64) * (1000 / steps)
+    return torch.cumprod(1 - beta.clamp(max=0.999), dim=0)
+
+
+def _cosine(steps: int) -> Tensor:
+    angle = (torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2
+    beta = 1 - (torch.cos(angle[1:]) / torch.cos(angle[:-1])) ** 2
+    return torch.cumprod(1 - beta.clamp(max=0.999), dim=0)
+
+
+def _uniform(steps: int) -> Tensor:
+    return 1 - (torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)) ** 2
+
+
+SCHEDULES = {"linear": _linear, "cosine": _cosine, "uniform": _uniform}
+
+
+class DiscreteVP(NoiseProcess):
+    """Variance-preserving process of ``steps`` noisy levels after the clean one; ``t = level / last level``.
+
+    Schedules of ``alpha_bar``: ``linear`` (DDPM; both ends of ``beta`` scaled by ``1000 / steps``), ``cosine``
+    (Nichol and Dhariwal 2021, Eq. 17), ``uniform`` (``1 - (level / (steps + 1))^2``, (c) P3).
+
+    Source: Ho et al. 2020 (arXiv:2006.11239); with ``pure_noise``, the level set of (c), Sec. 3: levels 0..T+1, of
+    which 0 is the data and T+1 exactly N(0, I).
+
+    Args:
+        steps: Noisy levels ``T`` below pure noise.
+        schedule: How ``alpha_bar`` falls.
+        pure_noise: Add the level ``T + 1`` with ``alpha = 0``; samplers still start at level ``T``.
+    """
+
+    def __init__(
+        self,
+        steps: PositiveInt = 1000,
+        schedule: Literal["linear", "cosine", "uniform"] = "linear",
+        pure_noise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.steps, self.last = steps, steps + int(pure_noise)
+        self.t_min = 1 / self.last
+        ends = [torch.ones(1, dtype=torch.float64), SCHEDULES[schedule](steps)]
+        alpha_bar = torch.cat([*ends, torch.zeros(int(pure_noise), dtype=torch.float64)])
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        self.register_buffer("_log_snr", torch.logit(alpha_bar), persistent=False)
+
+    def index(self, t: Tensor) -> Tensor:
+        """Level of each time, int64 ``(B,)``."""
+        return (t * self.last).round().long().clamp(0, self.last)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.alpha_bar[self.index(t)].sqrt().to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (1 - self.alpha_bar[self.index(t)]).sqrt().to(t.dtype)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self._log_snr[self.index(t)].to(t.dtype)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        levels = -self._log_snr[1 : self.steps + 1]  # ascending, finite
+        wanted = -log_snr.double()
+        above = torch.searchsorted(levels, wanted.contiguous()).clamp(1, self.steps - 1) if self.steps > 1 else 0
+        nearest = above - 1 + ((wanted - levels[above - 1]) > (levels[above] - wanted)).long() if self.steps > 1 else 0
+        level = torch.as_tensor(nearest + 1).expand(log_snr.shape)
+        level = torch.where(torch.isposinf(log_snr), torch.zeros_like(level), level)
+        level = torch.where(torch.isneginf(log_snr), torch.full_like(level, self.last), level)
+        return (level / self.last).to(log_snr.dtype)
+
+    def times_at(self, u: Tensor) -> Tensor:
+        """Uniform over the noisy levels ``1..T``."""
+        return ((u * self.steps).floor().clamp(max=self.steps - 1) + 1) / self.last
+
+    def grid(self, steps: int) -> Tensor:
+        """Levels ``1, 1 + k, 1 + 2k, ...`` with ``k = T // steps``, from the highest down.
+
+        Raises:
+            ValueError: If more steps are asked for than there are levels.
+        """
+        if steps > self.steps:
+            raise ValueError(f"a sampler of {steps} steps needs as many noise levels, the process has {self.steps}")
+        levels = 1 + (self.steps // steps) * torch.arange(steps, dtype=torch.float64)
+        return levels.flip(0) / self.last
+
+
+class TimeLaw(ABC):
+    """How training draws its times."""
+
+    @abstractmethod
+    def __call__(self, process: NoiseProcess, n: int, device: torch.device) -> Tensor:
+        """``n`` times in [0, 1]."""
+
+
+class UniformTimes(TimeLaw):
+    """The process's own law: uniform in ``t`` (VE: log-uniform in sigma; discrete: all levels alike)."""
+
+    def __call__(self, process: NoiseProcess, n: int, device: torch.device) -> Tensor:
+        return process.sample_times(n, device)
+
+
+class LogNormalSigma(TimeLaw):
+    """``log(sigma / alpha) ~ N(mean, std^2)``, clipped to the process's range.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364), Table 1; in units of the image range [-1, 1].
+    """
+
+    def __init__(self, mean: float = -0.6, std: PositiveFloat = 1.4) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, process: NoiseProcess, n: int, device: torch.device) -> Tensor:
+        log_sigma = self.mean + self.std * torch.randn(n, device=device)
+        return process.time(-2 * log_sigma).clamp(process.t_min, 1.0)

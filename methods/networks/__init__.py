@@ -1,0 +1,1 @@
+"""Networks, each a function of images and of the log noise level."""

@@ -1,0 +1,39 @@
+"""A classifier of clean images: the accuracy that the diffusion classifiers are compared with."""
+
+import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval
+from torch import Tensor, nn
+
+from methods.base import Batch, Method
+
+
+class CleanClassifier(nn.Module):
+    """A network without a noise level under the interface of a classifier of noisy images; ``t`` is ignored."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+    def features(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        """Penultimate vector ``(B, D)``."""
+        return self.network.features(x)
+
+
+class Supervised(Method):
+    """Cross-entropy on clean images. With its own seed it is also a suite's reference classifier.
+
+    Args:
+        network: ``x -> logits`` with ``features(x)``.
+        label_smoothing: Mass spread evenly over the classes, in [0, 1].
+    """
+
+    def __init__(self, network: nn.Module, label_smoothing: ClosedUnitInterval = 0.0) -> None:
+        super().__init__(classifier=CleanClassifier(network))
+        self.label_smoothing = label_smoothing
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        x, y = batch["labeled"]
+        return {"classify": F.cross_entropy(self.classify(x), y, label_smoothing=self.label_smoothing)}

@@ -58,7 +58,8 @@ class EpsDenoiser(Denoiser):
 class EDMDenoiser(Denoiser):
     """A network behind the preconditioning that keeps its input and target at unit variance.
 
-    With ``s^2 = sigma^2 + alpha^2 sd^2``: ``D = alpha sd^2 / s^2 x_t + sigma sd / s F(x_t / s, log sigma, y)``.
+    With ``s^2 = sigma^2 + alpha^2 sd^2``, ``cos = alpha sd / s``, ``sin = sigma / s`` and ``z = x_t / s``, the network
+    ``F(z, log sigma, y)`` estimates ``sin x / sd - cos eps`` and ``D = sd (cos z + sin F)``.
 
     Source: Karras et al. 2022 (arXiv:2206.00364), Table 1 and Eq. 7, written for any ``alpha``.
 
@@ -72,21 +73,21 @@ class EDMDenoiser(Denoiser):
         super().__init__()
         self.network, self.process, self.data_std = network, process, data_std
 
-    def _coefficients(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _normalise(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``cos``, ``sin`` and ``z``."""
         alpha, sigma = self.process.scales(t, like=x_t)
-        total = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
-        return alpha * self.data_std**2 / total**2, sigma * self.data_std / total, 1 / total
+        s = torch.sqrt(sigma**2 + (alpha * self.data_std) ** 2)
+        return alpha * self.data_std / s, sigma / s, x_t / s
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        skip, out, scale = self._coefficients(x_t, t)
-        return skip * x_t + out * self.network(scale * x_t, self.process.log_sigma(t), y)
+        cos, sin, z = self._normalise(x_t, t)
+        return self.data_std * (cos * z + sin * self.network(z, self.process.log_sigma(t), y))
 
     def matching_loss(self, x: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> Tensor:
         """Mean over pixels of the squared error of ``F``, ``(B,)``: the EDM weighting of the denoising error."""
-        x_t, _ = self.process.perturb(x, t, eps)
-        skip, out, scale = self._coefficients(x_t, t)
-        target = (x - skip * x_t) / out
-        return (self.network(scale * x_t, self.process.log_sigma(t), y) - target).square().flatten(1).mean(1)
+        cos, sin, z = self._normalise(self.process.perturb(x, t, eps)[0], t)
+        target = sin * x / self.data_std - cos * eps
+        return (self.network(z, self.process.log_sigma(t), y) - target).square().flatten(1).mean(1)
 
 
 class Pretrained(Denoiser):
@@ -113,7 +114,11 @@ class Pretrained(Denoiser):
     def _trained(self) -> Denoiser:
         held = self.__dict__["held"]
         if not self._loaded:
-            held.load_state_dict(part_of_checkpoint(self.checkpoint, "denoiser"))
+            weights = part_of_checkpoint(self.checkpoint, "denoiser")
+            try:
+                held.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(f"{self.checkpoint} was trained with another denoiser than the one given") from error
             self._loaded = True
         return held
 
@@ -142,7 +147,7 @@ def part_of_checkpoint(path: Path, part: str) -> dict[str, Tensor]:
         raise FileNotFoundError(
             f"no trained {part} at {path}; train it first, or name another file by its key 'checkpoint'"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = torch.load(path, map_location="cpu", weights_only=True).get("state_dict", {})
     found = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
     if not found:
         raise ValueError(f"{path} holds no weights named {part}.*; it is a checkpoint of another method")

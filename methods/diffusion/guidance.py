@@ -119,5 +119,6 @@ class ClassifierFreeGuidance(Denoiser):
 
 
 def class_log_prob(logits: Tensor, y: Tensor) -> Tensor:
-    """``log p(y)`` under ``softmax(logits)``, in float32, ``(B,)``."""
-    return F.log_softmax(logits.float(), dim=-1).gather(1, y[:, None]).squeeze(1)
+    """``log p(y)`` under ``softmax(logits)``, at least in single precision, ``(B,)``."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return F.log_softmax(logits, dim=-1, dtype=dtype).gather(1, y[:, None]).squeeze(1)

@@ -10,7 +10,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.process import DiscreteVP
+from methods.diffusion.process import DiscreteVP, Level
 from methods.diffusion.samplers import Noise
 
 
@@ -57,23 +57,23 @@ class ProbabilityFlow(Likelihood):
     def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         process = self.denoiser.process
         probe = (torch.randn_like(x) if noise is None else noise()).sign()
-        ends = -0.5 * process.log_snr(torch.tensor([process.t_min, 1.0], dtype=torch.float64))
+        ends = -0.5 * process.log_snr(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))
         log_sigmas = torch.linspace(float(ends[0]), float(ends[1]), self.steps + 1, dtype=torch.float64)
         levels = process.levels(process.time(-2 * log_sigmas))
         d = x[0].numel()
         u, gained = x / levels[0].alpha, torch.zeros(len(x), dtype=x.dtype, device=x.device)
 
-        def slope(u: Tensor, level) -> tuple[Tensor, Tensor]:
+        def slope(u: Tensor, level: Level) -> tuple[Tensor, Tensor]:
             """``du / dlog s`` and the divergence of it."""
             with torch.enable_grad():
                 u = u.detach().requires_grad_()
                 x_t = level.alpha * u
-                drift = self.denoiser.eps(x_t, x_t.new_full((len(x_t),), level.time)) * (level.sigma / level.alpha)
+                drift = level.noise_ratio * self.denoiser.eps(x_t, level.times(x_t))
                 (pulled,) = torch.autograd.grad((drift * probe).sum(), u)
             return drift.detach(), (pulled * probe).flatten(1).sum(1)
 
         for low, high in pairwise(levels):
-            width = math.log(high.sigma / high.alpha) - math.log(low.sigma / low.alpha)
+            width = math.log(high.noise_ratio / low.noise_ratio)
             drift, divergence = slope(u, low)
             drift_high, divergence_high = slope(u + width * drift, high)
             u = u + 0.5 * width * (drift + drift_high)
@@ -121,11 +121,11 @@ class VariationalBound(Likelihood):
         nats = 0.5 * (top.sigma**2 + top.alpha**2 * x**2 - 1 - math.log(top.sigma**2)).flatten(1).sum(1)
         for s, t in pairwise(levels):
             x_t = t.alpha * x + t.sigma * draw()
-            denoised = self.denoiser(x_t, x_t.new_full((len(x),), t.time))
+            denoised = self.denoiser(x_t, t.times(x_t))
             alpha_ts = t.alpha / s.alpha
             added = t.sigma**2 - (alpha_ts * s.sigma) ** 2
             if s.sigma == 0:
-                nats = nats - self._bin_log_prob(x, denoised, t.sigma)
+                nats = nats - self._bin_log_prob(x, denoised, t.sigma).to(x.dtype)
                 continue
             posterior = added * s.sigma**2 / t.sigma**2
             model = posterior if self.variance == "small" else added
@@ -135,9 +135,11 @@ class VariationalBound(Likelihood):
         return -nats - x[0].numel() * math.log(2 / self.grey_levels)
 
     def _bin_log_prob(self, x: Tensor, mean: Tensor, sigma: float) -> Tensor:
-        half = 1 / self.grey_levels
-        upper = torch.special.ndtr(((x + half - mean) / sigma).double())
-        lower = torch.special.ndtr(((x - half - mean) / sigma).double())
-        upper = torch.where(x > 1 - 1.5 * half, torch.ones_like(upper), upper)
-        lower = torch.where(x < -1 + 1.5 * half, torch.zeros_like(lower), lower)
-        return (upper - lower).clamp(min=1e-12).log().flatten(1).sum(1).to(x.dtype)
+        x, mean, half = x.double(), mean.double(), 1 / self.grey_levels
+        lower = ((x - half - mean) / sigma).masked_fill(x < -1 + 2 * half, -math.inf)
+        upper = ((x + half - mean) / sigma).masked_fill(x > 1 - 2 * half, math.inf)
+        # In the left tail, where a difference of two masses keeps its digits.
+        flip = lower + upper > 0
+        lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
+        log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+        return (log_upper + torch.log(-torch.expm1(log_lower - log_upper))).flatten(1).sum(1)

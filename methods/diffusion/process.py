@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,6 +20,16 @@ class Level(NamedTuple):
     alpha: float
     sigma: float
 
+    @property
+    def noise_ratio(self) -> float:
+        """``sigma / alpha``, the noise scale of ``x_t / alpha``."""
+        return self.sigma / self.alpha
+
+    def times(self, x_t: Tensor) -> Tensor:
+        """The time of each image of ``x_t``, ``(B,)``, at least in single precision."""
+        dtype = torch.promote_types(x_t.dtype, torch.float32)
+        return torch.full((len(x_t),), self.time, dtype=dtype, device=x_t.device)
+
 
 class NoiseProcess(nn.Module, ABC):
     """Gaussian diffusion of images; a process is its ``alpha`` and its log signal-to-noise ratio.
@@ -28,6 +39,9 @@ class NoiseProcess(nn.Module, ABC):
 
     t_min: float = 0.0
     """Smallest time that training and sampling visit."""
+
+    t_max: float = 1.0
+    """Largest time that training and sampling visit; signal is left there."""
 
     prior_scale: float = 1.0
     """Standard deviation of the noise that samplers start from."""
@@ -64,16 +78,16 @@ class NoiseProcess(nn.Module, ABC):
         return alpha * x + sigma * eps, eps
 
     def sample_times(self, n: int, device: torch.device | str = "cpu") -> Tensor:
-        """Training times, uniform over ``[t_min, 1]``, ``(n,)``."""
+        """Training times, uniform over ``[t_min, t_max]``, ``(n,)``."""
         return self.times_at(torch.rand(n, device=device))
 
     def times_at(self, u: Tensor) -> Tensor:
         """The time at quantile ``u`` in [0, 1) of the uniform law of training times."""
-        return self.t_min + (1 - self.t_min) * u
+        return self.t_min + (self.t_max - self.t_min) * u
 
     def grid(self, steps: int) -> Tensor:
-        """``steps`` times from 1 down to ``t_min``, evenly spaced, float64."""
-        return torch.linspace(1.0, self.t_min, steps, dtype=torch.float64)
+        """``steps`` times from ``t_max`` down to ``t_min``, evenly spaced, float64."""
+        return torch.linspace(self.t_max, self.t_min, steps, dtype=torch.float64)
 
     def levels(self, times: Tensor) -> list[Level]:
         """``times`` with their scales, computed once in double precision."""
@@ -191,49 +205,54 @@ class DiscreteVP(NoiseProcess):
     ) -> None:
         super().__init__()
         self.steps, self.last = steps, steps + int(pure_noise)
-        self.t_min = 1 / self.last
-        ends = [torch.ones(1, dtype=torch.float64), SCHEDULES[schedule](steps)]
-        alpha_bar = torch.cat([*ends, torch.zeros(int(pure_noise), dtype=torch.float64)])
-        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
-        self.register_buffer("_log_snr", torch.logit(alpha_bar), persistent=False)
+        self.t_min, self.t_max = 1 / self.last, steps / self.last
+        data, noise = torch.ones(1, dtype=torch.float64), torch.zeros(int(pure_noise), dtype=torch.float64)
+        self.register_buffer("alpha_bar", torch.cat([data, SCHEDULES[schedule](steps), noise]), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteVP":
+        exact = self.alpha_bar  # stays double when a model is cast: 1 - alpha_bar is 1e-4 at the first level
+        super()._apply(fn, recurse)
+        self.alpha_bar = exact.to(self.alpha_bar.device)
+        return self
 
     def index(self, t: Tensor) -> Tensor:
         """Level of each time, int64 ``(B,)``."""
         return (t * self.last).round().long().clamp(0, self.last)
 
+    def _alpha_bar(self, t: Tensor) -> Tensor:
+        # A sampler asks on the CPU for its grid, on whatever device the table is.
+        return self.alpha_bar[self.index(t).to(self.alpha_bar.device)].to(t.device)
+
     def alpha(self, t: Tensor) -> Tensor:
-        return self.alpha_bar[self.index(t)].sqrt().to(t.dtype)
+        return self._alpha_bar(t).sqrt().to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return (1 - self.alpha_bar[self.index(t)]).sqrt().to(t.dtype)
+        return (1 - self._alpha_bar(t)).sqrt().to(t.dtype)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        return self._log_snr[self.index(t)].to(t.dtype)
+        return torch.logit(self._alpha_bar(t)).to(t.dtype)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        levels = -self._log_snr[1 : self.steps + 1]  # ascending, finite
-        wanted = -log_snr.double()
-        above = torch.searchsorted(levels, wanted.contiguous()).clamp(1, self.steps - 1) if self.steps > 1 else 0
-        nearest = above - 1 + ((wanted - levels[above - 1]) > (levels[above] - wanted)).long() if self.steps > 1 else 0
-        level = torch.as_tensor(nearest + 1).expand(log_snr.shape)
-        level = torch.where(torch.isposinf(log_snr), torch.zeros_like(level), level)
-        level = torch.where(torch.isneginf(log_snr), torch.full_like(level, self.last), level)
-        return (level / self.last).to(log_snr.dtype)
+        rising = -torch.logit(self.alpha_bar).to(log_snr.device)
+        # Finite midpoints: only infinity itself is nearest to the clean level, or to pure noise.
+        midpoints = (0.5 * (rising[1:] + rising[:-1])).nan_to_num()
+        level = torch.searchsorted(midpoints, -log_snr.double())
+        return (level.double() / self.last).to(log_snr.dtype)
 
     def times_at(self, u: Tensor) -> Tensor:
         """Uniform over the noisy levels ``1..T``."""
         return ((u * self.steps).floor().clamp(max=self.steps - 1) + 1) / self.last
 
     def grid(self, steps: int) -> Tensor:
-        """Levels ``1, 1 + k, 1 + 2k, ...`` with ``k = T // steps``, from the highest down.
+        """Levels ``1 + floor(i T / steps)``, ``0 <= i < steps``, from the highest down.
 
         Raises:
             ValueError: If more steps are asked for than there are levels.
         """
         if steps > self.steps:
             raise ValueError(f"a sampler of {steps} steps needs as many noise levels, the process has {self.steps}")
-        levels = 1 + (self.steps // steps) * torch.arange(steps, dtype=torch.float64)
-        return levels.flip(0) / self.last
+        levels = 1 + torch.arange(steps) * self.steps // steps
+        return levels.flip(0).double() / self.last
 
 
 class TimeLaw(ABC):
@@ -262,4 +281,4 @@ class LogNormalSigma(TimeLaw):
 
     def __call__(self, process: NoiseProcess, n: int, device: torch.device) -> Tensor:
         log_sigma = self.mean + self.std * torch.randn(n, device=device)
-        return process.time(-2 * log_sigma).clamp(process.t_min, 1.0)
+        return process.time(-2 * log_sigma).clamp(process.t_min, process.t_max)

@@ -29,6 +29,7 @@ class Sampler(ABC):
     """
 
     evaluations_per_step = 1
+    final_evaluations = 1
 
     def __init__(self, steps: PositiveInt) -> None:
         self.steps = steps
@@ -36,7 +37,7 @@ class Sampler(ABC):
     @property
     def nfe(self) -> int:
         """Denoiser evaluations a sample costs."""
-        return self.evaluations_per_step * self.steps
+        return self.evaluations_per_step * (self.steps - 1) + self.final_evaluations
 
     def times(self, process: NoiseProcess) -> Tensor:
         """The grid, ``(steps,)``, descending."""
@@ -46,26 +47,33 @@ class Sampler(ABC):
     def __call__(self, denoiser: Denoiser, noise: Noise, y: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)``, not clipped; image ``i`` depends on its own noise and label only."""
         levels = denoiser.process.levels(self.times(denoiser.process))
-        x = denoiser.process.prior_scale * noise()
+        x = self.solve(denoiser, denoiser.process.prior_scale * noise(), levels, y, noise)
+        return self.final(denoiser, x, levels[-1], y, noise)
+
+    @abstractmethod
+    def solve(self, denoiser: Denoiser, x: Tensor, levels: list[Level], y: Tensor | None, noise: Noise) -> Tensor:
+        """Noisy images at the last level from those at the first."""
+
+    def final(self, denoiser: Denoiser, x_t: Tensor, t: Level, y: Tensor | None, noise: Noise) -> Tensor:
+        """The clean images from the last level."""
+        return denoiser(x_t, t.times(x_t), y)
+
+
+class OneStep(Sampler):
+    """A sampler that goes from level to level without a memory."""
+
+    def solve(self, denoiser: Denoiser, x: Tensor, levels: list[Level], y: Tensor | None, noise: Noise) -> Tensor:
         for t, s in pairwise(levels):
             x = self.step(denoiser, x, t, s, y, noise)
-        return self.final(denoiser, x, levels[-1], y, noise)
+        return x
 
     @abstractmethod
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
         """``x_s`` from ``x_t``, with ``s`` the less noisy level."""
 
-    def final(self, denoiser: Denoiser, x_t: Tensor, t: Level, y: Tensor | None, noise: Noise) -> Tensor:
-        """The clean images from the last level."""
-        return denoiser(x_t, _time(t, x_t), y)
-
-
-def _time(level: Level, x_t: Tensor) -> Tensor:
-    return x_t.new_full((len(x_t),), level.time)
-
 
 def _eps(denoiser: Denoiser, x_t: Tensor, t: Level, y: Tensor | None) -> Tensor:
-    return (x_t - t.alpha * denoiser(x_t, _time(t, x_t), y)) / t.sigma
+    return (x_t - t.alpha * denoiser(x_t, t.times(x_t), y)) / t.sigma
 
 
 def _added_variance(t: Level, s: Level) -> tuple[float, float]:
@@ -74,7 +82,7 @@ def _added_variance(t: Level, s: Level) -> tuple[float, float]:
     return alpha_ts, t.sigma**2 - (alpha_ts * s.sigma) ** 2
 
 
-class DDPM(Sampler):
+class DDPM(OneStep):
     """Ancestral sampling: ``x_s ~ N(mean of q(x_s | x_t, x = D), variance)``.
 
     Skipped levels recompute ``alpha_ts``. The estimate of ``x`` is not clipped.
@@ -93,12 +101,12 @@ class DDPM(Sampler):
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
         alpha_ts, added = _added_variance(t, s)
         shrink = s.sigma**2 / t.sigma**2
-        mean = (alpha_ts * shrink) * x_t + (s.alpha * added / t.sigma**2) * denoiser(x_t, _time(t, x_t), y)
+        mean = (alpha_ts * shrink) * x_t + (s.alpha * added / t.sigma**2) * denoiser(x_t, t.times(x_t), y)
         variance = added * shrink if self.variance == "small" else added
         return mean.add_(noise(), alpha=math.sqrt(variance))
 
 
-class DDIM(Sampler):
+class DDIM(OneStep):
     """``x_s = alpha_s D + sqrt(sigma_s^2 - v) eps + sqrt(v) z``: deterministic at ``eta`` 0, ancestral at 1.
 
     Source: Song et al. 2021 (arXiv:2010.02502), Eq. 12 and 16.
@@ -109,7 +117,7 @@ class DDIM(Sampler):
         self.eta = eta
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
-        denoised = denoiser(x_t, _time(t, x_t), y)
+        denoised = denoiser(x_t, t.times(x_t), y)
         eps = (x_t - t.alpha * denoised) / t.sigma
         _, added = _added_variance(t, s)
         variance = self.eta**2 * added * s.sigma**2 / t.sigma**2
@@ -117,7 +125,7 @@ class DDIM(Sampler):
         return x_s.add_(noise(), alpha=math.sqrt(variance)) if self.eta else x_s
 
 
-class Heun(Sampler):
+class Heun(OneStep):
     """Second-order solver of the probability-flow ODE on the grid of Karras et al.
 
     In ``u = x / alpha`` and ``s = sigma / alpha`` the ODE is ``du / ds = eps``; the grid is even in ``s^(1/rho)``.
@@ -131,25 +139,21 @@ class Heun(Sampler):
         super().__init__(steps)
         self.rho = rho
 
-    @property
-    def nfe(self) -> int:
-        return 2 * self.steps - 1
-
     def times(self, process: NoiseProcess) -> Tensor:
-        ends = torch.tensor([1.0, process.t_min], dtype=torch.float64)
+        ends = torch.tensor([process.t_max, process.t_min], dtype=torch.float64)
         high, low = torch.exp(-0.5 * process.log_snr(ends)).pow(1 / self.rho)
         sigmas = torch.linspace(float(high), float(low), self.steps, dtype=torch.float64) ** self.rho
-        return process.time(-2 * sigmas.log()).clamp(process.t_min, 1.0)
+        return process.time(-2 * sigmas.log()).clamp(process.t_min, process.t_max)
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
         u = x_t / t.alpha
-        width = s.sigma / s.alpha - t.sigma / t.alpha
+        width = s.noise_ratio - t.noise_ratio
         eps = _eps(denoiser, x_t, t, y)
         eps_s = _eps(denoiser, s.alpha * (u + width * eps), s, y)
         return s.alpha * (u + 0.5 * width * (eps + eps_s))
 
 
-class DPMSolver2(Sampler):
+class DPMSolver2(OneStep):
     """Second-order exponential integrator in the log signal-to-noise ratio, two evaluations a step.
 
     Source: Lu et al. 2022 (arXiv:2206.00927), Alg. 1 with the midpoint in ``lambda``.
@@ -160,22 +164,17 @@ class DPMSolver2(Sampler):
     def __init__(self, steps: PositiveInt = 25) -> None:
         super().__init__(steps)
 
-    @property
-    def nfe(self) -> int:
-        return 2 * self.steps - 1
-
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
-        log_t, log_s = math.log(t.alpha / t.sigma), math.log(s.alpha / s.sigma)
-        half = torch.tensor([log_t + log_s], dtype=torch.float64)  # twice the middle lambda is its log-SNR
-        (m,) = denoiser.process.levels(denoiser.process.time(half))
-        # A discrete process has the middle only up to its nearest level, so the fraction of the way is recomputed.
-        log_m = math.log(m.alpha / m.sigma)
-        h, to_m = log_s - log_t, log_m - log_t
+        h = math.log(t.noise_ratio / s.noise_ratio)
+        middle = torch.tensor([-2 * math.log(t.noise_ratio) + h], dtype=torch.float64)
+        (m,) = denoiser.process.levels(denoiser.process.time(middle))
+        # A discrete process has the middle up to its nearest level: neighbours have none, and use their end.
+        m = m if m.noise_ratio < t.noise_ratio else s
+        to_m = math.log(t.noise_ratio / m.noise_ratio)
         eps = _eps(denoiser, x_t, t, y)
         x_m = (m.alpha / t.alpha) * x_t - m.sigma * math.expm1(to_m) * eps
-        slope = (_eps(denoiser, x_m, m, y) - eps) / to_m if to_m > 0 else torch.zeros_like(eps)
-        first, second = math.expm1(h), math.expm1(h) * h / 2
-        return (s.alpha / t.alpha) * x_t - s.sigma * (first * eps + second * slope)
+        slope = (_eps(denoiser, x_m, m, y) - eps) / to_m
+        return (s.alpha / t.alpha) * x_t - s.sigma * math.expm1(h) * (eps + 0.5 * h * slope)
 
 
 class DPMSolver2Multistep(Sampler):
@@ -189,32 +188,26 @@ class DPMSolver2Multistep(Sampler):
     def __init__(self, steps: PositiveInt = 25) -> None:
         super().__init__(steps)
 
-    def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
-        return self._advance(x_t, _eps(denoiser, x_t, t, y), 0.0, t, s)
-
-    def _advance(self, x_t: Tensor, eps: Tensor, slope: Tensor | float, t: Level, s: Level) -> Tensor:
-        h = math.log(s.alpha / s.sigma) - math.log(t.alpha / t.sigma)
-        change = math.expm1(h) * eps + (math.expm1(h) - h) * slope
-        return (s.alpha / t.alpha) * x_t - s.sigma * change
-
-    @torch.no_grad()
-    def __call__(self, denoiser: Denoiser, noise: Noise, y: Tensor | None = None) -> Tensor:
-        levels = denoiser.process.levels(self.times(denoiser.process))
-        x = denoiser.process.prior_scale * noise()
-        slope: Tensor | float = 0.0
-        for before, t, s in zip([None, *levels[:-2]], levels[:-1], levels[1:], strict=True):
+    def solve(self, denoiser: Denoiser, x: Tensor, levels: list[Level], y: Tensor | None, noise: Noise) -> Tensor:
+        past: tuple[Level, Tensor] | None = None
+        for t, s in pairwise(levels):
             eps = _eps(denoiser, x, t, y)
-            if before is not None:
-                slope = (eps - eps_before) / math.log(t.alpha * before.sigma / (t.sigma * before.alpha))  # noqa: F821
-            x, eps_before = self._advance(x, eps, slope, t, s), eps  # noqa: F841
-        return self.final(denoiser, x, levels[-1], y, noise)
+            h = math.log(t.noise_ratio / s.noise_ratio)
+            change = math.expm1(h) * eps
+            if past is not None:
+                slope = (eps - past[1]) / math.log(past[0].noise_ratio / t.noise_ratio)
+                change = change + (math.expm1(h) - h) * slope
+            x = (s.alpha / t.alpha) * x - s.sigma * change
+            past = t, eps
+        return x
 
 
-class PredictorCorrector(Sampler):
+class PredictorCorrector(OneStep):
     """Reverse-diffusion predictor and one Langevin corrector step at each level.
 
-    The corrector's step size uses each image's own norms, where the official code averages norms over the batch: an
-    image then depends on its own noise alone.
+    The corrector's step size uses each image's own score and the expected norm ``sqrt(d)`` of its noise, where the
+    official code averages both norms over the batch: an image then depends on its own noise alone. That its step size
+    is tied to where it stands spreads the samples' variance by a factor ``1 + 2 / d``, for ``d`` pixels.
 
     Source: Song et al. 2021 (arXiv:2011.13456), Alg. 2 to 5.
 
@@ -223,7 +216,7 @@ class PredictorCorrector(Sampler):
         snr: Signal-to-noise ratio ``r`` of the corrector.
     """
 
-    evaluations_per_step = 2
+    evaluations_per_step = final_evaluations = 2
 
     def __init__(self, steps: PositiveInt = 1000, snr: PositiveFloat = 0.16) -> None:
         super().__init__(steps)
@@ -231,8 +224,7 @@ class PredictorCorrector(Sampler):
 
     def _correct(self, denoiser: Denoiser, x_t: Tensor, t: Level, decay: float, y: Tensor | None, z: Tensor) -> Tensor:
         score = _eps(denoiser, x_t, t, y) / -t.sigma
-        norms = [v.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for v in (z, score)]
-        size = 2 * decay * (self.snr * norms[0] / norms[1]) ** 2
+        size = 2 * decay * self.snr**2 / score.square().mean((1, 2, 3), keepdim=True)
         return x_t + size * score + torch.sqrt(2 * size) * z
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
@@ -243,4 +235,4 @@ class PredictorCorrector(Sampler):
 
     def final(self, denoiser: Denoiser, x_t: Tensor, t: Level, y: Tensor | None, noise: Noise) -> Tensor:
         x_t = self._correct(denoiser, x_t, t, t.alpha**2, y, noise())
-        return denoiser(x_t, _time(t, x_t), y)
+        return denoiser(x_t, t.times(x_t), y)

@@ -1,0 +1,246 @@
+"""What every training run has beside its method: weight averaging, keyed randomness, guards and checkpoints."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from benchmark.errors import InputError
+from benchmark.files import digest_file, replacing, write_text
+from methods.base import keyed_seed
+
+FINAL = "final.ckpt"
+"""Name of a finished training's weights."""
+
+
+class _Ramp:
+    """``average += (1 - decay_n) (current - average)`` with ``decay_n = min(decay, (1 + n) / (10 + n))``."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averaged: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
+        decay = min(self.decay, (1 + int(n)) / (10 + int(n)))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the parameters; validation, testing and the final weights are the average.
+
+    Differs from the library's own callback: a whole validation run, its hooks included, sees the average; nothing is
+    swapped before the first update; an exception inside validation puts the weights back; buffers are copied, not
+    averaged; it pickles.
+
+    Args:
+        decay: Limit of the decay, in [0, 1]; ramps up as ``(1 + n) / (10 + n)``. 0 keeps the raw weights.
+    """
+
+    def __init__(self, decay: ClosedUnitInterval = 0.999) -> None:
+        super().__init__(use_buffers=False, multi_avg_fn=_Ramp(decay))
+        self.decay = decay
+        self._swapped = False
+
+    def _toggle(self, module: LightningModule) -> None:
+        self._swap_models(module)
+        self._swapped = not self._swapped
+
+    @property
+    def _started(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started:
+            self._toggle(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._swapped:
+            self._toggle(pl_module)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swapped for the whole of validation instead."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swapped for the whole of validation instead."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._swapped:
+            self._toggle(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started:
+            super().on_train_end(trainer, pl_module)
+
+
+class KeyedRandomness(Callback):
+    """Seeds each step with a function of the run's seed, the step and the device's rank.
+
+    A run that resumes at a step draws what the unbroken run drew there.
+
+    Args:
+        seed: The run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def _seed(self, purpose: str, trainer: Trainer, *step: int) -> None:
+        torch.manual_seed(keyed_seed(purpose, self.seed, *step, trainer.global_rank))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._seed("train", trainer, trainer.global_step, batch_idx % trainer.accumulate_grad_batches)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._seed("evaluate", trainer, batch_idx)
+
+    on_test_batch_start = on_validation_batch_start
+    on_predict_batch_start = on_validation_batch_start
+
+
+class FiniteLoss(Callback):
+    """Ends a run at the first loss term that is not finite, before it reaches a checkpoint."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        if bool(torch.isfinite(outputs["loss"])):
+            return
+        bad = [name for name, term in outputs.items() if not bool(torch.isfinite(term))]
+        raise FloatingPointError(
+            f"loss is not finite at step {trainer.global_step}: {', '.join(n for n in bad if n != 'loss') or 'loss'}"
+        )
+
+
+class Stopped(Exception):
+    """Training ended early because it was asked to; its state is saved."""
+
+
+class ResumePoints(Checkpoint):
+    """Full state every so many steps, the newest two kept, and the weights alone when training ends.
+
+    Also counts the time spent, over all attempts, and stops at a step's end when asked to.
+
+    Args:
+        folder: Where checkpoints go; the trainer's root folder when not given.
+        every_n_steps: Steps between two checkpoints.
+        stop: Asked after each step whether to save and stop.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        every_n_steps: PositiveInt = 1000,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.given, self.every_n_steps, self.stop = folder, every_n_steps, stop
+        self.wall_before = self.cpu_before = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder = Path(self.given or Path(trainer.default_root_dir) / "checkpoints")
+        self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds spent on this training."""
+        return self.wall_before + time.perf_counter() - self._wall_start
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of processor time spent on this training."""
+        return self.cpu_before + time.process_time() - self._cpu_start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.wall_before, self.cpu_before = state_dict["seconds"], state_dict["cpu_seconds"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == 0 or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if self.stop() and step != trainer.max_steps:
+            self._save(trainer, step)
+            raise Stopped(f"stopped at step {step}; the state is saved in {self.folder}")
+        if step % self.every_n_steps == 0 and step != trainer.max_steps:
+            self._save(trainer, step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.received_sigterm:
+            return
+        trainer.save_checkpoint(self.folder / FINAL, weights_only=True)
+        for old in checkpoints(self.folder):
+            _remove(old)
+
+    def _save(self, trainer: Trainer, step: int) -> None:
+        path = self.folder / f"step={step:08d}.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            write_text(_checksum(path), digest_file(path) + "\n")
+            for old in checkpoints(self.folder)[:-2]:
+                _remove(old)
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _checksum(path).unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Resume points of a training, by step, oldest first."""
+    return sorted(folder.glob("step=*.ckpt"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest resume point whose bytes are what was written; by step, not by the clock. None if there is none."""
+    for path in reversed(checkpoints(folder)):
+        checksum = _checksum(path)
+        if checksum.is_file() and checksum.read_text().strip() == digest_file(path):
+            return path
+    return None
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent: written beside the target, synced, renamed; read as plain tensors only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = Path(path)
+        try:
+            # Through Python's file object, whose errors name the cause where torch's own writer does not.
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"cannot write {path}: {_cause(error)}") from error
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no checkpoint at {path}")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(f"{path} is not a readable checkpoint; use an earlier one or train again") from error
+
+
+def _cause(error: BaseException) -> str:
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        last, error = error, error.__cause__ or error.__context__
+    return str(last)

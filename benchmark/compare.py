@@ -1,0 +1,190 @@
+"""Compare two results files: ``python -m benchmark.compare OLD NEW``.
+
+Numbers are matched by cell, seed, metric and protocol. Exit code: 0 nothing is worse than tolerance allows, 1 something
+is, 2 unusable input, 3 the two were not measured alike, 4 cells failed or are missing.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark.differences import (
+    BETTER,
+    INCOMPLETE,
+    NEW,
+    NOT_COMPARABLE,
+    SAME,
+    WARNING,
+    WORSE,
+    Change,
+    Comparison,
+    Problem,
+    compare,
+    seed_list,
+)
+from benchmark.errors import REGRESSION, InputError, command
+from benchmark.markdown import escape, plain, table
+from benchmark.record import Results, read_results, write_results
+
+ORDER = (NOT_COMPARABLE, INCOMPLETE, WORSE, WARNING, BETTER, NEW, SAME)
+SUMMARY_BYTES = 1_000_000  # GitHub drops a step's summary above 1,024 kB
+
+Line = tuple[str, str, str, str]
+
+
+def lines(comparison: Comparison) -> list[Line]:
+    """Verdict, cell, metric and what there is to say, the gravest first."""
+    protocols: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for change in comparison.changes:
+        protocols.setdefault((change.cell, change.metric), []).append(change.protocol)
+    found = [_problem_line(problem) for problem in comparison.problems]
+    found += [_change_line(change, protocols[change.cell, change.metric]) for change in comparison.changes]
+    return sorted(found, key=lambda line: ORDER.index(line[0]))
+
+
+def _problem_line(problem: Problem) -> Line:
+    return problem.kind, problem.cell or "-", ", ".join(problem.metrics) or "-", problem.message
+
+
+def _change_line(change: Change, protocols: Sequence[dict[str, Any]]) -> Line:
+    told = [
+        f"{name}={change.protocol.get(name)}"
+        for name in sorted({name for protocol in protocols for name in protocol})
+        if any(protocol.get(name) != change.protocol.get(name) for protocol in protocols)
+    ]
+    metric = f"{change.metric} ({', '.join(told)})" if told else change.metric
+    verdict = WARNING if change.verdict == WORSE and not change.gating else change.verdict
+    return (
+        verdict,
+        change.cell,
+        metric,
+        f"{change.old:.6g} -> {change.new:.6g}, gain {change.gain:+.3g}, tolerance {change.tolerance:.3g}"
+        f" ({change.tolerance_from}), {seed_list(change.seeds)}, n={change.n}",
+    )
+
+
+def headline(comparison: Comparison, strict: bool) -> str:
+    """Verdict, exit code and how many lines of each kind there are."""
+    found = [line[0] for line in lines(comparison)]
+    counts = ", ".join(f"{found.count(kind)} {kind}" for kind in ORDER if kind in found) or "nothing to compare"
+    words = {0: "no regression", 1: "regression", 3: "not comparable", 4: "incomplete"}
+    code = comparison.exit_code(strict)
+    verdict = words[code] if code != REGRESSION or comparison.of_verdict(WORSE, gating=True) else "better (--strict)"
+    return f"{verdict}, exit code {code}: {counts}"
+
+
+def _origin(comparison: Comparison) -> str:
+    (old, new), (before, after) = comparison.suites, comparison.commits
+    suite = old if old == new else f"{old} -> {new}"
+    text = f"suite {suite}, commit {before or 'unknown'} -> {after or 'unknown'}"
+    return f"{text}; environment: {', '.join(comparison.environment)}" if comparison.environment else text
+
+
+def to_text(comparison: Comparison, strict: bool = False) -> str:
+    """One line a number, in columns."""
+    found = [tuple(map(plain, line)) for line in lines(comparison)]
+    widths = [max((len(line[column]) for line in found), default=0) for column in range(3)]
+    body = [
+        "  ".join([*(text.ljust(width) for text, width in zip(line[:3], widths, strict=True)), line[3]])
+        for line in found
+    ]
+    return "\n".join([headline(comparison, strict), plain(_origin(comparison)), *body]) + "\n"
+
+
+def to_markdown(comparison: Comparison, strict: bool = False) -> str:
+    """Verdict and what differs first, what is the same folded away."""
+    escaped = [tuple(map(escape, line)) for line in lines(comparison)]
+    header = ("verdict", "cell", "metric", "what")
+    parts = [f"### {headline(comparison, strict).capitalize()}", escape(_origin(comparison))]
+    changed = [line for line in escaped if line[0] != SAME]
+    same = [line for line in escaped if line[0] == SAME]
+    if changed:
+        parts.append(table(header, changed, left=4))
+    if same:
+        summary = f"<details><summary>{len(same)} within tolerance</summary>"
+        parts += [summary, table(header, same, left=4), "</details>"]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(comparison: Comparison, strict: bool = False) -> str:
+    """Everything, unrounded, with sorted keys."""
+    content = {"schema": 1, "exit_code": comparison.exit_code(strict), **asdict(comparison)}
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+FORMATS = {"text": to_text, "markdown": to_markdown, "json": to_json}
+
+
+def append_summary(path: Path, text: str) -> None:
+    """Append Markdown to a step summary, cut at the end of a line where the file would pass ``SUMMARY_BYTES``."""
+    try:
+        room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
+        with open(path, "ab") as file:
+            file.write(cut(text, room).encode())
+    except OSError as error:
+        print(f"warning: no step summary: {error.strerror}", file=sys.stderr)
+
+
+def cut(text: str, room: int) -> str:
+    """``text`` in at most ``room`` bytes of UTF-8: whole lines and a note if some are left out."""
+    if len(text.encode()) <= room:
+        return text
+    note = "\nCut here: the summary would be too long; the job's output has the rest.\n"
+    kept = text.encode()[: max(0, room - len(note) - len("\n</details>\n"))].decode(errors="ignore")
+    kept = kept[: kept.rfind("\n") + 1]
+    closing = "\n</details>\n" if kept.count("<details>") > kept.count("</details>") else ""
+    return (kept + closing + note) if len(note) <= room else ""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Compare and print; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmark.compare", description=__doc__.split("\n\n")[1])
+    parser.add_argument("old", metavar="OLD", type=Path, help="results.json of the baseline")
+    parser.add_argument("new", metavar="NEW", type=Path, help="results.json to judge")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
+    parser.add_argument("--strict", action="store_true", help="exit 1 for improvements too: the baseline is stale")
+    parser.add_argument("--accept", action="store_true", help="write NEW over OLD if comparable and complete; exit 0")
+    parser.add_argument("--force", action="store_true", help="with --accept: whatever differs, or where OLD is missing")
+    args = parser.parse_args(argv)
+    if args.force and not args.accept:
+        parser.error("--force only means something with --accept")
+    new = read_results(args.new)
+    first = args.accept and args.force and not args.old.exists()
+    old = Results(new.suite, "", {}, ()) if first else read_results(args.old)
+    comparison = compare(old, new)
+    _print(FORMATS[args.format](comparison, args.strict))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        append_summary(Path(summary), to_markdown(comparison, args.strict))
+    code = comparison.exit_code(args.strict)
+    if not args.accept:
+        return code
+    if code > REGRESSION and not args.force:
+        print(f"error: {args.old} is kept: {headline(comparison, args.strict)}; --force accepts it", file=sys.stderr)
+        return code
+    try:
+        write_results(args.old, new)
+    except OSError as error:
+        raise InputError(f"{args.old}: cannot be written: {error.strerror}") from None
+    return 0
+
+
+def _print(text: str) -> None:
+    """To standard output; a reader that stops early, as ``head`` does, must not change the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

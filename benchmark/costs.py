@@ -1,0 +1,43 @@
+"""How long a suite will take, from what its committed results say it took."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+from benchmark.errors import InputError
+from benchmark.plan import Job
+from benchmark.record import read_results
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:
+    """CPU seconds by (cell, part), from the committed table of the suite; empty if there is none."""
+    try:
+        results = read_results(RESULTS / f"{suite}.json")
+    except InputError:
+        return {}
+    seen = defaultdict(list)
+    for record in results.records:
+        if record.metric in ("cpu_seconds/train", "cpu_seconds/total") and record.value is not None:
+            seen[record.cell, record.metric].append(record.value)
+    means = {key: mean(values) for key, values in seen.items()}
+    predicted = {}
+    for cell, metric in means:
+        train = means.get((cell, "cpu_seconds/train"), 0.0)
+        predicted[cell, "train"] = train
+        if metric == "cpu_seconds/total":
+            predicted[cell, "evaluate"] = means[cell, metric] - train
+    return predicted
+
+
+def remaining_seconds(jobs: list[Job], predicted: dict[tuple[str, str], float], workers: int) -> float | None:
+    """Wall-clock seconds that ``jobs`` will take on ``workers`` processes; None if a job's cost is not known."""
+    try:
+        costs = {job.name: predicted[job.cell.name, job.part] for job in jobs}
+    except KeyError:
+        return None
+    longest: dict[str, float] = {}
+    for job in jobs:  # in an order in which needs come first
+        longest[job.name] = costs[job.name] + max((longest.get(n, 0.0) for n in job.needs), default=0.0)
+    return max([sum(costs.values()) / workers, *longest.values()], default=0.0)

@@ -1,0 +1,186 @@
+"""Records of a cell, from what its method answered: every number of its rows, or the reason why there is none."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from benchmark.files import write_json
+from benchmark.metrics import classification, fidelity
+from benchmark.metrics.arrays import Estimate, mean_estimate
+from benchmark.metrics.frechet import (
+    Statistics,
+    class_statistics,
+    frechet_distance,
+    frechet_stderr,
+    intra_class_frechet,
+)
+from benchmark.metrics.neighbours import nearest_neighbour_ratio, precision_recall
+from benchmark.outputs import load_arrays
+from benchmark.plan import Job, scale_tag
+from benchmark.record import Record, measured, not_applicable
+from benchmark.stages import Stage, read_manifest
+from benchmark.suite import Protocol
+from benchmark.table_rows import CLASSIFICATION, GENERATION
+
+LEAST_PER_CLASS = 100
+"""Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
+
+
+def write_records(job: Job, protocol: Protocol) -> dict[str, Any]:
+    """Compute the records of a job's cell and write ``record.json``."""
+    records = [record for part in (_classification, _likelihood, _generation, _costs) for record in part(job, protocol)]
+    write_json(job.folder / "record.json", [asdict(record) for record in records])
+    return {"outputs": ["record.json"]}
+
+
+class _Recorder:
+    """Makes records of one cell and stage.
+
+    Args:
+        job: The cell's evaluation.
+        stage: Name of the stage that answered.
+        protocol: What all its numbers were measured by.
+    """
+
+    def __init__(self, job: Job, stage: str, protocol: dict[str, Any]) -> None:
+        self.job, self.protocol = job, protocol
+        self.manifest = read_manifest(Stage(stage, "").manifest(job.folder)) or {}
+        trained = read_manifest(Stage("train", "").manifest(job.folder)) or {}
+        if "n_labeled" in trained:
+            self.protocol = {"n_labeled": trained["n_labeled"], **protocol}
+
+    def __call__(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
+        return measured(
+            self.job.cell.name, self.job.method, self.job.seed, metric, estimate.value,
+            n=estimate.n, stderr=estimate.stderr, protocol={**self.protocol, **protocol},
+            seconds=self.manifest.get("seconds"), peak_memory_bytes=self.manifest.get("peak_memory_bytes"),
+            key=self.manifest.get("key", ""),
+        )  # fmt: skip
+
+    def absent(self, metrics: tuple[str, ...], reason: str) -> Iterator[Record]:
+        """Records of metrics that cannot be asked of this cell."""
+        for metric in metrics:
+            yield not_applicable(
+                self.job.cell.name, self.job.method, self.job.seed, metric, reason, protocol=self.protocol
+            )
+
+
+def _classification(job: Job, protocol: Protocol) -> Iterator[Record]:
+    record = _Recorder(job, "classify", {})
+    if job.cell.config is None:
+        yield from record.absent(CLASSIFICATION, "images, not a model")
+        return
+    if "reason" in record.manifest:
+        yield from record.absent(CLASSIFICATION, record.manifest["reason"])
+        return
+    found = load_arrays(job.folder / "logits.npz")
+    y = found["y"]
+    clean = _softmax(found["clean"])
+    yield record("accuracy/clean", classification.accuracy(clean, y))
+    if clean.shape[1] == 2:
+        yield record("f1", classification.positive_f1(clean, y))
+    yield record("ece", classification.calibration_error(clean, y))
+    if "noisy" not in found:
+        yield from record.absent(CLASSIFICATION[1:], "reads clean images only")
+        return
+    right = found["noisy"].argmax(2) == y
+    # An image's draws are not independent: the error is over images.
+    noisy = mean_estimate(right.mean(0))
+    yield record("accuracy/noisy", noisy._replace(n=right.size), draws=protocol.noisy_draws, times="uniform")
+    right = found["levels"].argmax(2) == y
+    curve = classification.accuracy_over_levels(right)
+    yield record("accuracy/levels", curve.mean, levels=protocol.levels)
+    low, high = protocol.middle
+    middle = (found["level_sigmas"] >= low) & (found["level_sigmas"] <= high)
+    if middle.any():
+        sigmas = [float(f"{sigma:.3g}") for sigma in found["level_sigmas"][middle]]
+        yield record("accuracy/middle", mean_estimate(right[middle].mean(0)), sigmas=sigmas)
+    for t, sigma, estimate in zip(found["level_times"], found["level_sigmas"], curve.per_level, strict=True):
+        yield record(f"accuracy/t={t:.3f}", estimate, sigma=float(f"{sigma:.4g}"))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def _likelihood(job: Job, protocol: Protocol) -> Iterator[Record]:
+    record = _Recorder(job, "likelihood", {})
+    path = job.folder / "log_prob.npz"
+    if "likelihood" not in {stage.name for stage in job.stages} or not path.is_file():
+        yield from record.absent(("nll",), "no density" if job.cell.config else "images, not a model")
+        return
+    bits = load_arrays(path)["bits"]
+    yield record("nll", mean_estimate(bits), kind=record.manifest["kind"], nfe=record.manifest["nfe"])
+
+
+def _generation(job: Job, protocol: Protocol) -> Iterator[Record]:
+    scales = [stage.name.partition("@")[2] for stage in job.stages if stage.name.startswith("sample")]
+    for scale in scales or [""]:
+        stage = f"sample@{scale}" if scale else "sample"
+        settings = {"guidance_scale": float(scale)} if scale else {}
+        record = _Recorder(job, stage, settings)
+        path = job.folder / f"samples{stage.removeprefix('sample')}.npz"
+        if not scales or not path.is_file():
+            yield from record.absent(GENERATION, record.manifest.get("reason", "does not generate"))
+            continue
+        record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
+        yield from _fidelity(job, protocol, record, scale_tag(float(scale) if scale else None))
+
+
+def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iterator[Record]:
+    drawn = load_arrays(job.folder / f"samples{tag}.npz")
+    looked = load_arrays(job.folder / f"features{tag}.npz")
+    real = load_arrays(job.reference / "real.npz")
+    features, probabilities, labels = looked["features"], looked["probabilities"], drawn["labels"]
+    record.protocol |= {"feature_network": "reference classifier", "against": "train"}
+    train = Statistics.of(real["train_features"])
+    own = Statistics.of(features)
+    n = len(features)
+    classes = probabilities.shape[1]
+    asked = (labels >= 0).all() and labels.max() < classes
+    if asked:
+        yield record("accuracy/generated", classification.accuracy(probabilities, labels))
+    else:
+        yield from record.absent(("accuracy/generated",), "no class is asked for")
+    yield record("fd", Estimate(frechet_distance(train, own), frechet_stderr(train, features, own), n))
+    if asked and np.bincount(labels, minlength=classes).min() >= LEAST_PER_CLASS:
+        intra = intra_class_frechet(
+            class_statistics(real["train_features"], real["train_labels"]), class_statistics(features, labels)
+        )
+        yield record("fd/intra", Estimate(intra.mean, None, n))
+    else:
+        reason = f"fewer than {LEAST_PER_CLASS} samples a class" if asked else "no class is asked for"
+        yield from record.absent(("fd/intra",), reason)
+    score = fidelity.inception_score(probabilities, splits=1)
+    yield record("is", Estimate(score.mean, score.stderr, n), splits=1)
+    found = precision_recall(real["train_features"], features, k=protocol.neighbours)
+    yield record("precision", found.precision, k=protocol.neighbours)
+    yield record("recall", found.recall, k=protocol.neighbours)
+    ratio = nearest_neighbour_ratio(drawn["images"], real["train_images"], real["test_images"])
+    yield record("nn_ratio", ratio)
+
+
+def _costs(job: Job, protocol: Protocol) -> Iterator[Record]:
+    total = 0.0
+    record = _Recorder(job, "train", {})
+    if record.manifest and job.cell.config is not None:
+        spent = record.manifest["cpu_seconds"]
+        total += spent
+        yield record("cpu_seconds/train", Estimate(spent, None, 1))
+        images = record.manifest["steps"] * record.manifest["images_per_step"]
+        if images:
+            yield record("throughput/train", Estimate(images / record.manifest["seconds"], None, images))
+    for stage in job.stages:
+        manifest = read_manifest(stage.manifest(job.folder)) or {}
+        if stage.name != "metrics":
+            total += manifest.get("cpu_seconds", 0.0)
+        if stage.name.startswith("sample") and "nfe" in manifest:
+            scale = stage.name.partition("@")[2]
+            sampled = _Recorder(job, stage.name, {"guidance_scale": float(scale)} if scale else {})
+            yield sampled("cpu_seconds/sample", Estimate(manifest["cpu_seconds"], None, protocol.samples))
+            speed = protocol.samples / manifest["seconds"]
+            yield sampled("throughput/sample", Estimate(speed, None, protocol.samples))
+    yield record("cpu_seconds/total", Estimate(total, None, 1))

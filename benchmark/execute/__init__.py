@@ -1,0 +1,1 @@
+"""Engines that carry out a suite's jobs."""

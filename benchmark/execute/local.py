@@ -1,0 +1,141 @@
+"""One machine: a pool of worker processes, one per GPU or else per core, that carry out jobs as their needs are met."""
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from benchmark.execute import worker
+from benchmark.plan import Job
+from benchmark.suite import Protocol
+
+ATTEMPTS = 2
+"""Times a job is tried whose worker dies."""
+
+
+class LocalEngine:
+    """Worker processes on this machine.
+
+    Args:
+        workers: Processes; by default one per GPU, or one per two... cores: see ``default_workers``.
+        threads: Threads of each.
+    """
+
+    def __init__(self, workers: int | None = None, threads: int = 1) -> None:
+        self.gpus = visible_gpus()
+        self.workers = workers or max(1, len(self.gpus) or len(os.sched_getaffinity(0)))
+        self.threads = threads
+        self._context = multiprocessing.get_context("spawn")
+        self._messages = self._context.Queue()
+        self._stop = self._context.Event()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "LocalEngine":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=not self._stop.is_set(), cancel_futures=True)
+
+    def stop(self) -> None:
+        """Let running jobs save their state and end."""
+        self._stop.set()
+
+    def _workers(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Read by the numeric libraries when a worker imports them.
+            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+                os.environ[name] = str(self.threads)
+            slots = self._context.Queue()
+            for number in range(2 * self.workers):  # more than workers ever start
+                slots.put(self.gpus[number % len(self.gpus)] if self.gpus else None)
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=self._context,
+                initializer=worker.start,
+                initargs=(os.getpid(), slots, self._messages, self._stop, self.threads),
+            )
+        return self._pool
+
+    def resolve(self, cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+        """Configurations with all defaults, worked out where the heavy libraries are imported."""
+        return self._workers().submit(worker.resolve, cells).result()
+
+    def run(
+        self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
+    ) -> dict[str, dict[str, Any]]:
+        """Carry out ``jobs``, each after its needs; the result of each by name.
+
+        A result has ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
+        """
+        waiting = {job.name: job for job in jobs}
+        results: dict[str, dict[str, Any]] = {}
+        attempts: dict[str, int] = {}
+        running: dict[Future, Job] = {}
+        dependents = {name: sum(name in job.needs for job in waiting.values()) for name in waiting}
+
+        def submit_ready() -> None:
+            for job in sorted(waiting.values(), key=lambda job: -dependents[job.name]):
+                blocked = [n for n in job.needs if results.get(n, {"status": "ok"})["status"] != "ok"]
+                if blocked:
+                    status = results[blocked[0]]["status"]
+                    results[job.name] = {
+                        "job": job.name,
+                        "status": status,
+                        "error": f"needs {blocked[0]}, which {status}",
+                    }
+                    del waiting[job.name]
+                    on_message({"job": job.name, "event": status, **results[job.name]})
+                    return submit_ready()
+                unmet = any(n in waiting or any(n == r.name for r in running.values()) for n in job.needs)
+                if not unmet and len(running) < self.workers:
+                    running[self._workers().submit(worker.work, job, protocol)] = waiting.pop(job.name)
+                    on_message({"job": job.name, "event": "started"})
+            return None
+
+        submit_ready()
+        while running:
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            self._drain(on_message)
+            for future in finished:
+                job = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    attempts[job.name] = attempts.get(job.name, 0) + 1
+                    self._pool = None
+                    if attempts[job.name] < ATTEMPTS:
+                        waiting[job.name] = job
+                        continue
+                    error = "its worker process died twice (killed, or out of memory)"
+                    result = {"job": job.name, "status": "failed", "error": error}
+                results[job.name] = result
+                on_message({"job": job.name, "event": result["status"], **result})
+            if not self._stop.is_set():
+                submit_ready()
+        for name in waiting:
+            results[name] = {"job": name, "status": "stopped"}
+        return results
+
+    def _drain(self, on_message: Callable[[dict[str, Any]], None]) -> None:
+        while True:
+            try:
+                on_message(self._messages.get_nowait())
+            except queue.Empty:
+                return
+
+
+def visible_gpus() -> list[str]:
+    """Identifiers of the GPUs this process may use, without importing torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [part.strip() for part in named.split(",") if part.strip()]
+    try:
+        return sorted((name for name in os.listdir("/proc/driver/nvidia/gpus")), key=str) and [
+            str(number) for number in range(len(os.listdir("/proc/driver/nvidia/gpus")))
+        ]
+    except OSError:
+        return []

@@ -1,0 +1,105 @@
+"""The inside of a worker process: it imports once and carries out jobs until told to end."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, one_line
+from benchmark.plan import Job
+from benchmark.suite import Protocol
+
+_context: dict[str, Any] = {}
+
+
+def start(parent: int, slots: Any, messages: Any, stop: Any, threads: int) -> None:
+    """Make this process a worker: its own device, few threads, no reaction to Ctrl-C, and no life after its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    slot = slots.get()
+    if slot is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(slot)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _context.update(messages=messages, stop=stop, threads=threads)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # a worker left behind would write beside the next run's
+
+
+def _prepare() -> None:
+    import torch
+
+    torch.set_num_threads(_context["threads"])
+
+
+def resolve(cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+    """Each cell's configuration with all defaults filled in, from its command line.
+
+    Raises:
+        InputError: Naming the cell and what is wrong.
+    """
+    _prepare()
+    import yaml
+
+    from benchmark.cli import build
+
+    resolved = {}
+    for name, arguments in cells.items():
+        try:
+            cli = build([*arguments, "--trainer.logger=false"])
+        except InputError as error:
+            raise InputError(f"cell {name}: {error}") from None
+        text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
+        resolved[name] = yaml.safe_load(text)
+    return resolved
+
+
+def work(job: Job, protocol: Protocol) -> dict[str, Any]:
+    """Carry out a job; what goes wrong comes back as a result, with the traceback in the cell's log."""
+    stop = _context["stop"]
+
+    def report(message: dict[str, Any]) -> None:
+        _context["messages"].put({"job": job.name, **message})
+        if job.part == "evaluate" and stop.is_set():
+            raise KeyboardInterrupt
+
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with _logged(job.folder / "log"):
+        _prepare()
+        from benchmark.callbacks import Stopped
+        from benchmark.runner import carry_out
+
+        try:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            carry_out(job, protocol, report, stop.is_set)
+        except (Stopped, KeyboardInterrupt):
+            return {"job": job.name, "status": "stopped"}
+        except Exception as error:
+            traceback.print_exc()
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            return {"job": job.name, "status": "failed", "error": kind + one_line(error)}
+    return {"job": job.name, "status": "ok"}
+
+
+@contextmanager
+def _logged(path: Path) -> Any:
+    """Send this process's standard output and error to the end of a file."""
+    sys.stdout.flush(), sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with open(path, "a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os.dup2(kept[0], 1), os.dup2(kept[1], 2)
+            os.close(kept[0]), os.close(kept[1])

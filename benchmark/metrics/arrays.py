@@ -1,0 +1,116 @@
+"""What the metrics share: an estimate with its error, checks of their arguments, and full float32 products."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray | Tensor
+
+
+class Estimate(NamedTuple):
+    """A number, its standard error and how many images (or samples) it rests on."""
+
+    value: float
+    stderr: float
+    n: int
+
+
+def mean_estimate(values: Array) -> Estimate:
+    """Mean and ``std / sqrt(n)`` of one number per image.
+
+    Raises:
+        ValueError: With fewer than two values, or with NaN or infinity among them.
+    """
+    values = to_numpy(values).astype(np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"a standard error needs at least 2 values in one row, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} values are NaN or infinite")
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))), len(values))
+
+
+def share(hits: Array) -> Estimate:
+    """Share of true entries in [0, 1], with the binomial standard error ``sqrt(p (1 - p) / n)``."""
+    hits = to_numpy(hits).astype(bool)
+    if hits.ndim != 1 or len(hits) < 1:
+        raise ValueError(f"a share needs at least one entry in one row, got shape {hits.shape}")
+    p = float(hits.mean())
+    return Estimate(p, math.sqrt(p * (1 - p) / len(hits)), len(hits))
+
+
+def bootstrap(fn: Callable[[np.ndarray], float], n: int, repeats: int = 100, seed: int = 0) -> float:
+    """Standard error of ``fn`` over resamples of ``n`` images with replacement.
+
+    Not for metrics of sets, such as Frechet distance or nearest neighbours, that repeated images distort.
+
+    Args:
+        fn: The metric of the images with the given indices ``(n,)``.
+        n: How many images there are.
+        repeats: Resamples, at least 2; the standard error itself is known to about ``1 / sqrt(2 * repeats)``.
+        seed: Of the resamples.
+    """
+    if n < 2 or repeats < 2:
+        raise ValueError(f"a bootstrap needs n >= 2 and repeats >= 2, got {n} and {repeats}")
+    rng = np.random.default_rng(seed)
+    return float(np.std([fn(rng.integers(n, size=n)) for _ in range(repeats)], ddof=1))
+
+
+def to_numpy(values: Array) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def matrix(values: Array, name: str, rows: int = 1, device: str | torch.device = "cpu") -> Tensor:
+    """``values`` as a finite floating-point matrix ``(N, D)`` on ``device``; double stays double, the rest is float32.
+
+    Raises:
+        ValueError: Naming the argument ``name``, if it is no such matrix or has fewer than ``rows`` rows.
+    """
+    values = torch.as_tensor(values).detach().to(device)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ValueError(f"{name} must be a matrix (N, D), got shape {tuple(values.shape)}")
+    if len(values) < rows:
+        raise ValueError(f"{name} must have at least {rows} rows, got {len(values)}")
+    if values.dtype != torch.float64:
+        values = values.float()
+    if not values.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return values
+
+
+def pair(real: Array, fake: Array, rows: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
+    """Features of real and generated images as matrices of one width and one precision, each of ``rows`` or more."""
+    real, fake = matrix(real, "real", rows, device), matrix(fake, "fake", rows, device)
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(f"real and fake features must have one width, got {real.shape[1]} and {fake.shape[1]}")
+    dtype = torch.promote_types(real.dtype, fake.dtype)
+    return real.to(dtype), fake.to(dtype)
+
+
+def probability_matrix(values: Array) -> Tensor:
+    """``values`` in double as a matrix ``(N, K)`` whose rows sum to 1.
+
+    Raises:
+        ValueError: If rows do not sum to 1 within 1e-3 or entries leave [0, 1], as logits would.
+    """
+    values = matrix(values, "probabilities").double()
+    sums = values.sum(1, keepdim=True)
+    if values.min() < 0 or (sums - 1).abs().max() > 1e-3:
+        raise ValueError("probabilities must be >= 0 and sum to 1 in each row; apply softmax to logits first")
+    return values / sums
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """float32 products in float32, whatever faster mode (TF32, bfloat16) training chose; cuDNN deterministic."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

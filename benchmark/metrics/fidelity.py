@@ -1,0 +1,253 @@
+"""How close generated images are to real ones, from features or class probabilities of both.
+
+All of them are functions of arrays. Real images come first, samples second. What depends on the feature network carries
+its name in the protocol; numbers from different networks, counts or settings are never compared.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+
+from benchmark.metrics.arrays import Array, Estimate, bootstrap, pair, probability_matrix, to_numpy
+from benchmark.metrics.frechet import (
+    IntraClass,
+    Statistics,
+    class_statistics,
+    frechet_distance,
+    frechet_stderr,
+    intra_class_frechet,
+)
+from benchmark.metrics.neighbours import (
+    PrecisionRecall,
+    nearest_distances,
+    nearest_neighbour_ratio,
+    neighbour_radii,
+    precision_recall,
+)
+
+__all__ = [
+    "PRD",
+    "Estimate",
+    "InceptionScore",
+    "IntraClass",
+    "PrecisionRecall",
+    "Statistics",
+    "bootstrap",
+    "class_statistics",
+    "frechet_distance",
+    "frechet_stderr",
+    "inception_score",
+    "intra_class_frechet",
+    "kernel_distance",
+    "nearest_distances",
+    "nearest_neighbour_ratio",
+    "neighbour_radii",
+    "prd",
+    "prd_scores",
+    "precision_recall",
+]
+
+
+class InceptionScore(NamedTuple):
+    """Mean over splits, (population) standard deviation over splits as papers print it, and standard error."""
+
+    mean: float
+    std: float
+    stderr: float
+    n: int
+
+
+def inception_score(probabilities: Array, splits: int = 10, seed: int | None = 0) -> InceptionScore:
+    """``exp(mean KL(p(y | x) || p(y)))``, in [1, K], higher is better; the mean over equal splits.
+
+    The standard error is ``IS * std(KL) / sqrt(n)``, exact to first order: the marginal's own error cancels.
+
+    Source: Salimans et al. 2016 (arXiv:1606.03498), Sec. 4.
+
+    Args:
+        probabilities: Of the classes for each sample, ``(N, K)``.
+        splits: The papers' 50,000 samples in 10 splits of 5,000; smaller splits give smaller scores.
+        seed: Of the shuffle before splitting; None keeps the order, which is wrong for samples sorted by class.
+
+    Raises:
+        ValueError: If there are fewer samples than splits, or rows are no distributions.
+    """
+    p = probability_matrix(probabilities)
+    n = len(p)
+    if not 1 <= splits <= n:
+        raise ValueError(f"splits must be 1 to the number of samples, {n}, got {splits}")
+    if seed is not None:
+        p = p[np.random.default_rng(seed).permutation(n)]
+    scores, divergences = [], []
+    for i in range(splits):
+        part = p[i * n // splits : (i + 1) * n // splits]
+        divergence = (torch.xlogy(part, part) - torch.xlogy(part, part.mean(0))).sum(1)
+        scores.append(float(divergence.mean().exp()))
+        divergences.append(divergence)
+    spread = float(torch.cat(divergences).std(correction=0)) / math.sqrt(n)
+    mean = float(np.mean(scores))
+    return InceptionScore(mean, float(np.std(scores)), mean * spread, n)
+
+
+def _kernel_sums(a: Tensor, b: Tensor, block: int) -> Tensor:
+    """``sum_j k(a_i, b_j)`` of the cubic kernel ``k(a, b) = (a . b / D + 1)**3``, ``(len(a),)``."""
+    sums = a.new_zeros(len(a))
+    for i in range(0, len(a), block):
+        for part in b.split(block):
+            kernel = torch.mm(a[i : i + block], part.T).mul_(1 / a.shape[1]).add_(1)
+            sums[i : i + block] += kernel.square().mul_(kernel).sum(1)
+    return sums
+
+
+def _own_kernel(a: Tensor) -> Tensor:
+    return (a.square().sum(1) / a.shape[1] + 1) ** 3
+
+
+def _squared_mmd(real: Tensor, fake: Tensor, block: int) -> tuple[float, float]:
+    """Unbiased squared maximum mean discrepancy, and its standard error over the samples."""
+    n, m = len(real), len(fake)
+    within = (_kernel_sums(fake, fake, block) - _own_kernel(fake)) / (m - 1)
+    across = _kernel_sums(fake, real, block) / n
+    within_real = (_kernel_sums(real, real, block) - _own_kernel(real)) / (n - 1)
+    value = float(within.mean() + within_real.mean() - 2 * across.mean())
+    return value, 2 * float((within - across).std()) / math.sqrt(m)
+
+
+def kernel_distance(
+    real: Array,
+    fake: Array,
+    subsets: int | None = None,
+    subset_size: int = 1000,
+    seed: int = 2020,
+    block: int = 2048,
+    device: str | torch.device = "cpu",
+) -> Estimate:
+    """Kernel distance (KID on Inception features): unbiased squared MMD with the kernel ``(a . b / D + 1)**3``.
+
+    0 is best; it is unbiased, so a good model may score a little below 0. All pairs are used unless ``subsets`` is
+    given, which is the noisier estimate that papers print: the mean over random subsets of both sets. In double.
+
+    The standard error holds the real images fixed. For all pairs it is the first-order one of a U-statistic; for
+    subsets ``std / sqrt(min(subsets, M / subset_size))``, since more subsets than that share their samples.
+
+    Source: Binkowski et al. 2018 (arXiv:1801.01401), Sec. 4.
+
+    Args:
+        real: Features ``(N, D)``.
+        fake: Features ``(M, D)``.
+        subsets: How many subsets; papers use 100.
+        subset_size: Images of a subset, drawn without replacement.
+        seed: Of the subsets.
+        block: Rows of a block; ``block**2`` kernel values are held at a time.
+        device: Where the kernel is computed.
+
+    Raises:
+        ValueError: If a set has fewer than two rows, or fewer than a subset.
+    """
+    real, fake = (x.double() for x in pair(real, fake, rows=2, device=device))
+    if subsets is None:
+        return Estimate(*_squared_mmd(real, fake, block), len(fake))
+    smallest = min(len(real), len(fake))
+    if subsets < 2 or not 2 <= subset_size <= smallest:
+        raise ValueError(f"need subsets >= 2 and 2 <= subset_size <= {smallest}, got {subsets} and {subset_size}")
+    rng = np.random.RandomState(seed)  # the draws of torch-fidelity, so that numbers can be compared
+    values = []
+    for _ in range(subsets):
+        chosen_fake = rng.choice(len(fake), subset_size, replace=False)
+        chosen_real = rng.choice(len(real), subset_size, replace=False)
+        values.append(_squared_mmd(real[chosen_real], fake[chosen_fake], block)[0])
+    independent = min(subsets, len(fake) / subset_size)
+    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(independent), len(fake))
+
+
+class PRD(NamedTuple):
+    """Shares in [0, 1], both best at 1: ``precision`` is the largest F_1/8, ``recall`` the largest F_8."""
+
+    precision: Estimate
+    recall: Estimate
+
+
+def _curve(real: np.ndarray, fake: np.ndarray, angles: int) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall of two histograms ``(..., bins)`` at slopes ``tan(angle)``, ``(..., angles)`` each."""
+    slopes = np.tan(np.linspace(1e-10, math.pi / 2 - 1e-10, angles))
+    precision = np.minimum(real[..., None, :] * slopes[:, None], fake[..., None, :]).sum(-1)
+    return precision.clip(0, 1), (precision / slopes).clip(0, 1)
+
+
+def _largest_f(precision: np.ndarray, recall: np.ndarray, beta: float) -> float:
+    total = beta**2 * precision + recall
+    scores = (1 + beta**2) * precision * recall / np.where(total > 0, total, 1)
+    return float(scores.max())
+
+
+def prd_scores(real: np.ndarray, fake: np.ndarray, angles: int = 1001, beta: float = 8) -> tuple[float, float]:
+    """Largest ``F_1/beta`` (precision) and ``F_beta`` (recall) of histograms; leading axes are runs, curves averaged.
+
+    Args:
+        real: Share of the real images in each cluster, ``(..., clusters)``.
+        fake: Share of the samples in each cluster.
+        angles: Points of the precision-recall curve.
+        beta: Weight of recall in ``F_beta``.
+    """
+    curves = _curve(np.asarray(real, np.float64), np.asarray(fake, np.float64), angles)
+    precision, recall = (curve.reshape(-1, angles).mean(0) for curve in curves)
+    return _largest_f(precision, recall, 1 / beta), _largest_f(precision, recall, beta)
+
+
+def prd(
+    real: Array,
+    fake: Array,
+    clusters: int = 20,
+    runs: int = 10,
+    seed: int = 0,
+    angles: int = 1001,
+    repeats: int = 50,
+) -> PRD:
+    """Precision and recall for distributions: k-means on the union, then a curve between two histograms.
+
+    A different metric from ``precision_recall``. The standard errors are bootstrapped over the samples, with clusters
+    and real images held fixed.
+
+    Source: Sajjadi et al. 2018 (arXiv:1806.00035), Sec. 3 and Sec. 4.1 (F_8 and F_1/8, 20 clusters, 10 runs).
+
+    Args:
+        real: Features ``(N, D)``.
+        fake: Features ``(N, D)``, as many: clusters would favour the larger set.
+        clusters: Of k-means.
+        runs: Clusterings that the curve is averaged over.
+        seed: Of the clusterings.
+        angles: Points of the curve.
+        repeats: Resamples for the standard errors.
+
+    Raises:
+        ValueError: If the counts differ or are below the number of clusters.
+    """
+    real, fake = (to_numpy(x) for x in pair(real, fake, rows=clusters))
+    if len(real) != len(fake):
+        raise ValueError(
+            f"PRD needs as many samples as real images, got {len(fake)} and {len(real)}; cut the larger set"
+        )
+    n = len(real)
+    union = np.concatenate([real, fake])
+    assigned = np.stack([
+        MiniBatchKMeans(clusters, n_init=10, batch_size=1024, random_state=seed + run).fit_predict(union)
+        for run in range(runs)
+    ])  # fmt: skip
+
+    def histograms(labels: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(row, minlength=clusters) for row in labels]) / labels.shape[1]
+
+    real_shares, fake_labels = histograms(assigned[:, :n]), assigned[:, n:]
+    scores = prd_scores(real_shares, histograms(fake_labels), angles)
+
+    def score(side: int) -> Estimate:
+        stderr = bootstrap(
+            lambda chosen: prd_scores(real_shares, histograms(fake_labels[:, chosen]), angles)[side], n, repeats, seed
+        )
+        return Estimate(scores[side], stderr, n)
+
+    return PRD(score(0), score(1))

@@ -1,0 +1,174 @@
+"""Frechet distance between sets of features, from their means and covariances, in double precision."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.linalg.lapack import dsygst
+
+from benchmark.metrics.arrays import Array, matrix, to_numpy
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Count, mean and scatter of features ``(N, D)``, in double; ``a + b`` are those of both sets together.
+
+    Sums of squares are taken about the mean of each part and joined as in Chan, Golub and LeVeque 1983, so that a large
+    common offset costs no digits and the order and size of shards change the result by rounding only.
+
+    Args:
+        n: Rows seen.
+        mean: ``(D,)``.
+        scatter: Sum of outer products of the deviations from the mean, ``(D, D)``.
+    """
+
+    n: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    @classmethod
+    def of(cls, features: Array, block: int = 8192) -> "Statistics":
+        """Statistics of a matrix ``(N, D)`` of any floating-point type; ``block`` rows at a time are held in double."""
+        return cls.of_shards(part for part in matrix(features, "features").split(block))
+
+    @classmethod
+    def of_shards(cls, shards: Iterable[Array]) -> "Statistics":
+        """Statistics of a set that comes as matrices ``(N_i, D)``, one in memory at a time."""
+        total = None
+        for shard in shards:
+            if len(shard):
+                part = cls._of_block(matrix(shard, "features"))
+                total = part if total is None else total + part
+        if total is None:
+            raise ValueError("no features were given")
+        return total
+
+    @classmethod
+    def _of_block(cls, features: Array) -> "Statistics":
+        deviations = to_numpy(features).astype(np.float64)
+        mean = deviations.mean(0)
+        deviations -= mean
+        return cls(len(deviations), mean, deviations.T @ deviations)
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        if len(self.mean) != len(other.mean):
+            raise ValueError(f"features must have one width, got {len(self.mean)} and {len(other.mean)}")
+        n = self.n + other.n
+        shift = other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(shift, shift * (self.n * other.n / n))
+        return Statistics(n, self.mean + shift * (other.n / n), scatter)
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """Unbiased covariance ``(D, D)``.
+
+        Raises:
+            ValueError: With fewer than two rows.
+        """
+        if self.n < 2:
+            raise ValueError(f"a covariance needs n >= 2, got {self.n}")
+        return self.scatter / (self.n - 1)
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """Some ``R`` with ``R @ R.T == covariance``: a square root for every use here, computed once.
+
+        Cholesky's where the covariance has full rank, else from its eigenvectors, ``(D, rank)``.
+        """
+        covariance = torch.from_numpy(self.covariance)
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if not failed:
+            return np.ascontiguousarray(factor.numpy())
+        values, vectors = (x.numpy() for x in torch.linalg.eigh(covariance))
+        kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
+        return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def _product(a: Statistics, b: Statistics) -> torch.Tensor:
+    """Lower triangle of ``R.T @ b.covariance @ R``, ``R = a.root``: as symmetric, with the eigenvalues of the product."""
+    if len(a.mean) != len(b.mean):
+        raise ValueError(f"features must have one width, got {len(a.mean)} and {len(b.mean)}")
+    root = a.root
+    if root.shape[0] == root.shape[1] and not np.triu(root, 1).any():
+        # LAPACK reads columns, so it sees the transposes; half the work of two products
+        return torch.from_numpy(dsygst(b.covariance.T, root.T, itype=2, lower=0)[0].T)
+    return torch.from_numpy(root.T @ (b.covariance @ root))
+
+
+def frechet_distance(reference: Statistics, samples: Statistics) -> float:
+    """``|mu_1 - mu_2|**2 + tr(S_1 + S_2 - 2 (S_1 S_2)**(1/2))``; 0 is best, no upper bound.
+
+    The trace of the root is a sum of roots of the eigenvalues of the symmetric ``R.T S_2 R`` with ``S_1 = R R.T``. The
+    reference keeps its ``R``. Rounding may leave a distance of zero at -1e-7 or so of the total variance when a
+    covariance is singular; the number is not clipped. It is biased upwards by about a constant over ``n``: compare only
+    distances with equal counts. Below ``n = D`` it is a number, but hardly a distance between distributions.
+
+    Source: Heusel et al. 2017 (arXiv:1706.08500), Eq. 6; Dowson and Landau 1982.
+
+    Raises:
+        ValueError: If a set has fewer than two rows or the widths differ.
+    """
+    eigenvalues = torch.linalg.eigvalsh(_product(reference, samples)).numpy()  # at D = 2048 twice as fast as NumPy's
+    shift = reference.mean - samples.mean
+    traces = np.trace(reference.covariance) + np.trace(samples.covariance)
+    return float(shift @ shift + traces - 2 * np.sqrt(eigenvalues.clip(min=0)).sum())
+
+
+def frechet_stderr(reference: Statistics, features: Array, samples: Statistics | None = None) -> float:
+    """Standard error of ``frechet_distance(reference, Statistics.of(features))`` over draws of the samples.
+
+    ``std(psi) / sqrt(n)`` with the first-order effect ``psi(x) = 2 (mu - mu_ref) . z + |z|**2 - z . T z`` of one
+    sample, ``z = x - mu`` and ``T`` the optimal map between the two Gaussians. One eigendecomposition, no resampling;
+    the reference counts as fixed. It is the scatter of repeated runs, not the bias that goes with ``n``.
+
+    Args:
+        reference: Of real images.
+        features: Of generated images ``(N, D)``.
+        samples: ``Statistics.of(features)`` if at hand.
+    """
+    features = to_numpy(matrix(features, "features", rows=2)).astype(np.float64)
+    samples = Statistics.of(features) if samples is None else samples
+    values, vectors = (x.numpy() for x in torch.linalg.eigh(_product(reference, samples)))
+    kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
+    z = features - samples.mean
+    mapped = z @ (reference.root @ (vectors[:, kept] * values[kept] ** -0.25))
+    effect = 2 * z @ (samples.mean - reference.mean) + (z * z).sum(1) - (mapped * mapped).sum(1)
+    return float(effect.std(ddof=1) / math.sqrt(len(features)))
+
+
+class IntraClass(NamedTuple):
+    """Frechet distance of each class, by class index, and their arithmetic mean."""
+
+    mean: float
+    per_class: dict[int, float]
+
+
+def class_statistics(features: Array, labels: Array) -> dict[int, Statistics]:
+    """Statistics of each class that occurs in ``labels``, by class index."""
+    features, labels = matrix(features, "features"), to_numpy(labels)
+    if labels.shape != (len(features),):
+        raise ValueError(f"labels must have shape ({len(features)},), got {labels.shape}")
+    return {int(y): Statistics.of(features[np.flatnonzero(labels == y)]) for y in np.unique(labels)}
+
+
+def intra_class_frechet(reference: Mapping[int, Statistics], samples: Mapping[int, Statistics]) -> IntraClass:
+    """Frechet distance between real images and samples of each class, and the mean over classes; 0 is best.
+
+    Args:
+        reference: Statistics of the real images of each class.
+        samples: Statistics of the samples that were asked for each class, equally many per class.
+
+    Raises:
+        ValueError: If the classes differ, or one has fewer than two images.
+    """
+    if set(reference) != set(samples) or not reference:
+        raise ValueError(f"classes of real images and samples differ: {sorted(reference)} and {sorted(samples)}")
+    for y in sorted(reference):
+        if min(reference[y].n, samples[y].n) < 2:
+            raise ValueError(f"class {y} has {reference[y].n} real images and {samples[y].n} samples; both need >= 2")
+    per_class = {y: frechet_distance(reference[y], samples[y]) for y in sorted(reference)}
+    return IntraClass(float(np.mean(list(per_class.values()))), per_class)

@@ -1,0 +1,193 @@
+"""What a method answered: logits, log-densities and samples, each computed once, seeded by image and kept in a file."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.files import replacing
+from benchmark.metrics.features import ClassifierFeatures, extract
+from benchmark.plan import scale_tag
+from benchmark.suite import Cell, Protocol
+from datamodules.base import ImageData
+from methods.base import KeyedNoise, Method
+
+Report = Callable[[str, int, int], None]
+"""Called with the stage, what is done of it, and what there is to do."""
+
+
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays to an ``.npz`` that is whole or absent."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz``; nothing pickled is read."""
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def batches(count: int, size: int) -> Iterator[range]:
+    """Consecutive index ranges that cover ``0 .. count - 1``."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
+    """Logits on the test images: clean, at random noise levels, and at each level of the curve.
+
+    Noise levels and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same
+    noisy images. Files: ``logits.npz`` with ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images,
+    ``noisy (draws, N, K)``, ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``.
+    """
+    reason = method.unsupported.get("classify")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
+    u, y = data.images("test")
+    x = data.grey.centre(u)
+    arrays = {"y": y.numpy(), "clean": _logits(method, x, None, protocol.batch)}
+    process = method.noisy_process
+    if process is not None:
+        device = method.device
+        draws, levels = protocol.noisy_draws, protocol.levels
+        rng = np.random.default_rng([protocol.seed, 1])
+        quantiles = torch.from_numpy(rng.random((draws, len(x)), dtype=np.float32))
+        curve = (torch.arange(levels, dtype=torch.float32) + 0.5) / levels
+        noise = KeyedNoise(protocol.seed, "noisy", range(len(x)), data.shape)
+        noisy = []
+        for draw in range(draws):
+            t = process.times_at(quantiles[draw].to(device))
+            noisy.append(_noisy_logits(method, x, t, noise(), protocol.batch))
+            report("classify", draw + 1, draws + levels)
+        eps, curve_times, curve_logits = noise(), process.times_at(curve.to(device)), []
+        for number, t in enumerate(curve_times):
+            curve_logits.append(_noisy_logits(method, x, t.expand(len(x)), eps, protocol.batch))
+            report("classify", draws + number + 1, draws + levels)
+        arrays |= {
+            "noisy": np.stack(noisy),
+            "levels": np.stack(curve_logits),
+            "level_times": curve_times.cpu().numpy(),
+            "level_sigmas": process.log_sigma(curve_times).exp().cpu().numpy(),
+        }
+    save_arrays(folder / "logits.npz", **arrays)
+    return {"outputs": ["logits.npz"]}
+
+
+def _noisy_logits(method: Method, x: Tensor, t: Tensor, eps: Tensor, batch: int) -> np.ndarray:
+    x, t, eps = (value.to(method.device) for value in (x, t, eps))
+    x_t, _ = method.noisy_process.perturb(x, t, eps)
+    return _logits(method, x_t, t, batch)
+
+
+@torch.no_grad()
+def _logits(method: Method, x: Tensor, t: Tensor | None, batch: int) -> np.ndarray:
+    answers = []
+    for rows in batches(len(x), batch):
+        part = slice(rows.start, rows.stop)
+        times = None if t is None else t[part].to(method.device)
+        answers.append(method.classify(x[part].to(method.device), times).float().cpu())
+    return torch.cat(answers).numpy()
+
+
+def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
+    """Log-densities of the test images in bits per dimension, ``log_prob.npz`` with ``bits (N,)``.
+
+    Dequantisation and probes depend on ``(protocol.seed, image)`` alone.
+    """
+    u, _ = data.images("test")
+    v = torch.from_numpy(np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32))
+    x = data.grey.dequantise(u, v) if method.likelihood.dequantised else data.grey.centre(u)
+    bits = []
+    for rows in batches(len(x), protocol.batch):
+        noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)
+        nats = method.log_prob(x[rows.start : rows.stop].to(method.device), noise).cpu()
+        bits.append(data.grey.bits_per_dim(nats, x[0].numel()))
+        report("likelihood", rows.stop, len(x))
+    save_arrays(folder / "log_prob.npz", bits=torch.cat(bits).numpy())
+    return {"outputs": ["log_prob.npz"], "kind": method.likelihood.kind, "nfe": method.likelihood.nfe}
+
+
+def sample(
+    method: Method, data: ImageData, protocol: Protocol, scale: float | None, folder: Path, report: Report
+) -> dict[str, Any]:
+    """Generated images as grey levels, ``samples@<scale>.npz`` with ``images (N, H, W, C)`` and ``labels (N,)``.
+
+    With a scale, labels go round the classes; without, they are -1. Image ``i`` depends on
+    ``(protocol.seed, i)`` alone.
+    """
+    reason = method.unsupported.get("sample")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
+    labels = torch.full((protocol.samples,), -1) if scale is None else torch.arange(protocol.samples) % data.classes
+    if scale is not None:
+        method.guidance_scale = scale
+    images = []
+    for rows in batches(protocol.samples, protocol.batch):
+        noise = KeyedNoise(protocol.seed, "sample", rows, data.shape, method.device)
+        y = None if scale is None else labels[rows.start : rows.stop].to(method.device)
+        x = method.sample(noise, y)
+        if not bool(torch.isfinite(x).all()):
+            raise FloatingPointError(f"samples {rows.start} to {rows.stop - 1} are not finite")
+        images.append(data.grey.quantise(x.cpu()))
+        report(f"sample{scale_tag(scale)}", rows.stop, protocol.samples)
+    file = f"samples{scale_tag(scale)}.npz"
+    save_samples(folder / file, torch.cat(images), labels)
+    sampler = method.sampler
+    return {"outputs": [file], "sampler": type(sampler).__name__, "steps": sampler.steps, "nfe": sampler.nfe}
+
+
+def image_samples(cell: Cell, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
+    """Real images in the place of samples: the whole test part, or copies of training images."""
+    u, y = data.images(cell.images)
+    if cell.images == "train":
+        rows = np.random.default_rng([protocol.seed, 3]).permutation(len(u))[: protocol.samples]
+        u, y = u[rows], y[rows]
+    save_samples(folder / "samples.npz", u, y)
+    return {"outputs": ["samples.npz"]}
+
+
+def save_samples(path: Path, images: Tensor, labels: Tensor) -> None:
+    """Write grey levels ``(N, C, H, W)`` as ``images (N, H, W, C)`` with int64 ``labels``."""
+    save_arrays(path, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
+
+
+def features(reference: Method, data: ImageData, folder: Path, images: np.ndarray, batch: int) -> dict[str, np.ndarray]:
+    """Standardised features ``(N, D)`` and class probabilities ``(N, K)`` of grey levels ``(N, H, W, C)``.
+
+    Args:
+        reference: The reference classifier's method.
+        data: For its grey levels.
+        folder: Of the reference's cell, whose ``real.npz`` holds centre and scale.
+        images: Images to look at.
+        batch: Images at once.
+    """
+    real = load_arrays(folder / "real.npz")
+    network = ClassifierFeatures(
+        reference.classifier, data.grey.centre, "reference", real["feature_mean"], float(real["feature_scale"])
+    )
+    found, probabilities = extract(network, _channels_first(images), batch, reference.device)
+    return {"features": found, "probabilities": probabilities}
+
+
+def real_features(reference: Method, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
+    """Images, labels and reference features of the training and test parts, and the features' centre and scale."""
+    train, _ = data.images("train")
+    network = ClassifierFeatures.fit(
+        reference.classifier, data.grey.centre, "reference", train, protocol.batch, reference.device
+    )
+    arrays = {"feature_mean": network.mean.cpu().numpy(), "feature_scale": network.scale.cpu().numpy()}
+    for part in ("train", "test"):
+        u, y = data.images(part)
+        found, probabilities = extract(network, u, protocol.batch, reference.device)
+        arrays |= {f"{part}_features": found, f"{part}_probabilities": probabilities}
+        arrays |= {f"{part}_images": u.permute(0, 2, 3, 1).numpy(), f"{part}_labels": y.numpy()}
+    save_arrays(folder / "real.npz", **arrays)
+    return {"outputs": ["real.npz"]}
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)

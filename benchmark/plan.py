@@ -1,0 +1,301 @@
+"""From a suite to jobs: every stage's key is the hash of its configuration, its code and what it builds on."""
+
+import ast
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.files import digest, digest_file
+from benchmark.stages import Stage, read_manifest
+from benchmark.suite import CONFIGS, Cell, Suite, order
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("benchmark", "methods", "datamodules")
+NOT_TRAINING = ("sampler", "likelihood", "guidance_scale")
+"""Parts of a method that its weights do not depend on."""
+TRAINING = ("max_steps", "max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val",
+            "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic")  # fmt: skip
+"""Trainer settings that weights depend on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training, or the evaluation, of one cell with one seed.
+
+    Attributes:
+        cell: The cell.
+        seed: Its seed.
+        part: ``train`` or ``evaluate``.
+        folder: Where its files go.
+        stages: What is to be done, in order.
+        arguments: Command line that builds the method.
+        needs: Jobs that must be finished first.
+        reference: Folder of the reference classifier's cell.
+        sampler: What the sampler is, for the protocol of records.
+        method: Module name of the method.
+    """
+
+    cell: Cell
+    seed: int
+    part: str
+    folder: Path
+    stages: tuple[Stage, ...]
+    arguments: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    reference: Path | None = None
+    reference_arguments: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict, compare=False)
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """``<cell>/seed<k>/<part>``."""
+        return f"{self.cell.name}/seed{self.seed}/{self.part}"
+
+    @property
+    def method(self) -> str:
+        """Module name of the method, or what kind of images a floor shows."""
+        if self.cell.config is None:
+            return f"images_{self.cell.images}"
+        return self.config["model"]["class_path"].split(".")[-2]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is."""
+        return all(stage.completed(self.folder) is not None for stage in self.stages)
+
+
+def scale_tag(scale: float | None) -> str:
+    """Suffix of files and stages for a guidance scale: ``@3``, or nothing for unconditional samples."""
+    return "" if scale is None else f"@{scale:g}"
+
+
+def arguments(cell: Cell, seed: int | str, folder: Path, folders: dict[str, Path]) -> tuple[str, ...]:
+    """Command line of a cell, with the weights that it needs from other cells' folders."""
+    words = [f"--config={cell.config}", f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
+    words += [f"--{key}={value}" for key, value in cell.set.items()]
+    words += [f"--{key}={folders[needed] / 'checkpoints' / 'final.ckpt'}" for key, needed in cell.needs.items()]
+    return tuple(words)
+
+
+def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: list[int]) -> list[Job]:
+    """All jobs of a suite, each after those that it needs.
+
+    Args:
+        suite: The suite.
+        resolved: Each cell's configuration with every default filled in, needed weights by cell name.
+        out: Folder of the suite's runs.
+        seeds: Seeds of the cells that have no fixed one.
+    """
+    jobs: dict[str, Job] = {}
+    keys: dict[tuple[str, int], str] = {}
+    names = order(suite)
+    names.sort(key=lambda name: name != suite.reference and name not in _ancestors(suite, suite.reference))
+
+    def seeds_of(name: str) -> list[int]:
+        fixed = suite.cells[name].seed
+        return seeds if fixed is None else [fixed]
+
+    def seed_for(name: str, seed: int) -> int:
+        fixed = suite.cells[name].seed
+        return seed if fixed is None else fixed
+
+    (reference_seed,) = seeds_of(suite.reference)[:1]
+    reference_folder = out / suite.reference / f"seed{reference_seed}"
+
+    for name in names:
+        cell = suite.cells[name]
+        for seed in seeds_of(name):
+            folder = out / name / f"seed{seed}"
+            if cell.config is None:
+                continue
+            folders = {n: out / n / f"seed{seed_for(n, seed)}" for n in cell.needs.values()}
+            deps = {key: keys[n, seed_for(n, seed)] for key, n in cell.trains_with.items()}
+            config = resolved[name]
+            keys[name, seed] = digest(
+                {"stage": "train", "config": training_config(config, cell), "seed": seed, "deps": deps,
+                 "code": code_digest((*class_paths(config), "benchmark.lightning_cli"))}
+            )  # fmt: skip
+            stages = [Stage("train", keys[name, seed])]
+            if name == suite.reference:
+                stages.append(Stage("real", digest([keys[name, seed], code_digest(("benchmark.outputs",))])))
+            job = Job(
+                cell, seed, "train", folder, tuple(stages),
+                arguments=arguments(cell, seed, folder, folders),
+                needs=tuple(f"{n}/seed{seed_for(n, seed)}/train" for n in cell.trains_with.values()),
+                reference=reference_folder, config=config, steps=config["trainer"].get("max_steps") or 0,
+            )  # fmt: skip
+            jobs[job.name] = job
+
+    reference = jobs[f"{suite.reference}/seed{reference_seed}/train"]
+    for name in names:
+        for seed in seeds_of(name):
+            cell = suite.cells[name]
+            trained = jobs.get(f"{name}/seed{seed}/train")
+            needs = {f"{n}/seed{seed_for(n, seed)}/train" for n in cell.samples_with.values()} | {reference.name}
+            sampled_with = {key: keys[n, seed_for(n, seed)] for key, n in cell.samples_with.items()}
+            job = Job(
+                cell, seed, "evaluate", out / name / f"seed{seed}",
+                _evaluation_stages(suite, cell, trained, sampled_with, reference),
+                arguments=trained.arguments if trained else (),
+                needs=tuple(sorted(needs | ({trained.name} if trained else set()))),
+                reference=reference.folder, reference_arguments=reference.arguments,
+                config=trained.config if trained else {},
+            )  # fmt: skip
+            jobs[job.name] = job
+    return list(jobs.values())
+
+
+def _ancestors(suite: Suite, name: str) -> set[str]:
+    found: set[str] = set()
+    for needed in suite.cells[name].needs.values():
+        found |= {needed} | _ancestors(suite, needed)
+    return found
+
+
+def _evaluation_stages(
+    suite: Suite, cell: Cell, trained: Job | None, sampled_with: dict[str, str], reference: Job
+) -> tuple[Stage, ...]:
+    """Stages of a cell's evaluation, each keyed by just what it depends on."""
+    protocol = asdict(suite.protocol)
+    code = code_digest(("benchmark.outputs",))
+    model = trained.config["model"]["init_args"] if trained else {}
+    base = {"train": trained.stages[0].key if trained else f"images/{cell.images}", "code": code}
+
+    def stage(name: str, **on: Any) -> Stage:
+        return Stage(name, digest({"stage": name, **base, **on}))
+
+    stages: list[Stage] = []
+    if trained:
+        levels = {k: protocol[k] for k in ("seed", "noisy_draws", "levels")}
+        # Some classifiers are read off the density or the denoiser, whose settings then matter.
+        stages.append(stage("classify", protocol=levels, with_=sampled_with))
+        if model.get("likelihood") is not None:
+            stages.append(stage("likelihood", likelihood=model["likelihood"], seed=protocol["seed"]))
+    if not trained or model.get("sampler") is not None:
+        for scale in cell.guidance_scales or [None]:
+            sampling = {k: protocol[k] for k in ("seed", "samples")}
+            drawn = stage(
+                f"sample{scale_tag(scale)}", sampler=model.get("sampler"), scale=scale, protocol=sampling,
+                with_=sampled_with,
+            )  # fmt: skip
+            stages += [
+                drawn,
+                stage(f"features{scale_tag(scale)}", samples=drawn.key, reference=reference.stages[0].key),
+            ]
+    metrics = stage(
+        "metrics",
+        on=[s.key for s in stages],
+        real=reference.stages[-1].key,
+        protocol=protocol,
+        cell=cell.name,
+        code=code_digest(("benchmark.evaluate_cell",)),
+    )
+    return (*stages, metrics)
+
+
+def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    """The part of a resolved configuration that trained weights depend on."""
+    trainer = config.get("trainer") or {}
+    model = config["model"]
+    kept = {k: v for k, v in (model.get("init_args") or {}).items() if k not in NOT_TRAINING}
+    config = {
+        "model": {"class_path": model["class_path"], "init_args": kept},
+        "trainer": {k: trainer.get(k) for k in TRAINING},
+        **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema")},
+    }
+    # Weights from other cells enter by their own keys, not by where they lie.
+    return without(without(config, cell.needs), ["data.init_args.seed"])
+
+
+def without(config: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested mappings that lacks the dotted keys."""
+    copy = {k: without(v, ()) if isinstance(v, dict) else v for k, v in config.items()}
+    for key in dotted:
+        *path, last = key.split(".")
+        place = copy
+        for part in path:
+            place = place.get(part) or {}
+        place.pop(last, None)
+    return copy
+
+
+def class_paths(config: Any) -> list[str]:
+    """Modules of all class paths in a configuration."""
+    if isinstance(config, dict):
+        own = [config["class_path"].rsplit(".", 1)[0]] if isinstance(config.get("class_path"), str) else []
+        return own + [m for value in config.values() for m in class_paths(value)]
+    if isinstance(config, list):
+        return [m for value in config for m in class_paths(value)]
+    return []
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Hash of our source that ``modules`` import, whatever its comments and layout."""
+    found: set[str] = set()
+    queue = [m for m in modules if m.split(".")[0] in PACKAGES]
+    while queue:
+        module = queue.pop()
+        if module in found or _source(module) is None:
+            continue
+        found.add(module)
+        queue += _imports(module)
+    return digest({module: _meaning(module) for module in found})
+
+
+def _source(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_source(module).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    found = []
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(m for m in found if m.split(".")[0] in PACKAGES)
+
+
+@functools.cache
+def _meaning(module: str) -> str:
+    """The syntax tree without docstrings."""
+    tree = _tree(module)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+def configuration_digest(suite: Suite) -> str:
+    """Hash of everything that resolved configurations follow from: YAML files, overrides and our source."""
+    folders = {CONFIGS, *(Path(cell.config).parent for cell in suite.cells.values() if cell.config)}
+    files = {str(p): digest_file(p) for folder in sorted(folders) for p in sorted(folder.rglob("*.yaml"))}
+    modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+    sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
+    cells = {name: asdict(cell) for name, cell in suite.cells.items()}
+    return digest({"configs": files, "sources": sources, "cells": cells})
+
+
+def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
+    """Resolved configurations written earlier under the same key, or None."""
+    cached = read_manifest(path)
+    return cached["resolved"] if cached and cached.get("key") == key else None
+
+
+def slug(text: str) -> str:
+    """``text`` as a file name."""
+    return re.sub(r"[^A-Za-z0-9._@-]", "-", text)

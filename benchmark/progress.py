@@ -1,0 +1,154 @@
+"""One view of a whole suite while it runs: live on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from benchmark.plan import Job
+
+
+def clock(seconds: float | None) -> str:
+    """``1:02:03``, ``2:03``, or ``?`` when not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class State:
+    """What is known of a running suite.
+
+    Args:
+        jobs: All jobs of the run.
+        finished: Names of those that were done before it.
+        left: Seconds that a list of unfinished jobs will take, or None.
+        summary: A few numbers of a finished job, for the eye.
+    """
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        finished: set[str],
+        left: Callable[[list[Job]], float | None],
+        summary: Callable[[Job], str],
+    ) -> None:
+        self.jobs = {job.name: job for job in jobs}
+        self.done, self.failed = set(finished), set()
+        self.running: dict[str, dict[str, Any]] = {}
+        self.start = time.monotonic()
+        self._left, self.summary = left, summary
+
+    def update(self, message: dict[str, Any]) -> None:
+        """Take in a message of the engine."""
+        name, event = message["job"], message.get("event")
+        if event == "started":
+            self.running[name] = {"since": time.monotonic(), "stage": "starting"}
+        elif event is not None:
+            self.running.pop(name, None)
+            (self.done if event == "ok" else self.failed).add(name)
+        elif name in self.running:
+            now, seen = time.monotonic(), self.running[name]
+            if message["stage"] != seen["stage"]:
+                seen |= {"stage_since": now, "from": message["done"]}
+            seen.update(message, rate=self._rate(seen, message, now))
+
+    @staticmethod
+    def _rate(seen: dict[str, Any], message: dict[str, Any], now: float) -> float | None:
+        spent = now - seen.get("stage_since", now)
+        return (message["done"] - seen["from"]) / spent if spent > 0.5 else None
+
+    @property
+    def headline(self) -> str:
+        """Cells done, time spent and time left."""
+        unfinished = [job for name, job in self.jobs.items() if name not in self.done | self.failed]
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        left = self._left(unfinished)
+        return (
+            f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(time.monotonic() - self.start)} spent, "
+            f"{'about ' + clock(left) if left is not None else 'unknown time'} left"
+        )
+
+    def line(self, name: str) -> str:
+        """A running job in one line."""
+        at = self.running[name]
+        parts = [f"{name}: {at['stage']}"]
+        if at.get("total", 0) > 0:
+            parts.append(f"{at['done']}/{at['total']}")
+        if at.get("rate"):
+            parts.append(f"{at['rate']:.1f} {'step' if at['stage'] == 'train' else 'image'}/s")
+        if at.get("loss") is not None:
+            parts.append(f"loss {at['loss']:.4f}")
+        return "  ".join(parts)
+
+
+class PlainView:
+    """A line when a job starts or ends, and now and then where the running ones are."""
+
+    def __init__(self, state: State, every: float = 20.0) -> None:
+        self.state, self.every, self._last = state, every, time.monotonic()
+
+    def __enter__(self) -> "PlainView":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Nothing to put back."""
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        self.state.update(message)
+        name, event = message["job"], message.get("event")
+        if event == "failed":
+            print(f"failed   {name}: {message['error']}", flush=True)
+        elif event == "ok":
+            print(f"done     {name}  {self.state.summary(self.state.jobs[name])}", flush=True)
+            print(f"         {self.state.headline}", flush=True)
+        elif event is not None:
+            print(f"{event:<8} {name}", flush=True)
+        elif time.monotonic() - self._last > self.every:
+            self._last = time.monotonic()
+            for running in self.state.running:
+                print(f"         {self.state.line(running)}", flush=True)
+
+
+class LiveView:
+    """The same, redrawn in place on a terminal."""
+
+    def __init__(self, state: State) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.state = state
+        self.console = Console()
+        self.live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveView":
+        self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.__exit__(kind, error, trace)
+
+    def __call__(self, message: dict[str, Any]) -> None:
+        self.state.update(message)
+        name = message["job"]
+        if message.get("event") == "ok":
+            self.console.print(
+                f"[green]done[/]    {name}  {self.state.summary(self.state.jobs[name])}", highlight=False
+            )
+        elif message.get("event") == "failed":
+            self.console.print(f"[red]failed[/]  {name}: {message['error']}", highlight=False)
+
+    def _draw(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for name, at in self.state.running.items():
+            bar = ProgressBar(total=at.get("total") or 1, completed=at.get("done", 0), width=24)
+            table.add_row(Text(self.state.line(name)), bar)
+        return Group(table, Text(self.state.headline, style="bold"))

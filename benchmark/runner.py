@@ -1,0 +1,177 @@
+"""One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
+
+import contextlib
+import gc
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from benchmark import outputs
+from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint
+from benchmark.cli import build
+from benchmark.evaluate_cell import write_records
+from benchmark.files import write_text
+from benchmark.plan import Job, scale_tag
+from benchmark.stages import Stage
+from benchmark.suite import Protocol
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class _Progress(Callback):
+    """Tells the runner where training is."""
+
+    def __init__(self, report: Report, every: int = 25) -> None:
+        self.report, self.every = report, every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            loss = float(outputs["loss"]) if outputs else None
+            self.report({"stage": "train", "done": trainer.global_step, "total": trainer.max_steps, "loss": loss})
+
+
+def carry_out(job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Do what is left of a job.
+
+    Raises:
+        Stopped: If asked to stop; training has saved its state.
+        FloatingPointError: If a loss or a sample is not finite.
+        InputError: If the configuration or a file cannot be used.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    runner = _Training(job, report, stop) if job.part == "train" else _Evaluation(job, protocol, report)
+    for stage in job.stages:
+        if stage.completed(job.folder) is None:
+            report({"stage": stage.name, "done": 0, "total": 0})
+            stage.complete(job.folder, lambda stage=stage: runner.do(stage))
+    gc.collect()
+    return {"job": job.name}
+
+
+def method_of(arguments: Sequence[str], folder: Path) -> tuple[LightningModule, Any]:
+    """A cell's trained method, in evaluation mode on the device that the trainer would use, and its data."""
+    cli = build([*arguments, "--trainer.logger=false"])
+    state = torch.load(folder / "checkpoints" / FINAL, map_location="cpu", weights_only=True)["state_dict"]
+    cli.model.load_state_dict(state)
+    return cli.model.to(cli.trainer.strategy.root_device).eval().requires_grad_(False), cli.datamodule
+
+
+class _Training:
+    """The stages of a training job."""
+
+    def __init__(self, job: Job, report: Report, stop: Callable[[], bool]) -> None:
+        self.job, self.report, self.stop = job, report, stop
+
+    def do(self, stage: Stage) -> dict[str, Any]:
+        return self.train(stage) if stage.name == "train" else self.real()
+
+    def train(self, stage: Stage) -> dict[str, Any]:
+        job = self.job
+        folder = job.folder / "checkpoints"
+        owner = folder / "key"
+        if not owner.is_file() or owner.read_text() != stage.key:
+            for stale in checkpoints(folder):  # of another configuration: nothing to go on from
+                stale.unlink()
+        write_text(owner, stage.key)
+        cli = build(job.arguments, stop=self.stop)
+        write_text(job.folder / "config.yaml", cli.parser.dump(cli.config, skip_link_targets=False))
+        outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
+        cli.trainer.callbacks.insert(0, _Progress(self.report))
+        clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
+        _reset_peak_memory()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=newest_checkpoint(folder))
+        return {
+            "outputs": [f"checkpoints/{FINAL}", "config.yaml", "splits.npz"],
+            "seconds": clock.seconds,
+            "cpu_seconds": clock.cpu_seconds,
+            "steps": cli.trainer.global_step,
+            "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
+            "n_labeled": cli.datamodule.n_labeled,
+            "data": cli.datamodule.name,
+            "parameters": sum(p.numel() for p in cli.model.parameters()),
+            "peak_memory_bytes": _peak_memory(),
+        }
+
+    def real(self) -> dict[str, Any]:
+        method, data = method_of(self.job.arguments, self.job.folder)
+        return outputs.real_features(method, data, Protocol(), self.job.folder)
+
+
+class _Evaluation:
+    """The stages of an evaluation job; what they share is built once, when first needed."""
+
+    def __init__(self, job: Job, protocol: Protocol, report: Report) -> None:
+        self.job, self.protocol = job, protocol
+        self.report = lambda stage, done, total: report({"stage": stage, "done": done, "total": total})
+        self._built: dict[str, Any] = {}
+
+    @property
+    def method(self) -> tuple[Any, Any]:
+        if "method" not in self._built:
+            self._built["method"] = method_of(self.job.arguments, self.job.folder)
+        return self._built["method"]
+
+    @property
+    def reference(self) -> tuple[Any, Any]:
+        if "reference" not in self._built:
+            self._built["reference"] = method_of(self.job.reference_arguments, self.job.reference)
+        return self._built["reference"]
+
+    def do(self, stage: Stage) -> dict[str, Any]:
+        job, protocol = self.job, self.protocol
+        kind, _, tag = stage.name.partition("@")
+        scale = float(tag) if tag else None
+        _reset_peak_memory()
+        if kind == "metrics":
+            return write_records(job, protocol)
+        if kind == "features":
+            return self.features(scale)
+        if job.cell.config is None:
+            return outputs.image_samples(job.cell, self.reference[1], protocol, job.folder)
+        method, data = self.method
+        if kind == "sample":
+            result = outputs.sample(method, data, protocol, scale, job.folder, self.report)
+        else:
+            work = {"classify": outputs.classify, "likelihood": outputs.likelihood}[kind]
+            result = work(method, data, protocol, job.folder, self.report)
+        return {**result, "peak_memory_bytes": _peak_memory()}
+
+    def features(self, scale: float | None) -> dict[str, Any]:
+        samples = self.job.folder / f"samples{scale_tag(scale)}.npz"
+        if not samples.is_file():
+            return {"outputs": []}
+        reference, data = self.reference
+        images = outputs.load_arrays(samples)["images"]
+        found = outputs.features(reference, data, self.job.reference, images, self.protocol.batch)
+        file = f"features{scale_tag(scale)}.npz"
+        outputs.save_arrays(self.job.folder / file, **found)
+        return {"outputs": [file]}
+
+
+def _reset_peak_memory() -> None:
+    """Start counting peak memory anew, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int | None:
+    """Bytes: of the GPU where there is one, else the process's resident peak; None where the system does not tell."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,0 +1,63 @@
+"""Stages of a cell: finished once its manifest, with the hashes of what it wrote, has been renamed into place."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.files import digest_file, write_json
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of work of one cell, identified by the hash of all that determines its result.
+
+    Attributes:
+        name: ``train``, ``classify``, ``likelihood``, ``sample@<scale>``, ``features@<scale>``, ``real``, ``metrics``.
+        key: Hash of configuration, code and the keys of the stages it builds on.
+    """
+
+    name: str
+    key: str
+
+    def manifest(self, folder: Path) -> Path:
+        """Where its completion is recorded."""
+        return folder / "stages" / f"{self.name}.json"
+
+    def completed(self, folder: Path) -> dict[str, Any] | None:
+        """Its manifest, if the stage was finished under this key and its files are what was written; else None."""
+        manifest = read_manifest(self.manifest(folder))
+        if manifest is None or manifest.get("key") != self.key:
+            return None
+        try:
+            intact = all(digest_file(folder / name) == sha for name, sha in manifest["outputs"].items())
+        except OSError:
+            return None
+        return manifest if intact else None
+
+    def complete(self, folder: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do the work and record it. ``work`` returns ``outputs`` (file names) and whatever else is worth keeping."""
+        # Until it is done again, an older result of this stage must not pass for finished.
+        self.manifest(folder).unlink(missing_ok=True)
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        manifest = {
+            "seconds": time.perf_counter() - wall,
+            "cpu_seconds": time.process_time() - cpu,
+            **result,
+            "stage": self.name,
+            "key": self.key,
+            "outputs": {name: digest_file(folder / name) for name in result.get("outputs", [])},
+        }
+        write_json(self.manifest(folder), manifest)
+        return manifest
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """A manifest, or None if there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

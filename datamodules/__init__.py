@@ -1,0 +1,1 @@
+"""Data sets, and labeled / unlabeled / positive-unlabeled splits of them."""

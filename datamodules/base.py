@@ -1,0 +1,202 @@
+"""The contract of a data set, and batches that are a function of the step alone."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
+from lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.grey_levels import GreyLevels
+from datamodules.splits import LabelSplit, stratified
+
+Part = Literal["train", "validation", "test"]
+
+
+class ImageData(LightningDataModule, ABC):
+    """A small image data set as one uint8 tensor, with a validation part carved from the training part.
+
+    Batches are ``{"labeled": (x, y)}``, with ``"unlabeled": x`` where an unlabeled batch size is given. Images are in
+    [-1, 1], dequantised. Batch ``k`` depends on ``(seed, k)`` alone, so that a resumed run repeats and skips
+    nothing.
+
+    Args:
+        batch_size: Labeled images a step, over all devices.
+        unlabeled_batch_size: Unlabeled images a step, over all devices; 0 leaves them out.
+        labels: Which images are labeled; all of them when not given.
+        validation_fraction: Share of the training part held out for choices, stratified.
+        split_seed: Seed of the splits.
+        seed: Seed of order and dequantisation; the run's seed.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    data_classes: int
+    grey: GreyLevels
+
+    def __init__(
+        self,
+        batch_size: PositiveInt = 128,
+        unlabeled_batch_size: NonNegativeInt = 0,
+        labels: LabelSplit | None = None,
+        validation_fraction: OpenUnitInterval = 0.1,
+        split_seed: NonNegativeInt = 0,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.unlabeled_batch_size = batch_size, unlabeled_batch_size
+        self.labels, self.validation_fraction = labels, validation_fraction
+        self.split_seed, self.seed = split_seed, seed
+        self._parts: dict[str, tuple[Tensor, Tensor]] = {}
+        self.classes = self.data_classes if labels is None else labels.classes(self.data_classes)
+        self._split()
+
+    @abstractmethod
+    def load(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+        """Grey levels uint8 ``(N, C, H, W)`` and labels ``(N,)`` of the official parts."""
+
+    def _split(self) -> None:
+        images, y = self.load("train")
+        held_out = stratified(
+            y,
+            round(self.validation_fraction * len(y)),
+            self.data_classes,
+            np.random.default_rng([self.split_seed, 0]),
+        )
+        kept = np.setdiff1d(np.arange(len(y)), held_out)
+        rng = np.random.default_rng([self.split_seed, 1])
+        every = np.arange(len(kept))
+        labeled = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
+        task = y if self.labels is None else self.labels.relabel(y)
+        self._parts["train"] = _tensors(images[kept], task[kept])
+        self._parts["validation"] = _tensors(images[held_out], task[held_out])
+        self.labeled_indices = labeled
+        self.unlabeled_indices = np.setdiff1d(every, labeled)
+        self.splits = {"train": kept, "validation": held_out, "labeled": kept[labeled]}
+
+    def images(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Grey levels uint8 ``(N, C, H, W)`` and the task's true labels int64 ``(N,)`` of a part."""
+        if part not in self._parts:
+            images, y = self.load("test")
+            self._parts["test"] = _tensors(images, y if self.labels is None else self.labels.relabel(y))
+        return self._parts[part]
+
+    @property
+    def class_prior(self) -> Tensor:
+        """Share of each class in the unlabeled pool, or in the training part where all is labeled, ``(K,)``."""
+        _, y = self._parts["train"]
+        pool = y[self.unlabeled_indices] if len(self.unlabeled_indices) else y
+        return torch.bincount(pool, minlength=self.classes) / len(pool)
+
+    @property
+    def n_labeled(self) -> int:
+        """Labeled training images."""
+        return len(self.labeled_indices)
+
+    def train_dataloader(self) -> "TrainingBatches":
+        images, y = self.images("train")
+        pools = {"labeled": (torch.as_tensor(self.labeled_indices), self.batch_size)}
+        if self.unlabeled_batch_size:
+            # With every label known there is no pool apart; all images then serve without their labels.
+            pool = self.unlabeled_indices if len(self.unlabeled_indices) else np.arange(len(y))
+            pools["unlabeled"] = (torch.as_tensor(pool), self.unlabeled_batch_size)
+        return TrainingBatches(self, images, y, pools)
+
+    def val_dataloader(self) -> "EvaluationBatches":
+        return EvaluationBatches(self, "validation")
+
+    def test_dataloader(self) -> "EvaluationBatches":
+        return EvaluationBatches(self, "test")
+
+    def predict_dataloader(self) -> "EvaluationBatches":
+        return EvaluationBatches(self, "test")
+
+    def dequantised(self, u: Tensor, *key: int) -> Tensor:
+        """Images with uniform noise inside their bins, a function of ``key``."""
+        v = np.random.default_rng([self.seed, *key]).random(u.shape, dtype=np.float32)
+        return self.grey.dequantise(u, torch.from_numpy(v).to(u.device))
+
+
+def _tensors(images: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(y.astype(np.int64))
+
+
+class TrainingBatches:
+    """The training batches of one epoch, from the trainer's current step on.
+
+    Each pool is read as an endless chain of shuffles of itself, so that a batch may exceed a small pool and every image
+    comes up equally often. An epoch is one pass over the largest pool.
+    """
+
+    def __init__(self, data: ImageData, images: Tensor, y: Tensor, pools: dict[str, tuple[Tensor, int]]) -> None:
+        self.data, self.pools = data, pools
+        trainer = data.trainer
+        self.rank, self.world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        for name, (_, size) in pools.items():
+            if size % self.world:
+                raise ValueError(f"the {name} batch of {size} does not divide over {self.world} devices")
+        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        self.images, self.y = images.to(device), y.to(device)
+        self.epoch_steps = max(math.ceil(len(pool) / size) for pool, size in pools.values())
+        self._orders: dict[tuple[str, int], Tensor] = {}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        trainer = self.data.trainer
+        step = 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
+        end = (step // self.epoch_steps + 1) * self.epoch_steps
+        for k in range(step, end):
+            yield self.batch(k)
+
+    def batch(self, k: int) -> dict[str, Any]:
+        """This device's share of batch ``k``."""
+        out: dict[str, Any] = {}
+        for stream, (name, (_, size)) in enumerate(self.pools.items()):
+            rows = self._rows(stream, name, k)
+            share = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
+            x = self.data.dequantised(self.images[rows], 2, stream, k)[share]
+            out[name] = (x, self.y[rows[share]]) if name == "labeled" else x
+        return out
+
+    def _rows(self, stream: int, name: str, k: int) -> Tensor:
+        """Rows of batch ``k``: positions ``k B .. (k + 1) B`` of the chain of shuffles."""
+        pool, size = self.pools[name]
+        epochs = range(k * size // len(pool), ((k + 1) * size - 1) // len(pool) + 1)
+        chain = torch.cat([self._order(stream, name, epoch) for epoch in epochs])
+        start = k * size - epochs[0] * len(pool)
+        return chain[start : start + size]
+
+    def _order(self, stream: int, name: str, epoch: int) -> Tensor:
+        if (name, epoch) not in self._orders:
+            pool = self.pools[name][0]
+            self._orders = {key: order for key, order in self._orders.items() if key[0] != name or key[1] >= epoch - 1}
+            shuffle = np.random.default_rng([self.data.seed, 3, stream, epoch]).permutation(len(pool))
+            self._orders[name, epoch] = pool[torch.from_numpy(shuffle)].to(self.images.device)
+        return self._orders[name, epoch]
+
+
+class EvaluationBatches:
+    """A part once through, in order, every image on exactly one device, with the same dequantisation each time."""
+
+    def __init__(self, data: ImageData, part: Part, batch_size: int = 500) -> None:
+        self.data, self.part, self.batch_size = data, part, batch_size
+        trainer = data.trainer
+        self.rank, self.world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+
+    def _starts(self) -> range:
+        count = len(self.data.images(self.part)[1])
+        return range(self.rank * self.batch_size, count, self.world * self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        images, y = self.data.images(self.part)
+        for start in self._starts():
+            rows = slice(start, start + self.batch_size)
+            x = self.data.dequantised(images[rows], 4, start).to(self.device)
+            yield {"labeled": (x, y[rows].to(self.device))}

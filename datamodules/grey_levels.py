@@ -1,0 +1,38 @@
+"""Between grey levels and the real images that models see: stated once for every data set."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class GreyLevels:
+    """Bins of [-1, 1] for the grey levels ``0 .. count - 1`` of a pixel.
+
+    Level ``u`` owns ``[2 u / count - 1, 2 (u + 1) / count - 1)``. Dequantised, a pixel lies anywhere in its bin; for
+    classification it lies at the centre.
+
+    Args:
+        count: Number of grey levels, 2 to 256.
+    """
+
+    def __init__(self, count: int) -> None:
+        if not 2 <= count <= 256:
+            raise ValueError(f"grey levels must number 2 to 256, got {count}")
+        self.count = count
+
+    def centre(self, u: Tensor) -> Tensor:
+        """uint8 levels to float32 bin centres in [-1, 1]."""
+        return self.dequantise(u, torch.tensor(0.5, device=u.device))
+
+    def dequantise(self, u: Tensor, v: Tensor) -> Tensor:
+        """``2 (u + v) / count - 1`` with ``v`` uniform on [0, 1)."""
+        return (u + v) * (2 / self.count) - 1
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """Real images to the uint8 level of their bin; values outside [-1, 1] go to the edge levels."""
+        return ((x + 1) * (self.count / 2)).floor().clamp(0, self.count - 1).to(torch.uint8)
+
+    def bits_per_dim(self, nats: Tensor, dims: int) -> Tensor:
+        """Bits per pixel from a log-density over [-1, 1] in nats; uniform images give ``log2(count)``."""
+        return -nats / (dims * math.log(2)) - math.log2(2 / self.count)

@@ -1,0 +1,210 @@
+"""The compare command: every exit code, accepting a baseline, and its output in three formats."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmark import compare as command_line
+from benchmark.compare import cut, main, to_json, to_markdown, to_text
+from benchmark.differences import compare
+from benchmark.record import Results, failed, measured, not_applicable, read_results, write_results
+
+GOOD = {"accuracy/clean": 0.98, "fd": 0.3, "nll": 1.8, "is": 7.0, "cpu_seconds/train": 100.0}
+
+
+def number(cell="da", seed=0, metric="accuracy/clean", value=0.98, n=360, stderr=None, **protocol):
+    return measured(cell, "m", seed, metric, value, n=n, stderr=stderr, protocol=protocol)
+
+
+def results(*records, suite="digits", commit="abc"):
+    return Results(suite, commit, {}, records)
+
+
+def table(seeds=(0,), cells=("da", "cdm"), **worse):
+    """A table of two cells; ``worse`` replaces values of the cell ``da``."""
+    values = {metric: worse.get(metric.replace("/", "_"), value) for metric, value in GOOD.items()}
+    return results(
+        *(
+            number(cell, seed, metric, values[metric] if cell == "da" else value, n=1000)
+            for cell in cells
+            for seed in seeds
+            for metric, value in GOOD.items()
+        )
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_summary(monkeypatch):
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Write two results (or anything) to files, run the command on them: exit code, output, errors."""
+
+    def run(old, new, *options):
+        for name, content in (("old.json", old), ("new.json", new)):
+            if isinstance(content, Results):
+                write_results(tmp_path / name, content)
+        result = main([str(tmp_path / "old.json"), str(tmp_path / "new.json"), *options])
+        captured = capsys.readouterr()
+        return result, captured.out, captured.err
+
+    run.folder = tmp_path
+    return run
+
+
+def shell(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark.compare", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# --- exit codes, as a user meets them
+
+
+def test_the_command_exits_with_every_code_of_the_contract(tmp_path):
+    write_results(tmp_path / "old.json", table())
+    for name, new, expected in (
+        ("same", table(), 0),
+        ("worse", table(accuracy_clean=0.90), 1),
+        ("other-suite", dataclasses.replace(table(), suite="cifar"), 3),
+        ("missing-cell", table(cells=("da",)), 4),
+    ):
+        write_results(tmp_path / f"{name}.json", new)
+        done = shell(tmp_path / "old.json", tmp_path / f"{name}.json")
+        assert (done.returncode, done.stderr) == (expected, ""), name
+        assert f"exit code {expected}" in done.stdout
+    unreadable = shell(tmp_path / "old.json", tmp_path / "absent.json")
+    assert (unreadable.returncode, unreadable.stdout) == (2, "")
+    assert (
+        unreadable.stderr == f"error: {tmp_path}/absent.json: no such file; run the suite first or correct the path\n"
+    )
+    assert shell("--format", "html", "a", "b").returncode == 2
+    assert shell("--force", tmp_path / "old.json", tmp_path / "same.json").returncode == 2
+    assert shell("--help").returncode == 0
+
+
+@pytest.mark.parametrize("broken", [b"", b"\xff", b'{"schema": 2}', b'{"schema": 1, "suite": "digits"', b"null"])
+def test_a_broken_file_on_either_side_exits_2_with_one_line(run, broken):
+    for name, other in (("old.json", "new.json"), ("new.json", "old.json")):
+        (run.folder / name).write_bytes(broken)
+        write_results(run.folder / other, table())
+        result, out, err = run(None, None)
+        assert (result, out, err.count("\n")) == (2, "", 1)
+        assert name in err
+
+
+def test_output_into_a_closed_pipe_keeps_the_verdict(tmp_path):
+    write_results(tmp_path / "old.json", table())
+    write_results(tmp_path / "new.json", table(fd=9.0))
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "benchmark.compare", tmp_path / "old.json", tmp_path / "new.json"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+# --- accepting a new baseline
+
+
+def test_accept_writes_a_comparable_complete_table_after_printing_what_changed(run):
+    result, out, err = run(table(), table(fd=0.9), "--accept")
+    assert (result, err) == (0, "")
+    assert "worse" in out
+    assert (run.folder / "old.json").read_bytes() == (run.folder / "new.json").read_bytes()
+    assert run(None, None)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"), [(table(cells=("da",)), 4), (dataclasses.replace(table(), suite="other"), 3)]
+)
+def test_accept_refuses_what_is_not_comparable_or_complete_unless_forced(run, new, expected):
+    result, _, err = run(table(), new, "--accept")
+    assert result == expected
+    assert "is kept" in err
+    assert len(read_results(run.folder / "old.json").records) == len(table().records)
+    assert run(table(), new, "--accept", "--force")[0] == 0
+    assert (run.folder / "old.json").read_bytes() == (run.folder / "new.json").read_bytes()
+
+
+def test_a_first_baseline_is_written_only_when_forced(run):
+    assert run(None, table(), "--accept")[0] == 2
+    assert run(None, table(), "--accept", "--force")[0] == 0
+    assert (run.folder / "old.json").read_bytes() == (run.folder / "new.json").read_bytes()
+
+
+def test_a_baseline_that_cannot_be_written_exits_2(run, monkeypatch):
+    def full(path, results):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command_line, "write_results", full)
+    result, out, err = run(table(), table(), "--accept")
+    assert (result, err) == (2, f"error: {run.folder}/old.json: cannot be written: No space left on device\n")
+    assert out.startswith("no regression")
+
+
+# --- output
+
+
+def test_json_output_holds_everything_and_equal_inputs_give_equal_bytes(run):
+    first = run(table(), table(fd=0.4, accuracy_clean=0.1), "--format", "json")
+    assert first == run(table(), table(fd=0.4, accuracy_clean=0.1), "--format", "json")
+    content = json.loads(first[1])
+    assert (first[0], content["exit_code"], content["schema"]) == (1, 1, 1)
+    worse = [change["metric"] for change in content["changes"] if change["verdict"] == "worse"]
+    assert worse == ["accuracy/clean", "fd"]
+
+
+@pytest.mark.parametrize("name", ["<script>", "|x", "=1+1", "`x`", "a\nb", "\x1b[31m", "\u202ex"])
+def test_names_do_nothing_in_any_format(name):
+    old = results(number(name, nfe=name), not_applicable("a", "m", 0, "nll", "x"), suite=name, commit=name)
+    new = results(number(name, nfe=name + "!"), failed("a", "m", 0, "nll", name), suite=name)
+    found = compare(old, new)
+    text, markdown = to_text(found), to_markdown(found)
+    assert not any(sign in text for sign in "\x1b\u202e")
+    assert len(text.splitlines()) == 4
+    assert not any(sign in markdown for sign in "<`\x1b\u202e")
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert {line.count("|") for line in rows} == {5}
+    json.loads(to_json(found))
+
+
+def test_markdown_folds_away_what_is_the_same():
+    markdown = to_markdown(compare(table(), table(fd=0.9)))
+    assert markdown.index("| worse | da | fd |") < markdown.index("<details>") < markdown.index("| same |")
+    assert markdown.startswith("### Regression, exit code 1")
+
+
+def test_the_step_summary_is_appended_and_never_too_long(run, monkeypatch):
+    summary = run.folder / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    run(table(), table())
+    assert summary.read_text().startswith("before\n### No regression")
+    monkeypatch.setattr(command_line, "SUMMARY_BYTES", 1500)
+    for _ in range(3):
+        assert run(table(), table())[0] == 0
+    assert summary.stat().st_size <= 1500
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(run.folder / "absent" / "summary.md"))
+    result, _, err = run(table(), table())
+    assert (result, err.startswith("warning: no step summary")) == (0, True)
+
+
+def test_a_cut_summary_ends_at_a_line_says_so_and_closes_what_it_opened():
+    text = "head\n<details>\n" + "ü" * 40 + "\n" + "line\n" * 100
+    short = cut(text, 200)
+    assert len(short.encode()) <= 200
+    assert "Cut here" in short
+    assert short.count("<details>") == short.count("</details>") == 1
+    assert cut(text, 10_000) == text
+    assert cut(text, 10) == ""

@@ -1,0 +1,16 @@
+"""Every test runs on one thread with random numbers that are a function of its name alone."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from methods.diffusion.noise import keyed_seed
+
+torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def keyed_randomness(request: pytest.FixtureRequest) -> None:
+    torch.manual_seed(keyed_seed("test", request.node.nodeid))

@@ -83,7 +83,7 @@ def _classification(job: Job, protocol: Protocol) -> Iterator[Record]:
         yield record("f1", classification.positive_f1(clean, y))
     yield record("ece", classification.calibration_error(clean, y))
     if "noisy" not in found:
-        yield from record.absent(CLASSIFICATION[1:], "reads clean images only")
+        yield from record.absent(("accuracy/noisy", "accuracy/levels", "accuracy/middle"), "reads clean images only")
         return
     right = found["noisy"].argmax(2) == y
     # An image's draws are not independent: the error is over images.
@@ -95,8 +95,7 @@ def _classification(job: Job, protocol: Protocol) -> Iterator[Record]:
     low, high = protocol.middle
     middle = (found["level_sigmas"] >= low) & (found["level_sigmas"] <= high)
     if middle.any():
-        sigmas = [float(f"{sigma:.3g}") for sigma in found["level_sigmas"][middle]]
-        yield record("accuracy/middle", mean_estimate(right[middle].mean(0)), sigmas=sigmas)
+        yield record("accuracy/middle", mean_estimate(right[middle].mean(0)), sigma=f"{low:g} to {high:g}")
     for t, sigma, estimate in zip(found["level_times"], found["level_sigmas"], curve.per_level, strict=True):
         yield record(f"accuracy/t={t:.3f}", estimate, sigma=float(f"{sigma:.4g}"))
 
@@ -108,26 +107,23 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 def _likelihood(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = _Recorder(job, "likelihood", {})
-    path = job.folder / "log_prob.npz"
-    if "likelihood" not in {stage.name for stage in job.stages} or not path.is_file():
-        yield from record.absent(("nll",), "no density" if job.cell.config else "images, not a model")
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent(("nll",), reason)
         return
-    bits = load_arrays(path)["bits"]
+    bits = load_arrays(job.folder / "log_prob.npz")["bits"]
     yield record("nll", mean_estimate(bits), kind=record.manifest["kind"], nfe=record.manifest["nfe"])
 
 
 def _generation(job: Job, protocol: Protocol) -> Iterator[Record]:
-    scales = [stage.name.partition("@")[2] for stage in job.stages if stage.name.startswith("sample")]
-    for scale in scales or [""]:
-        stage = f"sample@{scale}" if scale else "sample"
-        settings = {"guidance_scale": float(scale)} if scale else {}
-        record = _Recorder(job, stage, settings)
-        path = job.folder / f"samples{stage.removeprefix('sample')}.npz"
-        if not scales or not path.is_file():
-            yield from record.absent(GENERATION, record.manifest.get("reason", "does not generate"))
+    for scale in job.cell.guidance_scales or [None]:
+        tag = scale_tag(scale)
+        record = _Recorder(job, f"sample{tag}", {} if scale is None else {"guidance_scale": scale})
+        if "reason" in record.manifest:
+            yield from record.absent(GENERATION, record.manifest["reason"])
             continue
         record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
-        yield from _fidelity(job, protocol, record, scale_tag(float(scale) if scale else None))
+        yield from _fidelity(job, protocol, record, tag)
 
 
 def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iterator[Record]:
@@ -135,7 +131,7 @@ def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iter
     looked = load_arrays(job.folder / f"features{tag}.npz")
     real = load_arrays(job.reference / "real.npz")
     features, probabilities, labels = looked["features"], looked["probabilities"], drawn["labels"]
-    record.protocol |= {"feature_network": "reference classifier", "against": "train"}
+    record.protocol |= {"feature_network": f"{job.reference.parent.name}, {job.reference.name}", "against": "train"}
     train = Statistics.of(real["train_features"])
     own = Statistics.of(features)
     n = len(features)

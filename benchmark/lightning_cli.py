@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
@@ -72,6 +73,7 @@ class BenchmarkCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
+        parser.add_argument("--channels_last", type=bool, default=True, help="layout of the weights of convolutions")
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="steps between two resume points")
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
@@ -79,6 +81,10 @@ class BenchmarkCLI(LightningCLI):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             super().parse_arguments(parser, args)
+
+    def after_instantiate_classes(self) -> None:
+        if self._get(self.config, "channels_last"):
+            self.model.to(memory_format=torch.channels_last)
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint supplies weights and state, never settings."""

@@ -98,6 +98,9 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
 
     Dequantisation and probes depend on ``(protocol.seed, image)`` alone.
     """
+    reason = method.unsupported.get("log_prob")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
     u, _ = data.images("test")
     v = torch.from_numpy(np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32))
     x = data.grey.dequantise(u, v) if method.likelihood.dequantised else data.grey.centre(u)

@@ -173,19 +173,12 @@ def _evaluation_stages(
         levels = {k: protocol[k] for k in ("seed", "noisy_draws", "levels")}
         # Some classifiers are read off the density or the denoiser, whose settings then matter.
         stages.append(stage("classify", protocol=levels, with_=sampled_with))
-        if model.get("likelihood") is not None:
-            stages.append(stage("likelihood", likelihood=model["likelihood"], seed=protocol["seed"]))
-    if not trained or model.get("sampler") is not None:
-        for scale in cell.guidance_scales or [None]:
-            sampling = {k: protocol[k] for k in ("seed", "samples")}
-            drawn = stage(
-                f"sample{scale_tag(scale)}", sampler=model.get("sampler"), scale=scale, protocol=sampling,
-                with_=sampled_with,
-            )  # fmt: skip
-            stages += [
-                drawn,
-                stage(f"features{scale_tag(scale)}", samples=drawn.key, reference=reference.stages[0].key),
-            ]
+        stages.append(stage("likelihood", likelihood=model.get("likelihood"), seed=protocol["seed"]))
+    sampling = {k: protocol[k] for k in ("seed", "samples")}
+    for scale in cell.guidance_scales or [None]:
+        tag = scale_tag(scale)
+        drawn = stage(f"sample{tag}", sampler=model.get("sampler"), scale=scale, protocol=sampling, with_=sampled_with)
+        stages += [drawn, stage(f"features{tag}", samples=drawn.key, reference=reference.stages[0].key)]
     metrics = stage(
         "metrics",
         on=[s.key for s in stages],

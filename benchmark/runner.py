@@ -17,7 +17,7 @@ from benchmark.cli import build
 from benchmark.evaluate_cell import write_records
 from benchmark.files import write_text
 from benchmark.plan import Job, scale_tag
-from benchmark.stages import Stage
+from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Protocol
 
 Report = Callable[[dict[str, Any]], None]
@@ -147,7 +147,7 @@ class _Evaluation:
 
     def features(self, scale: float | None) -> dict[str, Any]:
         samples = self.job.folder / f"samples{scale_tag(scale)}.npz"
-        if not samples.is_file():
+        if "reason" in (read_manifest(Stage(f"sample{scale_tag(scale)}", "").manifest(self.job.folder)) or {}):
             return {"outputs": []}
         reference, data = self.reference
         images = outputs.load_arrays(samples)["images"]

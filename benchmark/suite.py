@@ -169,7 +169,9 @@ def _check_keys(raw: dict[str, Any], known: set[str], where: str) -> None:
 def _cell(name: str, spec: Any, file: Path) -> Cell:
     where = f"{file.name}: cell {name}"
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(f"{file.name}: cell name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores")
+        raise InputError(
+            f"{file.name}: cell name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
+        )
     cell = _build(Cell, {"name": name, **_mapping(spec, where)}, where)
     if (cell.config is None) == (cell.images is None):
         raise InputError(f"{where}: give either config or images")

@@ -5,7 +5,7 @@ import json
 from benchmark.plan import Job
 from benchmark.record import Record, failed
 
-CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle")
+CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "ece")
 GENERATION = ("accuracy/generated", "fd", "fd/intra", "is", "precision", "recall", "nn_ratio")
 EYE_CATCHERS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
 

@@ -106,6 +106,10 @@ class Method(LightningModule, ABC):
         self._require("log_prob")
         return self.likelihood(x, noise)
 
+    def diagnostics(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """Checks that belong beside the likelihood, by metric, one row per image of ``x``; none for most methods."""
+        return {}
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dsygst
 
 from benchmark.metrics.arrays import Array, matrix, to_numpy
@@ -31,28 +32,28 @@ class Statistics:
     scatter: np.ndarray
 
     @classmethod
-    def of(cls, features: Array, block: int = 8192) -> "Statistics":
-        """Statistics of a matrix ``(N, D)`` of any floating-point type; ``block`` rows at a time are held in double."""
-        return cls.of_shards(part for part in matrix(features, "features").split(block))
+    def of(cls, features: Array, block: int = 1024) -> "Statistics":
+        """Statistics of a matrix ``(N, D)``; ``block`` rows at a time are held in double."""
+        x = to_numpy(matrix(features, "features"))
+        mean = x.mean(0, dtype=np.float64)
+        upper = np.zeros((len(mean), len(mean)), order="F")
+        deviations = np.empty((min(block, len(x)), len(mean)))
+        for i in range(0, len(x), block):
+            part = deviations[: len(x) - i]
+            np.subtract(x[i : i + block], mean, out=part)
+            upper = dsyrk(1.0, part.T, beta=1.0, c=upper, overwrite_c=True)
+        return cls(len(x), mean, np.triu(upper) + np.triu(upper, 1).T)
 
     @classmethod
     def of_shards(cls, shards: Iterable[Array]) -> "Statistics":
-        """Statistics of a set that comes as matrices ``(N_i, D)``, one in memory at a time."""
+        """Statistics of a set that comes as matrices ``(N_i, D)``, one in memory at a time; empty ones are skipped."""
         total = None
         for shard in shards:
             if len(shard):
-                part = cls._of_block(matrix(shard, "features"))
-                total = part if total is None else total + part
+                total = cls.of(shard) if total is None else total + cls.of(shard)
         if total is None:
             raise ValueError("no features were given")
         return total
-
-    @classmethod
-    def _of_block(cls, features: Array) -> "Statistics":
-        deviations = to_numpy(features).astype(np.float64)
-        mean = deviations.mean(0)
-        deviations -= mean
-        return cls(len(deviations), mean, deviations.T @ deviations)
 
     def __add__(self, other: "Statistics") -> "Statistics":
         if len(self.mean) != len(other.mean):
@@ -89,7 +90,7 @@ class Statistics:
 
 
 def _product(a: Statistics, b: Statistics) -> torch.Tensor:
-    """Lower triangle of ``R.T @ b.covariance @ R``, ``R = a.root``: as symmetric, with the eigenvalues of the product."""
+    """Lower triangle of the symmetric ``R.T @ b.covariance @ R``, ``R = a.root``, with the product's eigenvalues."""
     if len(a.mean) != len(b.mean):
         raise ValueError(f"features must have one width, got {len(a.mean)} and {len(b.mean)}")
     root = a.root

@@ -125,7 +125,7 @@ class VariationalBound(Likelihood):
             alpha_ts = t.alpha / s.alpha
             added = t.sigma**2 - (alpha_ts * s.sigma) ** 2
             if s.sigma == 0:
-                nats = nats - self._bin_log_prob(x, denoised, t.sigma).to(x.dtype)
+                nats = nats - bin_log_prob(x, denoised, t.sigma, self.grey_levels).flatten(1).sum(1).to(x.dtype)
                 continue
             posterior = added * s.sigma**2 / t.sigma**2
             model = posterior if self.variance == "small" else added
@@ -134,12 +134,14 @@ class VariationalBound(Likelihood):
             nats = nats + constant + 0.5 * weight * (x - denoised).square().flatten(1).sum(1)
         return -nats - x[0].numel() * math.log(2 / self.grey_levels)
 
-    def _bin_log_prob(self, x: Tensor, mean: Tensor, sigma: float) -> Tensor:
-        x, mean, half = x.double(), mean.double(), 1 / self.grey_levels
-        lower = ((x - half - mean) / sigma).masked_fill(x < -1 + 2 * half, -math.inf)
-        upper = ((x + half - mean) / sigma).masked_fill(x > 1 - 2 * half, math.inf)
-        # In the left tail, where a difference of two masses keeps its digits.
-        flip = lower + upper > 0
-        lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-        log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
-        return (log_upper + torch.log(-torch.expm1(log_lower - log_upper))).flatten(1).sum(1)
+
+def bin_log_prob(x: Tensor, mean: Tensor, sigma: float, grey_levels: int) -> Tensor:
+    """Log mass that ``N(mean, sigma^2)`` gives to the grey-level bin around each pixel of ``x``, float64 like ``x``."""
+    x, mean, half = x.double(), mean.double(), 1 / grey_levels
+    lower = ((x - half - mean) / sigma).masked_fill(x < -1 + 2 * half, -math.inf)
+    upper = ((x + half - mean) / sigma).masked_fill(x > 1 - 2 * half, math.inf)
+    # Both in the left tail, where a difference of two masses keeps its digits.
+    flip = lower + upper > 0
+    lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
+    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
+    return log_upper + torch.log(-torch.expm1(log_lower - log_upper))

@@ -169,7 +169,7 @@ def test_discrete_grid_spans_the_process_for_any_number_of_steps(levels, data):
 
 
 def test_more_steps_than_levels_are_refused():
-    with pytest.raises(ValueError, match="11 steps.* 10"):
+    with pytest.raises(ValueError, match=r"11 steps.* 10"):
         DiscreteVP(10).grid(11)
 
 

@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import pytest
@@ -28,15 +27,16 @@ every_sampler = pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
 
 
 class GaussianDenoiser(Denoiser):
-    """Exact on independent pixels ``N(0, std^2)``, in three operations; the oracle costs more in long chains."""
+    """Exact on independent pixels ``N(mean, std^2)``; the oracle costs more in long chains."""
 
-    def __init__(self, process, std: float = 0.5) -> None:
+    def __init__(self, process, std: float = 0.5, mean: float = 0.0) -> None:
         super().__init__()
-        self.process, self.std = process, std
+        self.process, self.std, self.mean = process, std, mean
 
     def forward(self, x_t, t, y=None):
         alpha, sigma = self.process.scales(t, like=x_t)
-        return alpha * self.std**2 / ((alpha * self.std) ** 2 + sigma**2) * x_t
+        shrink = alpha * self.std**2 / ((alpha * self.std) ** 2 + sigma**2)
+        return self.mean + shrink * (x_t - alpha * self.mean)
 
 
 class Impulses:
@@ -139,7 +139,7 @@ class LinearInLambda(Denoiser):
     [(DDIM(4), 0.0), (DPMSolver2(4), 0.0), (DPMSolver2Multistep(4), 0.0), (DPMSolver2Multistep(4), 0.7)],
 )
 def test_exponential_integrators_are_exact_for_the_noise_that_they_assume(name, sampler, slope):
-    """``x_s = alpha_s (x_t / alpha_t + [exp(-lambda) (eps + slope (lambda + 1))] from t to s)``, the solved integral."""
+    """``x_s = alpha_s (x_t / alpha_t + [exp(-lambda) (eps + slope (lambda + 1))] from t to s)``, integrated."""
     process = PROCESSES[name]
     denoiser = LinearInLambda(process, 1.3, slope)
     # The multistep solver knows no slope in its first step, which is therefore a short one.
@@ -158,7 +158,7 @@ def test_exponential_integrators_are_exact_for_the_noise_that_they_assume(name, 
 def flow_error(sampler, process) -> float:
     """Distance of a solver's images of a Gaussian from the probability flow's closed form."""
     mean, std = 0.3, 0.5
-    denoiser = ExactDenoiser(GaussianMixture.gaussian((1, 1, 8), std, mean), process)
+    denoiser = GaussianDenoiser(process, std, mean)
     z = torch.linspace(-2, 2, 8, dtype=torch.float64).view(1, 1, 1, 8)
     levels = process.levels(sampler.times(process))
     start, end = levels[0], levels[-1]
@@ -167,12 +167,12 @@ def flow_error(sampler, process) -> float:
     return (sampler(denoiser, lambda: z) - denoiser(exact, end.times(exact))).abs().max().item()
 
 
-@pytest.mark.parametrize("process", [VarianceExploding(), ContinuousVP(), DiscreteVP(20_000)], ids=["ve", "vp", "fine"])
+@pytest.mark.parametrize("name", ["ve", "vp"])
 @pytest.mark.parametrize(
-    ("make", "order"), [(DDIM, 1), (Heun, 2), (DPMSolver2, 2), (DPMSolver2Multistep, 2)], ids=lambda v: str(v)
+    ("make", "order", "steps"), [(DDIM, 1, 100), (Heun, 2, 50), (DPMSolver2, 2, 200), (DPMSolver2Multistep, 2, 400)]
 )
-def test_solvers_approach_the_probability_flow_at_their_order(process, make, order):
-    coarse, fine = (flow_error(make(n), process) for n in (401, 801))
+def test_solvers_approach_the_probability_flow_at_their_order(name, make, order, steps):
+    coarse, fine = (flow_error(make(n + 1), PROCESSES[name]) for n in (steps, 2 * steps))
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.12)
 
 
@@ -199,16 +199,15 @@ def test_heun_visits_the_published_grid():
 
 @every_process
 def test_predictor_corrector_keeps_the_variance_of_a_gaussian_up_to_its_known_bias(process):
-    shape, n = (3, 4, 4), 800
-    images = PredictorCorrector(1000)(GaussianDenoiser(process), lambda: torch.randn(n, *shape))
-    # 0.2537 with step sizes shared by a batch; 1 + 2 / d because an image's own score sets its step size.
-    assert images.var().item() == pytest.approx(0.2537 * (1 + 2 / 48), rel=0.02)
+    """Langevin steps of ``r`` spread by ``1 / (1 - r^2)``; steps that an image's own score sets, by ``1 + 2 / d``."""
+    images = PredictorCorrector(400)(GaussianDenoiser(process), lambda: torch.randn(800, 3, 4, 4))
+    assert images.var().item() == pytest.approx(0.25 / (1 - 0.16**2) * (1 + 2 / 48), rel=0.025)
 
 
 @every_process
 def test_predictor_alone_keeps_the_variance_of_a_gaussian(process):
-    images = PredictorCorrector(1000, snr=1e-6)(GaussianDenoiser(process), lambda: torch.randn(1, 1, 1, 40_000))
-    assert images.var().item() == pytest.approx(0.25, rel=0.03)
+    images = PredictorCorrector(400, snr=1e-6)(GaussianDenoiser(process), lambda: torch.randn(1, 1, 1, 20_000))
+    assert images.var().item() == pytest.approx(0.25, rel=0.04)
 
 
 EVALUATIONS = {
@@ -260,25 +259,30 @@ def test_an_image_does_not_depend_on_its_batch(process, make):
 
 
 CHAINS = {
-    **{f"{sampler} {process}": (PROCESSES[process], SAMPLERS[sampler](60)) for sampler, process in itertools.product(
-        ["heun", "dpm solver", "dpm solver multistep"], PROCESSES)},
-    **{f"ddim {process}": (PROCESSES[process], DDIM(250)) for process in PROCESSES},
-    **{f"ancestral {process}": (PROCESSES[process], DDPM(250)) for process in PROCESSES},
-}  # fmt: skip
+    "heun, ve": (PROCESSES["ve"], Heun(30)),
+    "heun, vp": (PROCESSES["vp"], Heun(30)),
+    "heun, discrete": (PROCESSES["discrete"], Heun(30)),
+    "dpm solver, vp": (PROCESSES["vp"], DPMSolver2(50)),
+    "dpm solver multistep, discrete": (PROCESSES["discrete"], DPMSolver2Multistep(100)),
+    "ddim, ve": (PROCESSES["ve"], DDIM(150)),
+    "ancestral, vp": (PROCESSES["vp"], DDPM(150)),
+    "ancestral, discrete": (PROCESSES["discrete"], DDPM(150)),
+}
+every_chain = pytest.mark.parametrize(("process", "sampler"), CHAINS.values(), ids=CHAINS)
 
 
-@pytest.mark.parametrize(("process", "sampler"), CHAINS.values(), ids=CHAINS)
+@every_chain
 def test_samples_have_the_classes_and_the_moments_of_the_mixture(process, sampler):
-    mixture, n = GaussianMixture.example(spread=0.8), 1500
+    mixture, n = GaussianMixture.example(spread=0.8), 1000
     images = sampler(ExactDenoiser(mixture, process), lambda: torch.randn(n, 1, 2, 2))
-    found = ExactClassifier(mixture, VarianceExploding(1e-3))(images, torch.zeros(n)).softmax(1).mean(0)
-    torch.testing.assert_close(found, mixture.class_prior.float(), atol=0.045, rtol=0)
+    found = mixture.class_log_joint(images).softmax(1).mean(0)
+    torch.testing.assert_close(found, mixture.class_prior, atol=4 * 0.5 / math.sqrt(n), rtol=0)
     assert_same_moments(images, mixture.sample(20_000)[0])
 
 
-@pytest.mark.parametrize(("process", "sampler"), CHAINS.values(), ids=CHAINS)
+@every_chain
 def test_guided_samples_are_those_of_their_class(process, sampler):
-    mixture, n = GaussianMixture.example(spread=0.8), 1500
+    mixture, n = GaussianMixture.example(spread=0.8), 600
     guided = ClassifierGuidance(ExactDenoiser(mixture, process), ExactClassifier(mixture, process))
     images = sampler(guided, lambda: torch.randn(n, 1, 2, 2), torch.full((n,), 2))
     x, y = mixture.sample(40_000)

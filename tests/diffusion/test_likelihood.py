@@ -1,0 +1,154 @@
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import ExactDenoiser, GaussianMixture
+
+from methods.diffusion.likelihood import ProbabilityFlow, VariationalBound, bin_log_prob
+from methods.diffusion.noise import KeyedNoise
+from methods.diffusion.process import ContinuousVP, DiscreteVP, VarianceExploding
+
+PROCESSES = {"ve": VarianceExploding(), "vp": ContinuousVP(), "discrete": DiscreteVP(1000, pure_noise=True)}
+every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+
+
+@every_process
+def test_flow_of_a_gaussian_has_its_bits_per_dimension(process):
+    mixture = GaussianMixture.gaussian((3, 4, 4), std=0.4, mean=0.2)
+    x, _ = mixture.sample(16)
+    found = ProbabilityFlow(ExactDenoiser(mixture, process))(x)
+    bits = (found - mixture.log_prob(x)).abs() / (48 * math.log(2))
+    assert bits.max() < 0.01
+
+
+def exact_flow_error(process, steps: int) -> float:
+    """Error in nats on a correlated mixture, at the first noise level, with the divergence's probe averaged out."""
+    mixture = GaussianMixture.example((1, 2, 2))
+    x, _ = mixture.sample(8, torch.float64)
+    first = process.levels(torch.tensor([process.t_min]))[0]
+    x_t = first.alpha * x + first.sigma * torch.randn_like(x)
+    probes = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64).view(16, 1, 2, 2)
+    likelihood = ProbabilityFlow(ExactDenoiser(mixture, process), steps)
+    found = torch.stack([likelihood(x_t, lambda probe=probe: probe.expand_as(x_t)) for probe in probes]).mean(0)
+    return (found - mixture.log_prob(x_t, first.alpha, first.sigma)).abs().max().item()
+
+
+@pytest.mark.parametrize("name", ["ve", "vp"])
+def test_flow_of_a_mixture_approaches_its_density_at_second_order(name):
+    torch.manual_seed(0)
+    coarse = exact_flow_error(PROCESSES[name], 64)
+    torch.manual_seed(0)
+    fine = exact_flow_error(PROCESSES[name], 128)
+    assert math.log2(coarse / fine) == pytest.approx(2, abs=0.25)
+    assert fine < 0.02
+
+
+def test_flow_estimate_is_keyed_to_the_image_and_costs_what_it_states():
+    mixture = GaussianMixture.example((1, 2, 2))
+    x, _ = mixture.sample(3)
+    denoiser = ExactDenoiser(mixture, PROCESSES["ve"])
+    likelihood = ProbabilityFlow(denoiser, 10)
+    together = likelihood(x, KeyedNoise(0, "flow", [4, 0, 7], (1, 2, 2)))
+    assert denoiser.calls == likelihood.nfe == 20
+    alone = [likelihood(x[i : i + 1], KeyedNoise(0, "flow", [k], (1, 2, 2))) for i, k in enumerate([4, 0, 7])]
+    torch.testing.assert_close(together, torch.cat(alone))
+    other = likelihood(x, KeyedNoise(1, "flow", [4, 0, 7], (1, 2, 2)))
+    assert (together - other).abs().max() > 1e-3
+
+
+def expected_bound(process: DiscreteVP, std: float, variance: str) -> float:
+    """Nats a pixel that the bound loses on ``N(0, std^2)`` with the exact denoiser, expected over image and noise."""
+    alpha_bar = process.alpha_bar[1 : process.steps + 1]
+    error = std**2 * (1 - alpha_bar) / (alpha_bar * std**2 + 1 - alpha_bar)  # E (x - E[x | x_t])^2
+    before, beta = alpha_bar[:-1], 1 - alpha_bar[1:] / alpha_bar[:-1]
+    posterior = beta * (1 - before) / (1 - alpha_bar[1:])
+    model = posterior if variance == "small" else beta
+    means = (beta * before.sqrt() / (1 - alpha_bar[1:])) ** 2 * error[1:] / (2 * model)
+    kl = 0.5 * (posterior / model - 1 - torch.log(posterior / model)) + means
+    first = 1 - alpha_bar[0]
+    decoder = 0.5 * torch.log(2 * math.pi * first) + error[0] / (2 * first)
+    last = alpha_bar[-1]
+    prior = 0.5 * (1 - last + last * std**2 - 1 - torch.log(1 - last))
+    return (prior + kl.sum() + decoder).item()
+
+
+def found_bound(process: DiscreteVP, std: float, variance: str) -> float:
+    """The same by the code: four pixels whose second moments are those of image and noise, and very fine bins."""
+    x = torch.tensor([std, std, -std, -std], dtype=torch.float64).view(1, 1, 2, 2)
+    eps = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64).view(1, 1, 2, 2)
+    denoiser = ExactDenoiser(GaussianMixture.gaussian((1, 2, 2), std), process)
+    return -VariationalBound(denoiser, 2**16, variance)(x, lambda: eps).item() / 4
+
+
+def test_bound_of_a_gaussian_has_the_published_value():
+    process = DiscreteVP(1000)
+    assert found_bound(process, 0.5, "small") == pytest.approx(1.182140, abs=1e-5)
+    assert expected_bound(process, 0.5, "small") == pytest.approx(1.182140, abs=1e-6)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize(
+    "process", [DiscreteVP(60), DiscreteVP(40, "cosine"), DiscreteVP(80, "uniform", pure_noise=True)]
+)
+def test_bound_of_a_gaussian_is_the_sum_of_its_terms(process, variance):
+    expected = expected_bound(process, 0.3, variance)
+    assert found_bound(process, 0.3, variance) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_bound_stays_below_the_log_likelihood_of_grey_levels(variance):
+    grey_levels, copies = 8, 600
+    centres = ((torch.arange(grey_levels) + 0.5) * 2 / grey_levels - 1).view(-1, 1, 1, 1)
+    pmf = torch.tensor([0.25, 0.05, 0.0, 0.1, 0.2, 0.02, 0.03, 0.35])
+    mixture = GaussianMixture(centres, torch.zeros(grey_levels), pmf.clamp(min=1e-12))
+    x = centres.repeat(copies, 1, 1, 1)
+    weights = (pmf / copies).repeat(copies).double()
+    gaps = []
+    for steps in (20, 200):
+        bound = VariationalBound(ExactDenoiser(mixture, DiscreteVP(steps)), grey_levels, variance)(x).double()
+        truth = (pmf / (2 / grey_levels)).clamp(min=1e-12).log().repeat(copies)
+        error = 4 * ((weights * bound.square()).sum() / (copies * grey_levels)).sqrt()
+        gaps.append((weights * (truth - bound)).sum())
+        assert gaps[-1] > -error
+    assert gaps[1] < 0.6 * gaps[0]
+
+
+def test_bound_is_keyed_to_the_image_and_costs_what_it_states():
+    mixture = GaussianMixture.example((1, 2, 2), spread=0.2)
+    x = (mixture.sample(3)[0].clamp(-0.999, 0.999) * 4).floor() / 4 + 0.125
+    denoiser = ExactDenoiser(mixture, DiscreteVP(20))
+    likelihood = VariationalBound(denoiser, 8)
+    together = likelihood(x, KeyedNoise(0, "bound", [4, 0, 7], (1, 2, 2)))
+    assert denoiser.calls == likelihood.nfe == 20
+    alone = [likelihood(x[i : i + 1], KeyedNoise(0, "bound", [k], (1, 2, 2))) for i, k in enumerate([4, 0, 7])]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_bound_needs_a_discrete_process():
+    denoiser = ExactDenoiser(GaussianMixture.example(), PROCESSES["vp"])
+    with pytest.raises(ValueError, match="needs a DiscreteVP process, got ContinuousVP"):
+        VariationalBound(denoiser)
+
+
+@given(mean=st.floats(-3, 3), log_sigma=st.floats(-7, 3), grey_levels=st.integers(2, 256))
+def test_bin_masses_sum_to_one(mean, log_sigma, grey_levels):
+    centres = (torch.arange(grey_levels) + 0.5) * 2 / grey_levels - 1
+    masses = bin_log_prob(centres, torch.full_like(centres, mean), math.exp(log_sigma), grey_levels).exp()
+    assert masses.sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_bin_masses_keep_their_digits_in_both_tails():
+    """Forty deviations away, by the asymptotic series of the Gaussian tail."""
+    sigma, half = 0.02, 1 / 256
+    x, mean = torch.tensor([0.5, -0.5]), torch.tensor([-0.3, 0.3])
+    near = (0.8 - half) / sigma
+
+    def log_tail(z: float) -> float:
+        return -0.5 * z**2 - math.log(z * math.sqrt(2 * math.pi)) + math.log1p(-(z**-2) + 3 * z**-4 - 15 * z**-6)
+
+    expected = log_tail(near) + math.log1p(-math.exp(log_tail(near + 2 * half / sigma) - log_tail(near)))
+    found = bin_log_prob(x, mean, sigma, 256)
+    assert found.tolist() == pytest.approx([expected, expected], rel=1e-7)

@@ -77,7 +77,7 @@ class GaussianDenoiser(Denoiser):
         return (self.means[y] + spread).view(-1, *self.shape)
 
 
-class _Draw(Sampler):
+class DirectDraw(Sampler):
     """Draws from the Gaussians themselves, without diffusion."""
 
     final_evaluations = 0
@@ -140,7 +140,7 @@ class Gaussians(Method):
         floor: PositiveFloat = 1e-6,
     ) -> None:
         denoiser = GaussianDenoiser(shape, max(1, classes), process)
-        super().__init__(denoiser, _Posterior(denoiser) if classes else None, _Draw(), _Density)
+        super().__init__(denoiser, _Posterior(denoiser) if classes else None, DirectDraw(), _Density)
         self.automatic_optimization = False
         self.shrinkage, self.floor = shrinkage, floor
         self._moments: list[Tensor] = []

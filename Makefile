@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SUITE_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup digits test test-all lint format
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## a virtual environment in .venv with the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+digits: $(STAMP) ## the main job: every method on scikit-learn's digits, one seed (SUITE_ARGS="--seeds 0,1,2" for more)
+	$(BIN)/python -m benchmark.run --suite digits $(SUITE_ARGS)
+
+test: $(STAMP) ## the tests, without those marked slow
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(STAMP) ## all tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP) ## ruff: rules and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## apply ruff's fixes and layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

@@ -22,6 +22,7 @@ from benchmark.files import write_json
 from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
 from benchmark.progress import LiveView, PlainView, State, clock
 from benchmark.record import Record, Results
+from benchmark.report import write_report
 from benchmark.stages import read_manifest
 from benchmark.suite import Suite, check_seeds, load_suite, suites
 from benchmark.table_rows import failed_records, headline_numbers, read_records
@@ -191,7 +192,7 @@ def _tabulate(suite: Suite, jobs: list[Job], results: dict[str, dict[str, Any]],
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(), records=records)
     write_tables(out, table, cells, floors)
     print(to_markdown(table, cells=cells, floors=floors))
-    print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}")
+    print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
     for name, error in failures.items():
         print(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})", file=sys.stderr)
     return INCOMPLETE if failures else OK

@@ -25,6 +25,7 @@ def start(parent: int, slots: Any, messages: Any, stop: Any, threads: int) -> No
     if slot is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(slot)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    messages.cancel_join_thread()  # or this process would wait for a parent that has stopped reading
     _context.update(messages=messages, stop=stop, threads=threads)
 
 

@@ -42,7 +42,9 @@ class Statistics:
             part = deviations[: len(x) - i]
             np.subtract(x[i : i + block], mean, out=part)
             upper = dsyrk(1.0, part.T, beta=1.0, c=upper, overwrite_c=True)
-        return cls(len(x), mean, np.triu(upper) + np.triu(upper, 1).T)
+        scatter = upper + upper.T  # the lower triangle of `upper` is still zero
+        np.fill_diagonal(scatter, upper.diagonal())
+        return cls(len(x), mean, scatter)
 
     @classmethod
     def of_shards(cls, shards: Iterable[Array]) -> "Statistics":
@@ -88,16 +90,18 @@ class Statistics:
         kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
         return vectors[:, kept] * np.sqrt(values[kept])
 
+    @cached_property
+    def root_is_triangular(self) -> bool:
+        return self.root.shape[0] == self.root.shape[1] and not np.triu(self.root, 1).any()
+
 
 def _product(a: Statistics, b: Statistics) -> torch.Tensor:
     """Lower triangle of the symmetric ``R.T @ b.covariance @ R``, ``R = a.root``, with the product's eigenvalues."""
     if len(a.mean) != len(b.mean):
         raise ValueError(f"features must have one width, got {len(a.mean)} and {len(b.mean)}")
-    root = a.root
-    if root.shape[0] == root.shape[1] and not np.triu(root, 1).any():
-        # LAPACK reads columns, so it sees the transposes; half the work of two products
-        return torch.from_numpy(dsygst(b.covariance.T, root.T, itype=2, lower=0)[0].T)
-    return torch.from_numpy(root.T @ (b.covariance @ root))
+    if a.root_is_triangular:  # half the work of two products; LAPACK reads columns, so it sees the transposes
+        return torch.from_numpy(dsygst(b.covariance.T, a.root.T, itype=2, lower=0)[0].T)
+    return torch.from_numpy(a.root.T @ (b.covariance @ a.root))
 
 
 def frechet_distance(reference: Statistics, samples: Statistics) -> float:

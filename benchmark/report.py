@@ -1,0 +1,164 @@
+"""python -m benchmark.report RUN: one self-contained HTML page of a run, its tables, curves and samples."""
+
+import argparse
+import base64
+import io
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmark.definitions import TABLES, column_order, definition_of
+from benchmark.errors import OK, InputError, command
+from benchmark.files import write_text
+from benchmark.record import Results, read_results
+from benchmark.record_fields import OK as MEASURED
+from benchmark.rows import Entry, Row, rows
+
+CURVE = "accuracy/t="
+SHOWN_PER_CLASS = 8
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Write ``report.html`` into the folder of a run."""
+    p = argparse.ArgumentParser(prog="python -m benchmark.report", description=__doc__)
+    p.add_argument("run", metavar="RUN", type=Path, help="folder of a run, e.g. runs/digits")
+    options = p.parse_args(argv)
+    if not (options.run / "results.json").is_file():
+        raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")
+    print(write_report(options.run))
+    return OK
+
+
+def write_report(run: Path, cells: list[str] | None = None) -> Path:
+    """Write the page of a finished run; returns its path."""
+    results = read_results(run / "results.json")
+    order = cells or list(dict.fromkeys(record.cell for record in results.records))
+    template = Environment(
+        loader=PackageLoader("benchmark", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("report.html.j2")
+    page = template.render(
+        results=results,
+        tables=[_table(name, rows(results, order)) for name in TABLES],
+        curve=_curve(results, order),
+        grids=_grids(run, results, order),
+    )
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def _table(name: str, all_rows: list[Row]) -> dict[str, Any]:
+    """Head and body of one table; a row appears where it has a measured number."""
+    metrics = sorted(
+        {
+            metric
+            for row in all_rows
+            for metric, entries in row.entries.items()
+            if definition_of(metric).table == name and not definition_of(metric).is_curve
+            if any(entry.status == MEASURED for entry in entries)
+        },
+        key=column_order,
+    )
+    kept = [row for row in all_rows if any(_measured(row, metric) for metric in metrics)]
+    head = [(metric, f"{definition_of(metric).arrow} {definition_of(metric).unit}".strip()) for metric in metrics]
+    body = []
+    for row in kept:
+        scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
+        body.append((row.cell, scale, [_cell(row.entries.get(metric, ())) for metric in metrics]))
+    return {"name": name, "head": head, "body": body}
+
+
+def _measured(row: Row, metric: str) -> bool:
+    return any(entry.status == MEASURED for entry in row.entries.get(metric, ()))
+
+
+def _cell(entries: tuple[Entry, ...]) -> tuple[str, str]:
+    """Text of a table cell, and what the pointer is told."""
+    if not entries:
+        return "", ""
+    entry = entries[0]
+    if entry.status != MEASURED:
+        return entry.status, "; ".join(entry.reasons)
+    shown = definition_of(entry.metric).shown
+    text = f"{entry.mean:{shown}}" + ("" if entry.stderr is None else f" ± {entry.stderr:{shown}}")
+    details = {"n": ", ".join(map(str, entry.n)), "seeds": len(entry.seeds), **entry.protocol}
+    return text, ", ".join(f"{key} {value}" for key, value in details.items())
+
+
+def _curve(results: Results, order: list[str]) -> Markup | None:
+    """Accuracy over the noise level, a line per classifier, as inline SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    points: dict[str, dict[float, list[float]]] = {cell: defaultdict(list) for cell in order}
+    for record in results.records:
+        if record.metric.startswith(CURVE) and record.value is not None:
+            points[record.cell][record.protocol["sigma"]].append(record.value)
+    points = {cell: found for cell, found in points.items() if found}
+    if not points:
+        return None
+    with matplotlib.rc_context({"svg.hashsalt": results.suite, "svg.fonttype": "none", "font.size": 11}):
+        figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+        styles = [(color, line) for line in ("-", "--", ":") for color in pyplot.get_cmap("tab10").colors]
+        for (cell, found), (color, line) in zip(points.items(), styles, strict=False):
+            sigmas = sorted(found)
+            means = [np.mean(found[s]) for s in sigmas]
+            axes.plot(sigmas, means, label=cell, color=color, linestyle=line, marker=".", linewidth=1.6)
+        axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=9, frameon=False)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
+    return Markup(out.getvalue()[out.getvalue().index("<svg") :])
+
+
+def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
+    """Samples of each cell's first seed, a row per class where classes were asked for."""
+    seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in order}
+    grids = []
+    for cell in order:
+        for path in sorted((run / cell / f"seed{seeds[cell]}").glob("samples*.npz")):
+            with np.load(path, allow_pickle=False) as file:
+                images, labels = file["images"], file["labels"]
+            scale = path.stem.partition("@")[2]
+            caption = cell + (f", scale {scale}" if scale else "")
+            grids.append({"caption": caption, "image": _png(_arranged(images, labels)), "by_class": labels.min() >= 0})
+    return grids
+
+
+def _arranged(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The first images of each class side by side, a class a column; without classes, the first images."""
+    if labels.min() < 0:
+        columns = np.array_split(np.arange(10 * SHOWN_PER_CLASS) % len(images), 10)
+    else:
+        columns = [np.flatnonzero(labels == k)[:SHOWN_PER_CLASS] for k in np.unique(labels)[:10]]
+    size, height = images.shape[1], min(len(c) for c in columns)
+    gap = 1
+    grid = np.full((height * (size + gap), len(columns) * (size + gap), images.shape[3]), 255, dtype=np.float64)
+    top = max(int(images.max()), 1)
+    for i, column in enumerate(columns):
+        for j, index in enumerate(column[:height]):
+            place = slice(j * (size + gap), j * (size + gap) + size), slice(i * (size + gap), i * (size + gap) + size)
+            grid[place] = images[index] / top * 255
+    return grid.astype(np.uint8)
+
+
+def _png(grid: np.ndarray) -> str:
+    """A PNG as a data address."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(grid[..., 0] if grid.shape[2] == 1 else grid).save(out, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

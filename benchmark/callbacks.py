@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, Stopped
 from benchmark.files import digest_file, replacing, write_text
 from methods.base import keyed_seed
 
@@ -119,10 +119,6 @@ class FiniteLoss(Callback):
         raise FloatingPointError(
             f"loss is not finite at step {trainer.global_step}: {', '.join(n for n in bad if n != 'loss') or 'loss'}"
         )
-
-
-class Stopped(Exception):
-    """Training ended early because it was asked to; its state is saved."""
 
 
 class ResumePoints(Checkpoint):

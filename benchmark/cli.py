@@ -1,41 +1,44 @@
 """Console scripts `lightning` and `diffclass`: LightningCLI over the benchmark's methods and data sets."""
 
 import os
-import re
 import signal
 import sys
-import threading
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmark.errors import INTERRUPTED, TERMINATED, InputError, one_line
-
-CLASS_PATHS = ("methods.", "datamodules.", "benchmark.", "torch.", "lightning.")
-"""Packages whose classes a configuration may name; naming a class imports its module."""
+from benchmark.config_files import Settings
+from benchmark.errors import INCOMPLETE, InputError, Stopped, one_line
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with the benchmark's exit codes."""
     arguments = sys.argv[1:] if args is None else args
-    stop = threading.Event()
-    previous = signal.signal(signal.SIGINT, lambda *_: (stop.set(), signal.signal(signal.SIGINT, previous)))
-    from benchmark.callbacks import Stopped
+    signals: list[int] = []
 
+    def on_signal(number: int, frame: Any) -> None:
+        if signals or arguments[:1] != ["fit"]:
+            sys.exit(128 + number)  # nothing to save, or asked twice
+        signals.append(number)
+        print("stopping: the state is saved after this step (again to stop at once)", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        cli = run(arguments, stop)
-        if cli.trainer.received_sigterm:
-            sys.exit(TERMINATED)
+        run(arguments, stop=lambda: bool(signals))
     except Stopped as stopped:
-        _fail(f"{stopped}; go on with --ckpt_path=FILE", INTERRUPTED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except (InputError, FileNotFoundError, ValueError, TypeError) as error:
+        _fail(str(stopped), 128 + signals[0])
+    except InputError as error:
         if os.environ.get("DIFFCLASS_DEBUG"):
             raise
-        _fail(innermost(error), getattr(error, "code", 2))
+        _fail(one_line(error), error.code)
+    except (FileNotFoundError, ValueError) as error:
+        if os.environ.get("DIFFCLASS_DEBUG"):
+            raise
+        _fail(f"{innermost(error)} (DIFFCLASS_DEBUG=1 shows where)", 2)
     except FloatingPointError as error:
-        _fail(str(error), 4)
+        _fail(str(error), INCOMPLETE)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, code: int) -> None:
@@ -43,55 +46,20 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str], stop: threading.Event) -> Any:
+def run(arguments: Sequence[str], stop: Callable[[], bool]) -> Any:
     """Parse ``arguments`` with a subcommand and carry it out."""
+    settings = Settings(arguments)  # refuses unreadable files before anything heavy is imported
     from benchmark.lightning_cli import BenchmarkCLI
 
-    refuse_foreign_classes(arguments)
-    return BenchmarkCLI(args=list(arguments), stop=stop.is_set)
+    return BenchmarkCLI(settings, args=list(arguments), stop=stop)
 
 
-def build(arguments: Sequence[str], stop: Any = lambda: False) -> Any:
+def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False) -> Any:
     """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run."""
+    settings = Settings(arguments)
     from benchmark.lightning_cli import BenchmarkCLI
 
-    refuse_foreign_classes(arguments)
-    try:
-        return BenchmarkCLI(args=list(arguments), stop=stop, run=False)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        raise InputError(innermost(error)) from error
-
-
-def refuse_foreign_classes(arguments: Sequence[str]) -> None:
-    """Refuse class paths outside the allowed packages before anything imports them.
-
-    Raises:
-        InputError: Naming the first such class path.
-    """
-    texts = [*arguments]
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument in ("--config", "-c"):
-            texts += _config_texts(Path(following))
-        elif argument.startswith("--config="):
-            texts += _config_texts(Path(argument.removeprefix("--config=")))
-    for text in texts:
-        for class_path in re.findall(r"class_path\W*[:=]\s*['\"]?([\w.]+)", text):
-            if "." in class_path and not class_path.startswith(CLASS_PATHS):
-                allowed = ", ".join(prefix.rstrip(".") for prefix in CLASS_PATHS)
-                raise InputError(f"class_path {class_path} is outside the allowed packages ({allowed})")
-
-
-def _config_texts(path: Path, seen: frozenset[Path] = frozenset()) -> list[str]:
-    """The text of a configuration and of the files it includes."""
-    if not path.is_file() or path in seen:
-        return []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
-    included = re.findall(r":\s*['\"]?([\w./-]+\.ya?ml)\b", text)
-    nested = [_config_texts(path.parent / name, seen | {path}) for name in included]
-    return [text, *(t for texts in nested for t in texts)]
+    return BenchmarkCLI(settings, args=list(arguments), stop=stop, run=False)
 
 
 def innermost(error: BaseException) -> str:

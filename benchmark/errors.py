@@ -20,6 +20,10 @@ class NotComparableError(InputError):
     code = NOT_COMPARABLE
 
 
+class Stopped(Exception):
+    """Training ended early because it was asked to; its state is saved."""
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; an operating-system error with its file."""
     text = " ".join(str(error).split())

@@ -22,7 +22,7 @@ from benchmark.plan import Job, scale_tag
 from benchmark.record import Record, measured, not_applicable
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Protocol
-from benchmark.table_rows import CLASSIFICATION, GENERATION
+from benchmark.table_rows import CLASSIFICATION, COSTS, GENERATION
 
 LEAST_PER_CLASS = 100
 """Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
@@ -160,23 +160,31 @@ def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iter
 
 
 def _costs(job: Job, protocol: Protocol) -> Iterator[Record]:
+    train = _Recorder(job, "train", {})
     total = 0.0
-    record = _Recorder(job, "train", {})
-    if record.manifest and job.cell.config is not None:
-        spent = record.manifest["cpu_seconds"]
-        total += spent
-        yield record("cpu_seconds/train", Estimate(spent, None, 1))
-        images = record.manifest["steps"] * record.manifest["images_per_step"]
+    if job.cell.config is None:
+        yield from train.absent(COSTS, "images, not a model")
+    else:
+        total = train.manifest["cpu_seconds"]
+        yield train("cpu_seconds/train", Estimate(total, None, 1))
+        images = train.manifest["steps"] * train.manifest["images_per_step"]
         if images:
-            yield record("throughput/train", Estimate(images / record.manifest["seconds"], None, images))
+            yield train("throughput/train", Estimate(images / train.manifest["seconds"], None, images))
+        else:
+            yield from train.absent(("throughput/train",), "fitted in closed form")
+        yield from _sampling_costs(job)
     for stage in job.stages:
         manifest = read_manifest(stage.manifest(job.folder)) or {}
-        if stage.name != "metrics":
-            total += manifest.get("cpu_seconds", 0.0)
-        if stage.name.startswith("sample") and "nfe" in manifest:
-            scale = stage.name.partition("@")[2]
-            sampled = _Recorder(job, stage.name, {"guidance_scale": float(scale)} if scale else {})
-            yield sampled("cpu_seconds/sample", Estimate(manifest["cpu_seconds"], None, protocol.samples))
-            speed = protocol.samples / manifest["seconds"]
-            yield sampled("throughput/sample", Estimate(speed, None, protocol.samples))
-    yield record("cpu_seconds/total", Estimate(total, None, 1))
+        total += manifest.get("cpu_seconds", 0.0)
+    yield train("cpu_seconds/total", Estimate(total, None, 1))
+
+
+def _sampling_costs(job: Job) -> Iterator[Record]:
+    for scale in job.cell.guidance_scales or [None]:
+        record = _Recorder(job, f"sample{scale_tag(scale)}", {} if scale is None else {"guidance_scale": scale})
+        if "reason" in record.manifest:
+            yield from record.absent(("cpu_seconds/sample", "throughput/sample"), record.manifest["reason"])
+            continue
+        n = record.manifest["samples"]
+        yield record("cpu_seconds/sample", Estimate(record.manifest["cpu_seconds"], None, n))
+        yield record("throughput/sample", Estimate(n / record.manifest["seconds"], None, n))

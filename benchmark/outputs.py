@@ -140,7 +140,13 @@ def sample(
     file = f"samples{scale_tag(scale)}.npz"
     save_samples(folder / file, torch.cat(images), labels)
     sampler = method.sampler
-    return {"outputs": [file], "sampler": type(sampler).__name__, "steps": sampler.steps, "nfe": sampler.nfe}
+    return {
+        "outputs": [file],
+        "samples": protocol.samples,
+        "sampler": type(sampler).__name__,
+        "steps": sampler.steps,
+        "nfe": sampler.nfe,
+    }
 
 
 def image_samples(cell: Cell, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:

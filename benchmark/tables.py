@@ -16,7 +16,7 @@ from benchmark.definitions import COST, GENERATION, TABLES, MetricDefinition, co
 from benchmark.files import write_text
 from benchmark.markdown import escape, plain, table
 from benchmark.record import Record, Results, write_results
-from benchmark.record_fields import OK
+from benchmark.record_fields import NOT_APPLICABLE, OK
 from benchmark.rows import Entry, Row, rows
 
 __all__ = ["Entry", "Row", "rows", "to_csv", "to_markdown", "write_tables"]
@@ -111,6 +111,14 @@ def _rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection
     return chosen
 
 
+def _reasons_of(row: Row, metrics: Sequence[str]) -> list[str]:
+    """Why a row has not one of ``metrics``, if each is n/a; empty if one was measured, failed or is missing."""
+    found = [entry for metric in metrics for entry in row.entries.get(metric, ())]
+    if any(metric not in row.entries for metric in metrics) or any(e.status != NOT_APPLICABLE for e in found):
+        return []
+    return _distinct(reason for entry in found for reason in entry.reasons)
+
+
 @dataclass
 class _Table:
     """One Markdown table; ``notes`` (reason -> number) is shared by all tables of a document."""
@@ -121,8 +129,14 @@ class _Table:
     floors: frozenset[str]
     notes: dict[str, int]
     labels: list[str] = field(init=False)
+    left_out: dict[str, list[str]] = field(init=False)
+    asked: set[tuple[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
+        reasons = {row.cell: _reasons_of(row, self.metrics) for row in self.rows}
+        self.left_out = {cell: why for cell, why in reasons.items() if why}
+        self.rows = [row for row in self.rows if not _reasons_of(row, self.metrics)]
+        self.asked = {(row.cell, metric) for row in self.rows for metric in row.entries}
         # Only generation has one sampler, its steps and NFE for a whole row; elsewhere they stand in the cells.
         wanted = LABELS if self.name == GENERATION else ("n_labeled",) if self.name != COST else ()
         self.labels = [key for key in wanted if any(self._of_row(row, key) for row in self.rows)]
@@ -157,11 +171,14 @@ class _Table:
             best = column.best([row.cell in self.floors for row in self.rows])
             for line, row, entries in zip(lines, self.rows, column.entries, strict=True):
                 aside = {key for key in self.labels if len(self._of_row(row, key)) == 1}
-                line.append(self._cell(column, entries, best, aside))
+                # A number of the whole cell stands in one of its rows; the others leave it blank.
+                elsewhere = not entries and (row.cell, column.metric) in self.asked
+                line.append("" if elsewhere else self._cell(column, entries, best, aside))
             for fact in column.facts():
                 beneath.setdefault(fact, []).append(column.metric)
         title = f"### {self.name} ({_seeds(self.seeds)}{f', n={counts.pop()}' if len(counts) == 1 else ''})"
         facts = [f"- {fact}: {', '.join(metrics)}" for fact, metrics in beneath.items()]
+        facts += [f"- n/a throughout: {escape(cell)}, {escape('; '.join(why))}" for cell, why in self.left_out.items()]
         return "\n\n".join([title, table(header, lines, left), *(["\n".join(facts)] if facts else [])])
 
     def _cell(self, column: "_Column", entries: Sequence[Entry], best: set[int], aside: set[str]) -> str:

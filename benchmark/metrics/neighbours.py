@@ -14,6 +14,25 @@ def _squares(x: Tensor) -> Tensor:
     return x.square().sum(1)
 
 
+class _Blocks:
+    """Blocks of the rows of ``x`` about ``centre``, where products lose fewer digits; and the rows' squared lengths."""
+
+    def __init__(self, x: Tensor, centre: Tensor, size: int) -> None:
+        self.x, self.centre, self.size = x, centre, size
+        self.slices = [slice(i, i + size) for i in range(0, len(x), size)]
+        self.squares = torch.cat([_squares(self[rows]) for rows in self.slices])
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.x[rows] - self.centre
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def full(self, *shape: int) -> Tensor:
+        """Infinities for each row, ``(len(x), *shape)``."""
+        return self.x.new_full((len(self.x), *shape), math.inf)
+
+
 def _keep_nearest(best: Tensor, found: Tensor) -> None:
     """Put into ``best``, ``(n, k)``, the ``k`` smallest of each row of it and of ``found``."""
     k = best.shape[1]
@@ -21,21 +40,19 @@ def _keep_nearest(best: Tensor, found: Tensor) -> None:
     best.copy_(torch.cat([best, found], 1).topk(k, dim=1, largest=False).values)
 
 
-def _radii_squared(x: Tensor, k: int, block: int) -> Tensor:
+def _radii_squared(x: _Blocks, k: int) -> Tensor:
     """Squared distance of each row to its ``k``-th nearest other row; each pair of blocks is multiplied once."""
-    squares = _squares(x)
-    best = x.new_full((len(x), k), math.inf)
-    for i in range(0, len(x), block):
-        rows = slice(i, i + block)
-        for j in range(i, len(x), block):
-            columns = slice(j, j + block)
-            products = torch.mm(x[rows], x[columns].T).mul_(-2)
-            if i == j:
+    best = x.full(k)
+    for i, rows in enumerate(x.slices):
+        block = x[rows]
+        for columns in x.slices[i:]:
+            products = torch.mm(block, (block if rows == columns else x[columns]).T).mul_(-2)
+            if rows == columns:
                 products.fill_diagonal_(math.inf)
             else:
-                _keep_nearest(best[columns], products.T + squares[rows])
-            _keep_nearest(best[rows], products.add_(squares[columns]))
-    return (best[:, -1] + squares).clamp_(min=0)
+                _keep_nearest(best[columns], products.T + x.squares[rows])
+            _keep_nearest(best[rows], products.add_(x.squares[columns]))
+    return (best[:, -1] + x.squares).clamp_(min=0)
 
 
 def neighbour_radii(features: Array, k: int = 3, block: int = 2048, device: str | torch.device = "cpu") -> np.ndarray:
@@ -46,7 +63,7 @@ def neighbour_radii(features: Array, k: int = 3, block: int = 2048, device: str 
     """
     x = matrix(features, "features", rows=k + 1, device=device)
     with full_float32():
-        return _radii_squared(x - x.mean(0), k, block).sqrt().cpu().numpy()
+        return _radii_squared(_Blocks(x, x.mean(0), block), k).sqrt().cpu().numpy()
 
 
 class PrecisionRecall(NamedTuple):
@@ -89,30 +106,27 @@ def precision_recall(
     if k < 1 or block < 1:
         raise ValueError(f"k and block must be >= 1, got {k} and {block}")
     real, fake = pair(real, fake, rows=k + 1, device=device)
-    centre = real.mean(0)  # products lose fewer digits about it
-    real, fake = real - centre, fake - centre
+    centre = real.mean(0)
     with full_float32():
+        real, fake = _Blocks(real, centre, block), _Blocks(fake, centre, block)
         if real_radii is None:
-            real_reach = _radii_squared(real, k, block)
+            real_reach = _radii_squared(real, k)
         else:
-            real_reach = torch.as_tensor(real_radii).to(real).square()
+            real_reach = torch.as_tensor(real_radii).to(real.x).square()
             if real_reach.shape != (len(real),):
                 raise ValueError(f"real_radii must have shape ({len(real)},), got {tuple(real_reach.shape)}")
-        real_squares, fake_squares = _squares(real), _squares(fake)
         # |r - f|^2 <= reach(r)  <=>  |r|^2 - reach(r) - 2 r.f <= -|f|^2: one minimum over r answers it for a sample f
-        real_offset, fake_offset = real_squares - real_reach, fake_squares - _radii_squared(fake, k, block)
-        least_real = fake.new_full((len(fake),), math.inf)
-        least_fake = real.new_full((len(real),), math.inf)
-        for i in range(0, len(fake), block):
-            rows = slice(i, i + block)
-            for j in range(0, len(real), block):
-                columns = slice(j, j + block)
-                products = torch.mm(fake[rows], real[columns].T).mul_(-2)
+        real_offset, fake_offset = real.squares - real_reach, fake.squares - _radii_squared(fake, k)
+        least_real, least_fake = fake.full(), real.full()
+        for rows in fake.slices:
+            block_of_fake = fake[rows]
+            for columns in real.slices:
+                products = torch.mm(block_of_fake, real[columns].T).mul_(-2)
                 found = (products + real_offset[columns]).amin(1)
                 least_real[rows] = torch.minimum(least_real[rows], found)
                 found = products.add_(fake_offset[rows, None]).amin(0)
                 least_fake[columns] = torch.minimum(least_fake[columns], found)
-    return PrecisionRecall(share(least_real <= -fake_squares), share(least_fake <= -real_squares))
+    return PrecisionRecall(share(least_real <= -fake.squares), share(least_fake <= -real.squares))
 
 
 def nearest_distances(queries: Array, points: Array, block: int = 2048, device: str | torch.device = "cpu") -> Tensor:
@@ -122,18 +136,16 @@ def nearest_distances(queries: Array, points: Array, block: int = 2048, device: 
     """
     flat = [torch.as_tensor(x).flatten(1) for x in (points, queries)]
     points, queries = pair(*flat, rows=1, device=device)
-    centre = points.mean(0)
-    centred = points - centre
-    squares = _squares(centred)
     distances = []
     with full_float32():
+        centred = _Blocks(points, points.mean(0), block)
         for part in queries.split(block):
             least = part.new_full((len(part),), math.inf)
             nearest = torch.zeros(len(part), dtype=torch.long, device=part.device)
-            for j in range(0, len(points), block):
-                columns = slice(j, j + block)
-                found, index = torch.addmm(squares[columns], part - centre, centred[columns].T, alpha=-2).min(1)
-                nearest = torch.where(found < least, index + j, nearest)
+            for columns in centred.slices:
+                products = torch.mm(part - centred.centre, centred[columns].T).mul_(-2)
+                found, index = products.add_(centred.squares[columns]).min(1)
+                nearest = torch.where(found < least, index + columns.start, nearest)
                 least = torch.minimum(found, least)
             distances.append((part - points[nearest]).norm(dim=1))
     return torch.cat(distances).cpu()

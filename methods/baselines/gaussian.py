@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jsonargparse.typing import ClosedUnitInterval, PositiveFloat
+from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor, nn
 
 from methods.base import Batch, Method
@@ -121,14 +121,15 @@ class _Posterior(nn.Module):
 class Gaussians(Method):
     """One Gaussian for all images, or one per class, with full covariance; fitted in one epoch of moments.
 
-    Covariances are shrunk towards a multiple of the identity: ``(1 - shrinkage) S + shrinkage tr(S) / D I``.
+    A class's covariance is shrunk towards the mean over classes: ``(1 - shrinkage) S_k + shrinkage sum_k w_k S_k``.
+
+    Source: Friedman 1989, Regularized Discriminant Analysis, Eq. 5, with the classes' covariances as they are.
 
     Args:
         shape: Of an image, ``(C, H, W)``.
         classes: Number of classes for a Gaussian each; 0 for one Gaussian in all.
         process: Noise process, for noisy images.
         shrinkage: In [0, 1].
-        floor: Added to every variance, in squared units of [-1, 1].
     """
 
     def __init__(
@@ -137,12 +138,11 @@ class Gaussians(Method):
         classes: int,
         process: NoiseProcess,
         shrinkage: ClosedUnitInterval = 0.0,
-        floor: PositiveFloat = 1e-6,
     ) -> None:
         denoiser = GaussianDenoiser(shape, max(1, classes), process)
         super().__init__(denoiser, _Posterior(denoiser) if classes else None, DirectDraw(), _Density)
         self.automatic_optimization = False
-        self.shrinkage, self.floor = shrinkage, floor
+        self.shrinkage = shrinkage
         self._moments: list[Tensor] = []
 
     def guidance(self) -> Denoiser:
@@ -167,11 +167,8 @@ class Gaussians(Method):
         count, first, second = self._moments
         mean = first / count[:, None]
         covariance = second / count[:, None, None] - torch.einsum("kd,ke->kde", mean, mean)
-        d = mean.shape[1]
-        spread = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        eye = torch.eye(d, dtype=mean.dtype, device=mean.device)
-        covariance = (1 - self.shrinkage) * covariance + (self.shrinkage * spread + self.floor) * eye
-        self.denoiser.fit(count, mean, covariance)
+        pooled = torch.einsum("k,kde->de", count / count.sum(), covariance)
+        self.denoiser.fit(count, mean, (1 - self.shrinkage) * covariance + self.shrinkage * pooled)
 
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""

@@ -1,0 +1,133 @@
+"""The files and words behind a command line: read early to refuse what is unusable, and to say where an error lies."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.suite import parse_yaml, read_yaml
+
+LINKED = {"data.init_args.seed": "seed_everything"}
+"""Settings that follow from another."""
+
+
+class Settings:
+    """What a command line sets, by its configuration files and its own words.
+
+    Args:
+        arguments: The command line.
+
+    Raises:
+        InputError: If a configuration file cannot be read as UTF-8 YAML that gives no key twice.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.words: dict[str, str] = {}
+        self.files: list[Path] = []
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            key, given, value = word.partition("=")
+            if not key.startswith("--"):
+                continue
+            value = value if given else following
+            self.words[key.removeprefix("--")] = value
+            if key == "--config" and not value.lstrip().startswith("{"):  # else the configuration itself
+                self.files.append(Path(value))
+        for file in self.files:
+            for _ in _included(read_yaml(file), file):
+                pass
+
+    def origin(self, key: str) -> str | None:
+        """Where a dotted key is set: the command line, or a file with the key's line of descent; None if nowhere."""
+        if any(_plain(word) == _plain(key) for word in self.words):
+            return "command line"
+        for file in reversed(self.files):
+            found = _search(read_yaml(file), key.split("."), file)
+            if found is not None:
+                return str(found)
+        return None
+
+    def explain(self, message: str) -> str:
+        """A parser's message of many lines as one: where the setting comes from, its key, and what was expected."""
+        key, reason = _condensed(message)
+        origin = self.origin(key)
+        if origin is None and key in LINKED:
+            key = LINKED[key]
+            origin = self.origin(key)
+        if origin is None and len(self.files) == 1:
+            origin = str(self.files[0])
+        return ": ".join(part for part in (origin, key, reason) if part)
+
+
+def _plain(key: str) -> str:
+    """A key as the command line may shorten it: without ``init_args``."""
+    return ".".join(part for part in key.rstrip("+").split(".") if part != "init_args")
+
+
+def _file_named(value: Any, beside: Path) -> Path | None:
+    """The YAML file that a value includes, if it does."""
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        path = beside.parent / value
+        return path if path.is_file() else None
+    return None
+
+
+def _included(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files that a configuration includes, each read."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _included(item, file, trail)
+        return
+    named = _file_named(value, file)
+    if named is not None and named not in trail:
+        yield named
+        yield from _included(parse_yaml(named), named, (*trail, named))
+
+
+def _search(value: Any, parts: list[str], file: Path) -> Path | None:
+    """The file in which the key of ``parts`` is set, following included files."""
+    named = _file_named(value, file)
+    if named is not None:
+        return _search(parse_yaml(named), parts, named)
+    if not parts:
+        return file
+    if not isinstance(value, dict):
+        return None
+    if parts[0] in value:
+        return _search(value[parts[0]], parts[1:], file)
+    if parts[0] == "init_args":
+        return _search(value, parts[1:], file)
+    return None
+
+
+def _condensed(message: str) -> tuple[str, str]:
+    """The full dotted key that a parser's message is about, and what is wrong with it, on one line."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    reason = re.split(r'Parser key "[^"]+":?', message)[-1]
+    unknown = re.search(r"option '([\w.+]+)'(?:.*?(did you mean \S+))?", reason, re.IGNORECASE)
+    unknown = unknown or re.search(r"unrecognized arguments: --([\w.+]+)(?:.*?(did you mean \S+))?", reason)
+    if unknown:
+        group = re.search(r"Group '([\w.]+)'", reason)
+        keys += [unknown[1]] if group is None else [f"{group[1]}.{unknown[1]}"]
+        return ".init_args.".join(keys), f"unknown key{'; ' + unknown[2] if unknown[2] else ''}"
+    denied = re.search(r"Importing '([\w.]+)' is not allowed", reason)
+    if denied:
+        return ".init_args.".join(keys), f"class_path {denied[1]} is outside the allowed packages"
+    lines = [line.strip(" -") for line in reason.replace("<class '", "").replace("'>", "").splitlines()]
+    given = next((line.partition(": ")[2] for line in lines if line.startswith("Given value: ")), None)
+    lines = [re.sub(r"^(Expected an?|Not of type) ", "expected ", line) for line in lines if _informs(line)]
+    text = " or ".join(dict.fromkeys(lines))
+    if given is not None and lines and all(line.startswith("expected") for line in lines):
+        text = f"{text.replace(' or expected ', ' or ')}, got {given}"
+    text = re.sub(r"\. Got value: ", ", got ", text).replace(": or ", ": ")
+    return ".init_args.".join(keys), re.sub(r"\s+", " ", text)
+
+
+def _informs(line: str) -> bool:
+    """Whether a line of a parser's message says something that a user can act on."""
+    noise = (
+        "Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a NoneType", "Expected a path but",
+        "Expected a dot import path",
+    )  # fmt: skip
+    return bool(line) and not line.startswith(noise)

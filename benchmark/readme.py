@@ -1,0 +1,37 @@
+"""python -m benchmark.readme: put the committed tables of results/ between the markers of README.md."""
+
+import re
+import sys
+from pathlib import Path
+
+from benchmark.files import write_text
+from benchmark.record import read_results
+from benchmark.suite import load_suite
+from benchmark.tables import to_markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd", "precision", "nn_ratio")
+
+
+def table(suite: str) -> str:
+    """The main columns of a suite's committed results."""
+    cells = load_suite(suite).cells
+    floors = {name for name, cell in cells.items() if cell.floor}
+    return to_markdown(read_results(ROOT / "results" / f"{suite}.json"), COLUMNS, cells=list(cells), floors=floors)
+
+
+def with_tables(text: str) -> str:
+    """``text`` with each ``<!-- table: SUITE -->`` block up to date."""
+    block = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return block.sub(lambda match: f"{match[1]}\n{table(match[2])}\n{match[3]}", text)
+
+
+def main() -> int:
+    """Rewrite README.md."""
+    readme = ROOT / "README.md"
+    write_text(readme, with_tables(readme.read_text(encoding="utf-8")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -14,10 +15,13 @@ from benchmark.suite import CONFIGS, Cell, Suite, order
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules")
-NOT_TRAINING = ("sampler", "likelihood", "guidance_scale")
+SAMPLING = ("sampler", "guidance_rule")
+NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
 """Parts of a method that its weights do not depend on."""
-TRAINING = ("max_steps", "max_epochs", "precision", "accumulate_grad_batches", "gradient_clip_val",
-            "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic")  # fmt: skip
+TRAINING = (
+    *("max_steps", "max_epochs", "max_time", "precision", "accumulate_grad_batches", "gradient_clip_val"),
+    *("gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic", "callbacks"),
+)
 """Trainer settings that weights depend on."""
 
 
@@ -76,7 +80,7 @@ def scale_tag(scale: float | None) -> str:
 def arguments(cell: Cell, seed: int | str, folder: Path, folders: dict[str, Path]) -> tuple[str, ...]:
     """Command line of a cell, with the weights that it needs from other cells' folders."""
     words = [f"--config={cell.config}", f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
-    words += [f"--{key}={value}" for key, value in cell.set.items()]
+    words += [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in cell.set.items()]
     words += [f"--{key}={folders[needed] / 'checkpoints' / 'final.ckpt'}" for key, needed in cell.needs.items()]
     return tuple(words)
 
@@ -115,9 +119,10 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             folders = {n: out / n / f"seed{seed_for(n, seed)}" for n in cell.needs.values()}
             deps = {key: keys[n, seed_for(n, seed)] for key, n in cell.trains_with.items()}
             config = resolved[name]
+            training = training_config(config, cell)
             keys[name, seed] = digest(
-                {"stage": "train", "config": training_config(config, cell), "seed": seed, "deps": deps,
-                 "code": code_digest((*class_paths(config), "benchmark.lightning_cli"))}
+                {"stage": "train", "config": training, "seed": seed, "deps": deps,
+                 "code": code_digest((*class_paths(training), "benchmark.lightning_cli"))}
             )  # fmt: skip
             stages = [Stage("train", keys[name, seed])]
             if name == suite.reference:
@@ -135,7 +140,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
         for seed in seeds_of(name):
             cell = suite.cells[name]
             trained = jobs.get(f"{name}/seed{seed}/train")
-            needs = {f"{n}/seed{seed_for(n, seed)}/train" for n in cell.samples_with.values()} | {reference.name}
+            needs = {f"{n}/seed{seed_for(n, seed)}/train" for n in cell.needs.values()} | {reference.name}
             sampled_with = {key: keys[n, seed_for(n, seed)] for key, n in cell.samples_with.items()}
             job = Job(
                 cell, seed, "evaluate", out / name / f"seed{seed}",
@@ -161,8 +166,8 @@ def _evaluation_stages(
 ) -> tuple[Stage, ...]:
     """Stages of a cell's evaluation, each keyed by just what it depends on."""
     protocol = asdict(suite.protocol)
-    code = code_digest(("benchmark.outputs",))
-    model = trained.config["model"]["init_args"] if trained else {}
+    code = code_digest(("benchmark.outputs", *class_paths(trained and trained.config)))
+    model = trained.config["model"].get("init_args", {}) if trained else {}
     base = {"train": trained.stages[0].key if trained else f"images/{cell.images}", "code": code}
 
     def stage(name: str, **on: Any) -> Stage:
@@ -172,12 +177,15 @@ def _evaluation_stages(
     if trained:
         levels = {k: protocol[k] for k in ("seed", "noisy_draws", "levels")}
         # Some classifiers are read off the density or the denoiser, whose settings then matter.
-        stages.append(stage("classify", protocol=levels, with_=sampled_with))
-        stages.append(stage("likelihood", likelihood=model.get("likelihood"), seed=protocol["seed"]))
-    sampling = {k: protocol[k] for k in ("seed", "samples")}
+        likelihood = model.get("likelihood")
+        stages.append(stage("classify", protocol=levels, likelihood=likelihood, with_=sampled_with))
+        stages.append(stage("likelihood", likelihood=likelihood, seed=protocol["seed"], with_=sampled_with))
+        stages.append(stage("denoise", times=protocol["denoise_times"], seed=protocol["seed"]))
+        stages.append(stage("diagnose", seed=protocol["seed"]))
+    sampling = {k: protocol[k] for k in ("seed", "samples")} | {k: model.get(k) for k in SAMPLING}
     for scale in cell.guidance_scales or [None]:
         tag = scale_tag(scale)
-        drawn = stage(f"sample{tag}", sampler=model.get("sampler"), scale=scale, protocol=sampling, with_=sampled_with)
+        drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with)
         stages += [drawn, stage(f"features{tag}", samples=drawn.key, reference=reference.stages[0].key)]
     metrics = stage(
         "metrics",
@@ -185,6 +193,7 @@ def _evaluation_stages(
         real=reference.stages[-1].key,
         protocol=protocol,
         cell=cell.name,
+        reference=suite.reference,
         code=code_digest(("benchmark.evaluate_cell",)),
     )
     return (*stages, metrics)
@@ -198,7 +207,7 @@ def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
     config = {
         "model": {"class_path": model["class_path"], "init_args": kept},
         "trainer": {k: trainer.get(k) for k in TRAINING},
-        **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema")},
+        **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema", "channels_last")},
     }
     # Weights from other cells enter by their own keys, not by where they lie.
     return without(without(config, cell.needs), ["data.init_args.seed"])
@@ -245,14 +254,9 @@ def _source(module: str) -> Path | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_source(module).read_text(encoding="utf-8"))
-
-
-@functools.cache
 def _imports(module: str) -> tuple[str, ...]:
     found = []
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -263,14 +267,16 @@ def _imports(module: str) -> tuple[str, ...]:
 @functools.cache
 def _meaning(module: str) -> str:
     """The syntax tree without docstrings."""
-    tree = _tree(module)
+    tree = ast.parse(_source(module).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0] = ast.Pass()
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]
     return ast.dump(tree)
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
 def configuration_digest(suite: Suite) -> str:

@@ -13,10 +13,10 @@ Array = np.ndarray | Tensor
 
 
 class Estimate(NamedTuple):
-    """A number, its standard error and how many images (or samples) it rests on."""
+    """A number, its standard error (None if unknown) and how many images (or samples) it rests on."""
 
     value: float
-    stderr: float
+    stderr: float | None
     n: int
 
 

@@ -9,6 +9,7 @@ import os
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ class ClassifierFeatures(FeatureNetwork):
     One scale serves all dimensions. Dividing each by its own deviation would let nearly dead dimensions dominate.
 
     Args:
-        classifier: ``x -> logits`` with ``features(x) -> (N, D)``, on images in [-1, 1].
+        classifier: ``x -> logits`` with ``features(x) -> (N, D)``, on images in [-1, 1]; it is frozen.
         to_x: Grey levels to images in [-1, 1], e.g. ``GreyLevels(17).centre``.
         name: For the protocol; says the network and what it was trained on.
         mean: Centre of the features, ``(D,)``.
@@ -125,9 +126,9 @@ def _inception_weights() -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.exists():
         try:
-            with replacing(path) as part:
-                urllib.request.urlretrieve(INCEPTION_URL, part)
-        except OSError as error:
+            with urllib.request.urlopen(INCEPTION_URL, timeout=30) as source, replacing(path) as part:
+                part.write_bytes(source.read())
+        except (OSError, HTTPException) as error:
             raise InputError(
                 f"cannot download the Inception weights from {INCEPTION_URL} ({error}); "
                 f"set the option `weights` to a local copy of {INCEPTION_FILE}"
@@ -141,7 +142,7 @@ def _load_weights(path: Path, sha256: str) -> io.BytesIO:
         raise InputError(f"option `weights`: no file {path}; it must be a local copy of {INCEPTION_FILE}")
     found = digest_file(path)
     if found != sha256:
-        raise InputError(f"option `weights`: {path} has sha256 {found}, expected {sha256}; download it again")
+        raise InputError(f"option `weights`: {path} has sha256 {found}, expected {sha256}; get it anew")
     clean = io.BytesIO()
     torch.save(torch.load(path, map_location="cpu", weights_only=True), clean)
     clean.seek(0)

@@ -123,7 +123,7 @@ def kernel_distance(
     subsets: int | None = None,
     subset_size: int = 1000,
     seed: int = 2020,
-    block: int = 2048,
+    block: int = 1024,
     device: str | torch.device = "cpu",
 ) -> Estimate:
     """Kernel distance (KID on Inception features): unbiased squared MMD with the kernel ``(a . b / D + 1)**3``.

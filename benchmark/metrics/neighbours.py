@@ -55,7 +55,7 @@ def _radii_squared(x: _Blocks, k: int) -> Tensor:
     return (best[:, -1] + x.squares).clamp_(min=0)
 
 
-def neighbour_radii(features: Array, k: int = 3, block: int = 2048, device: str | torch.device = "cpu") -> np.ndarray:
+def neighbour_radii(features: Array, k: int = 3, block: int = 1024, device: str | torch.device = "cpu") -> np.ndarray:
     """Distance of each row of ``features`` to its ``k``-th nearest other row, ``(N,)``; compute once per real set.
 
     Raises:
@@ -77,7 +77,7 @@ def precision_recall(
     real: Array,
     fake: Array,
     k: int = 3,
-    block: int = 2048,
+    block: int = 1024,
     real_radii: Array | None = None,
     device: str | torch.device = "cpu",
 ) -> PrecisionRecall:
@@ -129,7 +129,7 @@ def precision_recall(
     return PrecisionRecall(share(least_real <= -fake.squares), share(least_fake <= -real.squares))
 
 
-def nearest_distances(queries: Array, points: Array, block: int = 2048, device: str | torch.device = "cpu") -> Tensor:
+def nearest_distances(queries: Array, points: Array, block: int = 1024, device: str | torch.device = "cpu") -> Tensor:
     """Euclidean distance of each query ``(N, ...)`` to the nearest point ``(M, ...)``, ``(N,)``; a copy has exactly 0.
 
     The nearest point is searched with matrix products, its distance then taken from the difference.
@@ -152,7 +152,7 @@ def nearest_distances(queries: Array, points: Array, block: int = 2048, device: 
 
 
 def nearest_neighbour_ratio(
-    samples: Array, train: Array, test: Array, block: int = 2048, device: str | torch.device = "cpu"
+    samples: Array, train: Array, test: Array, block: int = 1024, device: str | torch.device = "cpu"
 ) -> Estimate:
     """Mean distance of samples to their nearest training image, over that of test images; about 1 is right.
 

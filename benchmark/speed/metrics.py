@@ -1,6 +1,6 @@
 """Our fidelity metrics against named peers: CPU time in one process, interleaved, equality checked first.
 
-Prints one JSON row per target and peer; ratios above 1 favour us. Peers that are not installed are skipped.
+One JSON row per target and peer; ratios above 1 favour us. Peers that are not installed are skipped.
 """
 
 import argparse
@@ -35,29 +35,24 @@ def compare(target: str, package: str, ours: Callable, theirs: Callable, rounds:
     if not error <= tolerance:
         sys.exit(f"error: {target}: our numbers and {package}'s differ by {error:.2g} relative, allowed {tolerance}")
     times = np.empty((rounds, 2))
-    for row in times:
-        for side, work in enumerate((ours, theirs)):
-            start = time.process_time()
-            work()
-            row[side] = time.process_time() - start
+    for i, side in np.ndindex(*times.shape):
+        start = time.process_time()
+        (ours, theirs)[side]()
+        times[i, side] = time.process_time() - start
     medians, ratios = np.median(times, 0), times[:, 1] / times[:, 0]
-    versions = {name: metadata.version(name) for name in ("torch", "numpy", package)}
     row = {"target": target, "peer": package, "ratio": medians[1] / medians[0], "min": ratios.min(), "rounds": rounds}
-    row |= {"seconds": medians.tolist(), "relative_error": error, "versions": versions}
-    print(json.dumps(row | {"threads": torch.get_num_threads()} | more), flush=True)
+    row |= {"seconds": medians.tolist(), "relative_error": error, "threads": torch.get_num_threads()}
+    row["versions"] = {name: metadata.version(name) for name in ("torch", "numpy", package)}
+    print(json.dumps(row | more), flush=True)
 
 
 def peak_bytes(work: Callable) -> int:
     """Growth of resident memory at its peak while ``work`` runs (Linux)."""
-
-    def status(key: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
-
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = status("VmRSS")
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = int(status.read_text().split("VmRSS:")[1].split()[0])
     work()
-    return status("VmHWM") - before
+    return 1024 * (int(status.read_text().split("VmHWM:")[1].split()[0]) - before)
 
 
 def features(n: int, d: int, seed: int) -> torch.Tensor:
@@ -78,8 +73,7 @@ def frechet(n: int, d: int, rounds: int) -> None:
         compare(f"frechet/D={d}/{cache}", package, ours, theirs, rounds, 1e-6, n=n)
 
     if m := peer("torch_fidelity.metric_fid"):
-        s = m.fid_features_to_statistics
-        cached = s(real)
+        s, cached = m.fid_features_to_statistics, m.fid_features_to_statistics(real)
         row("torch-fidelity", lambda: list(m.fid_statistics_to_metric(cached, s(fake), False).values()))
         whole = lambda: list(m.fid_statistics_to_metric(s(real), s(fake), False).values())  # noqa: E731
         row("torch-fidelity", whole, lambda: ours(None), "uncached")
@@ -88,8 +82,7 @@ def frechet(n: int, d: int, rounds: int) -> None:
         a = [torch.from_numpy(side) for side in sides]
         row("torchmetrics", lambda: m._compute_fid(*a, fake.double().mean(0), fake.double().T.cov()))
     if m := peer("pytorch_fid.fid_score"):
-        x = fake.numpy()
-        row("pytorch-fid", lambda: m.calculate_frechet_distance(*sides, x.mean(0), np.cov(x, rowvar=False)))
+        row("pytorch-fid", lambda: m.calculate_frechet_distance(*sides, fake.numpy().mean(0), np.cov(fake.numpy().T)))
 
 
 def neighbours(n: int, d: int, rounds: int) -> None:
@@ -101,19 +94,18 @@ def neighbours(n: int, d: int, rounds: int) -> None:
 
     if m := peer("torch_fidelity.metric_prc"):
         theirs = lambda: [round(x * n) for x in m.calculate_precision_recall_full(fake, real)]  # noqa: E731
-        memory = peak_bytes(ours) / peak_bytes(theirs)
-        compare(f"precision_recall/D={d}", "torch-fidelity", ours, theirs, rounds, 0, n=n, memory_ratio=memory)
+        memory = {"memory_ratio": peak_bytes(ours) / peak_bytes(theirs)}
+        compare(f"precision_recall/D={d}/uncached", "torch-fidelity", ours, theirs, rounds, 0, n=n, **memory)
         compare(f"precision_recall/D={d}/cached", "torch-fidelity", lambda: ours(radii), theirs, rounds, 0, n=n)
 
 
 def inception(weights: Path, rounds: int) -> None:
-    images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8))
-    network = InceptionFeatures(weights, sha256=digest_file(weights))
+    images = torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours = InceptionFeatures(weights, sha256=digest_file(weights))
     if m := peer("torch_fidelity.feature_extractor_inceptionv3"):
-        other = m.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
-        compare(
-            "inception", "torch-fidelity", lambda: extract(network, images)[0], lambda: other(images)[0], rounds, 1e-5
-        )
+        theirs = m.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
+        work = (lambda: extract(ours, images)[0]), (lambda: theirs(images)[0])
+        compare("inception", "torch-fidelity", *work, rounds, 1e-5, n=16)
 
 
 def main() -> None:
@@ -125,7 +117,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="Inception weights; also times the features")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with threadpool_limits(options.threads):
+    with threadpool_limits(options.threads):  # NumPy's
         neighbours(options.n, 2048, max(1, options.rounds // 3))
         for d in options.dims:
             frechet(options.n // 2, d, options.rounds if d <= 1024 else max(1, options.rounds // 3))

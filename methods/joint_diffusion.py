@@ -1,0 +1,231 @@
+"""Joint diffusion: one UNet predicts the noise and, by its encoder's pooled features, the class."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from methods.base import Batch, Method, Unsupported
+from methods.diffusion.denoiser import Denoiser, EpsDenoiser
+from methods.diffusion.guidance import ClassifierGuidance, class_log_prob
+from methods.diffusion.likelihood import Likelihood
+from methods.diffusion.process import NoiseProcess
+from methods.diffusion.samplers import Sampler
+from methods.networks.joint_head import JointHead
+from methods.networks.unet import UNet, pool
+
+
+class JointClassifier(nn.Module):
+    """``p(y | x_t)`` by a head on the pooled features of a denoiser's network.
+
+    Args:
+        network: UNet with ``encode``.
+        head: ``(pooled features, t) -> logits``.
+        process: Noise process whose images it classifies.
+    """
+
+    def __init__(self, network: UNet, head: nn.Module, process: NoiseProcess) -> None:
+        super().__init__()
+        self.network, self.head, self.process = network, head, process
+
+    def features(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Pooled features of the middle and of every skip, ``(B, D)``: the representation of (e)."""
+        skips, middle, _ = self.network.encode(x_t, self.process.log_sigma(t))
+        return pool(skips, middle)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits ``(B, K)``."""
+        return self.head(self.features(x_t, t), t)
+
+
+class FeatureGuidance(Denoiser):
+    """The denoiser after one gradient step on its own features: ``eps = decode(Z + sign a dL/dZ)``.
+
+    ``Z`` holds every skip and the middle. ``L = sum_b -log p(y_b | Z_b)`` is summed over the batch, so that the step of
+    an image is its own, and ``a = scale * step``. Pooling divides the gradient by the number of pixels: steps are
+    large. Costs one evaluation and the gradient of the head; the estimate of ``x`` is not clipped.
+
+    Source: (e) Alg. 1, and official code. The decoder predicts noise, which the paper steers away from the class by
+    adding the gradient. That agrees with classifier guidance where ``d eps / d Z`` is positive definite, as it is for
+    Gaussian data and ``Z = x_t``. Between separate modes at low noise it has negative eigenvalues, and the other sign
+    agrees.
+
+    Args:
+        denoiser: Denoiser by a network with ``encode`` and ``decode``.
+        classifier: Classifier by a ``head`` on that network's pooled features.
+        scale: Weight of the class; 0 is no guidance.
+        step: Step size at ``scale`` 1.
+        feature_step_sign: 1 adds the gradient of ``L``, as published; -1 subtracts it.
+
+    Raises:
+        ValueError: If denoiser and classifier do not share their network.
+    """
+
+    def __init__(
+        self,
+        denoiser: EpsDenoiser,
+        classifier: JointClassifier,
+        scale: NonNegativeFloat = 1.0,
+        step: PositiveFloat = 1000.0,
+        feature_step_sign: Literal[1, -1] = 1,
+    ) -> None:
+        super().__init__()
+        if classifier.network is not denoiser.network:
+            raise ValueError("feature guidance needs a denoiser and a classifier that share one network, got two")
+        self.denoiser, self.classifier, self.process = denoiser, classifier, denoiser.process
+        self.scale, self.step, self.feature_step_sign = scale, step, feature_step_sign
+
+    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            return self.denoiser.eps(x_t, t)
+        with torch.no_grad():
+            skips, middle, emb = self.denoiser.network.encode(x_t, self.process.log_sigma(t))
+            size = self.feature_step_sign * self.scale * self.step
+            gradients = self._gradients((middle, *skips), t, y)
+            middle, *skips = (h + size * gradient for h, gradient in zip((middle, *skips), gradients, strict=True))
+            return self.denoiser.network.decode(skips, middle, emb)
+
+    def _gradients(self, z: Sequence[Tensor], t: Tensor, y: Tensor) -> Sequence[Tensor]:
+        """``dL/dZ`` for the middle and each skip."""
+        with torch.enable_grad():
+            middle, *skips = z = [h.detach().requires_grad_() for h in z]
+            logits = self.classifier.head(pool(skips, middle), t)
+            return torch.autograd.grad(-class_log_prob(logits, y).sum(), z)
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            return self.denoiser(x_t, t)
+        alpha, sigma = self.process.scales(t, like=x_t)
+        return (x_t.detach() - sigma * self.eps(x_t, t, y)) / alpha
+
+
+class LabeledBuffer:
+    """Labeled images that wait until there are enough of them for a step of the classifier.
+
+    They are kept as images: features are made with the weights of the step that uses them. Source: (e), official code.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return sum(len(y) for _, y in self.parts)
+
+    def admit(self, x: Tensor, y: Tensor, enough: int) -> tuple[Tensor, Tensor] | None:
+        """All images, the new ones first, once there are ``enough``; the buffer is then empty. None until then."""
+        if not self.parts and len(y) >= enough:
+            return x, y
+        self.parts = [(x, y), *self.parts]
+        if len(self) < enough:
+            return None
+        ready, self.parts = self.contents(x.device), []
+        return ready
+
+    def contents(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Images and labels, the newest batch first."""
+        x, y = zip(*self.parts, strict=True)
+        return torch.cat([v.to(device) for v in x]), torch.cat([v.to(device) for v in y])
+
+
+class JointDiffusion(Method):
+    """``E[(eps_hat - eps)^2] + w_clean CE(x, t = 0) + w_noisy CE(x_t, t)``, encoder shared.
+
+    The squared error is a mean over pixels and is taken on all images, labeled or not. Labeled images wait in a buffer
+    until there are as many as images in a batch; the cross-entropies are 0 in the steps between. A batch of labeled
+    images alone never waits. Evaluation leaves the buffer alone.
+
+    Without the noisy term the head has only seen clean images: there is no classifier of noisy ones and no guidance.
+
+    Source: (e) Sec. 5.1 and Eq. 10. The code has the noisy cross-entropy replace the clean one; here they add up, as in
+    the paper, and pass the head as one batch, so that its batch norms see in training the mixture that they answer for.
+
+    Args:
+        network: UNet without classes.
+        process: Noise process.
+        classes: Number of classes ``K``.
+        clean_weight: ``w_clean``; 1 over the number of pixels is the paper's sum over pixels without weights.
+        noisy_weight: ``w_noisy``; 0 is the paper's first objective.
+        head_dropout: Share dropped before each linear layer of the head.
+        sampler: See ``Method``.
+        likelihood: See ``Method``.
+        guidance_rule: ``(denoiser, classifier, scale) -> denoiser`` with a ``scale``: how labels steer sampling.
+            Training and weights do not depend on it.
+        guidance_scale: See ``Method``; times ``step`` it is the step size of ``FeatureGuidance``.
+    """
+
+    def __init__(
+        self,
+        network: UNet,
+        process: NoiseProcess,
+        classes: PositiveInt,
+        clean_weight: PositiveFloat = 0.001,
+        noisy_weight: NonNegativeFloat = 0.001,
+        head_dropout: ClosedUnitInterval = 0.7,
+        sampler: Sampler | None = None,
+        likelihood: Callable[[Denoiser], Likelihood] | None = None,
+        guidance_rule: Callable[[Denoiser, nn.Module, float], Denoiser] = ClassifierGuidance,
+        guidance_scale: float = 1.0,
+    ) -> None:
+        head = JointHead(network.pooled_channels, classes, head_dropout)
+        super().__init__(
+            EpsDenoiser(network, process),
+            JointClassifier(network, head, process),
+            sampler,
+            likelihood,
+            guidance_scale,
+        )
+        self.clean_weight, self.noisy_weight = clean_weight, noisy_weight
+        self.waiting = LabeledBuffer()
+        # Past nn.Module's registration: guidance has no weights of its own, and checkpoints are the same for any rule.
+        self.__dict__["guided"] = guidance_rule(self.denoiser, self.classifier, guidance_scale)
+
+    @property
+    def noisy_process(self) -> NoiseProcess | None:
+        return self.denoiser.process if self.noisy_weight else None
+
+    def guidance(self) -> Denoiser:
+        if self.guidance_scale == 0:
+            return self.denoiser
+        if not self.noisy_weight:
+            raise Unsupported("its classifier has seen clean images only; train with noisy_weight > 0")
+        self.guided.scale = self.guidance_scale
+        return self.guided
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        x, y = batch["labeled"]
+        images = torch.cat([x, batch["unlabeled"]]) if "unlabeled" in batch else x
+        ready = self.waiting.admit(x, y, len(images)) if self.training else (x, y)
+        clean, y = (x[:0], y[:0]) if ready is None else ready
+        waited = clean[len(x) :] if self.noisy_weight else x[:0]
+
+        # One pass of the encoder, over noisy images, noisy images that waited, and clean ones; the first are decoded.
+        process, network, n = self.denoiser.process, self.denoiser.network, len(images)
+        t = process.sample_times(n + len(waited), x.device)
+        x_t, eps = process.perturb(torch.cat([images, waited]), t)
+        times = torch.cat([t, t.new_zeros(len(clean))])
+        skips, middle, emb = network.encode(torch.cat([x_t, clean]), process.log_sigma(times))
+        eps_hat = network.decode([h[:n] for h in skips], middle[:n], emb[:n])
+        terms = {"denoise": F.mse_loss(eps_hat, eps[:n]), "classify": eps_hat.new_zeros(())}
+        if self.noisy_weight:
+            terms["classify_noisy"] = eps_hat.new_zeros(())
+        if ready is None:
+            return terms
+
+        new = len(x) if self.noisy_weight else 0  # labeled images come first in `images`, and new ones in `clean`
+        logits = self.classifier.head(*(torch.cat([v[:new], v[n:]]) for v in (pool(skips, middle), times)))
+        terms["classify"] = self.clean_weight * F.cross_entropy(logits[-len(y) :], y)
+        if self.noisy_weight:
+            terms["classify_noisy"] = self.noisy_weight * F.cross_entropy(logits[: len(y)], y)
+        return terms
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if len(self.waiting) and "optimizer_states" in checkpoint:  # weights alone carry no images
+            devices = self.trainer.world_size
+            checkpoint["waiting"] = [self.all_gather(v).view(devices, *v.shape) for v in self.waiting.contents()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        waiting = checkpoint.get("waiting")
+        self.waiting.parts = [] if waiting is None else [tuple(v[self.trainer.global_rank] for v in waiting)]

@@ -1,0 +1,86 @@
+"""Accuracy, F1, calibration and bits per dimension: exact values, and scikit-learn's on the same predictions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, top_k_accuracy_score
+
+from benchmark.metrics.classification import (
+    accuracy,
+    accuracy_over_levels,
+    calibration_error,
+    macro_f1,
+    positive_f1,
+    top_k_accuracy,
+)
+
+K = 6
+
+
+@pytest.fixture
+def answers() -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities that are often right, and labels."""
+    y = torch.randint(K, (400,))
+    return (torch.randn(400, K) + 2 * torch.eye(K)[y]).softmax(1), y
+
+
+def test_accuracy_has_a_binomial_error():
+    p, y = torch.eye(4)[torch.tensor([0, 1, 2, 3])], torch.tensor([0, 1, 2, 0])
+    assert accuracy(p, y) == (0.75, pytest.approx(math.sqrt(0.75 * 0.25 / 4)), 4)
+
+
+def test_top_k_and_f1_equal_scikit_learn(answers):
+    p, y = answers
+    predicted = p.argmax(1)
+    assert top_k_accuracy(p, y, 1) == accuracy(p, y)
+    for k in range(2, K):
+        assert top_k_accuracy(p, y, k).value == pytest.approx(top_k_accuracy_score(y, p, k=k, labels=range(K)))
+    assert top_k_accuracy(p, y, K).value == 1
+    assert macro_f1(p, y).value == pytest.approx(f1_score(y, predicted, average="macro"), rel=1e-6)
+    assert positive_f1(p, y, positive=2).value == pytest.approx(f1_score(y == 2, predicted == 2), rel=1e-6)
+
+
+def test_f1_is_zero_where_nothing_is_found():
+    assert positive_f1(np.eye(2)[[0, 0, 0]], np.array([0, 1, 1])).value == 0
+
+
+def test_calibration_error_of_confident_guesses_is_their_excess():
+    p = np.tile([0.9, 0.1], (100, 1))
+    y = np.arange(100) % 2  # right half of the time, sure to 0.9
+    found = calibration_error(p, y)
+    assert found.value == pytest.approx(0.4, abs=1e-6)
+    assert found.stderr == pytest.approx(0.05, rel=0.25)
+    assert calibration_error(np.eye(2)[y], y).value == 0
+
+
+def test_errors_of_f1_and_calibration_are_the_scatter_of_repeated_draws():
+    y = torch.randint(3, (24_000,))
+    p = (torch.randn(len(y), 3) + torch.eye(3)[y]).mul(2).softmax(1)
+    parts = list(zip(p.split(300), y.split(300), strict=True))
+    for metric in (macro_f1, positive_f1, calibration_error):
+        scatter = np.std([metric(*part, repeats=2).value for part in parts])
+        stderr = np.mean([metric(*part).stderr for part in parts[:4]])
+        assert stderr == pytest.approx(scatter, rel=0.25), metric.__name__
+
+
+def test_accuracy_over_levels_takes_images_as_the_unit():
+    right = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]], bool)
+    found = accuracy_over_levels(right)
+    assert [level.value for level in found.per_level] == [1, 0.5, 0.5]
+    assert found.mean == pytest.approx((2 / 3, np.std([1, 1, 1 / 3, 1 / 3], ddof=1) / 2, 4))
+
+
+def test_logits_and_unlabeled_images_are_refused(answers):
+    p, y = answers
+    with pytest.raises(ValueError, match="apply softmax to logits"):
+        accuracy(p.log(), y)
+    with pytest.raises(ValueError, match=r"labels must lie in 0 .. 5, got -1"):
+        calibration_error(p, torch.where(y == 0, -1, y))
+    with pytest.raises(ValueError, match="labels must be 400 integers"):
+        macro_f1(p, y[:-1])
+    with pytest.raises(ValueError, match="k must be 1 to the number of classes, 6, got 7"):
+        top_k_accuracy(p, y, 7)
+    with pytest.raises(ValueError, match="shape"):
+        accuracy_over_levels(np.ones(4, bool))

@@ -108,7 +108,7 @@ class KeyedRandomness(Callback):
 
 
 class FiniteLoss(Callback):
-    """Ends a run at the first loss term that is not finite, before it reaches a checkpoint."""
+    """Ends a run at the first loss term, or weight, that is not finite, before it reaches a checkpoint."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
@@ -119,6 +119,14 @@ class FiniteLoss(Callback):
         raise FloatingPointError(
             f"loss is not finite at step {trainer.global_step}: {', '.join(n for n in bad if n != 'loss') or 'loss'}"
         )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, weight in pl_module.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise FloatingPointError(f"weights are not finite at step {trainer.global_step}: {name}")
 
 
 class ResumePoints(Checkpoint):
@@ -144,6 +152,9 @@ class ResumePoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(self.given or Path(trainer.default_root_dir) / "checkpoints")
         self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
+        if stage == "fit" and trainer.is_global_zero:
+            for half_written in self.folder.glob(".*.tmp"):  # by an attempt that was killed
+                half_written.unlink(missing_ok=True)
 
     @property
     def seconds(self) -> float:
@@ -169,7 +180,7 @@ class ResumePoints(Checkpoint):
             return
         if self.stop() and step != trainer.max_steps:
             self._save(trainer, step)
-            raise Stopped(f"stopped at step {step}; the state is saved in {self.folder}")
+            raise Stopped(f"stopped at step {step}; go on with --ckpt_path={self.path(step)}")
         if step % self.every_n_steps == 0 and step != trainer.max_steps:
             self._save(trainer, step)
 
@@ -178,22 +189,27 @@ class ResumePoints(Checkpoint):
             return
         trainer.save_checkpoint(self.folder / FINAL, weights_only=True)
         for old in checkpoints(self.folder):
-            _remove(old)
+            remove_checkpoint(old)
+
+    def path(self, step: int) -> Path:
+        """File of a step's state."""
+        return self.folder / f"step={step:08d}.ckpt"
 
     def _save(self, trainer: Trainer, step: int) -> None:
-        path = self.folder / f"step={step:08d}.ckpt"
+        path = self.path(step)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             write_text(_checksum(path), digest_file(path) + "\n")
             for old in checkpoints(self.folder)[:-2]:
-                _remove(old)
+                remove_checkpoint(old)
 
 
 def _checksum(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
+    """Delete a resume point and its checksum."""
     path.unlink(missing_ok=True)
     _checksum(path).unlink(missing_ok=True)
 

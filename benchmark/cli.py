@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmark.config_files import Settings
-from benchmark.errors import INCOMPLETE, InputError, Stopped, one_line
+from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, innermost
 
 
 def main(args: list[str] | None = None) -> None:
@@ -29,11 +29,12 @@ def main(args: list[str] | None = None) -> None:
     except InputError as error:
         if os.environ.get("DIFFCLASS_DEBUG"):
             raise
-        _fail(one_line(error), error.code)
-    except (FileNotFoundError, ValueError) as error:
+        _fail(innermost(error), error.code)
+    except (OSError, ValueError) as error:
         if os.environ.get("DIFFCLASS_DEBUG"):
             raise
-        _fail(f"{innermost(error)} (DIFFCLASS_DEBUG=1 shows where)", 2)
+        hint = "" if isinstance(error, OSError) else " (DIFFCLASS_DEBUG=1 shows where)"
+        _fail(innermost(error) + hint, UNUSABLE_INPUT)
     except FloatingPointError as error:
         _fail(str(error), INCOMPLETE)
     finally:
@@ -51,7 +52,7 @@ def run(arguments: Sequence[str], stop: Callable[[], bool]) -> Any:
     settings = Settings(arguments)  # refuses unreadable files before anything heavy is imported
     from benchmark.lightning_cli import BenchmarkCLI
 
-    return BenchmarkCLI(settings, args=list(arguments), stop=stop)
+    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop)
 
 
 def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False) -> Any:
@@ -59,14 +60,7 @@ def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False) ->
     settings = Settings(arguments)
     from benchmark.lightning_cli import BenchmarkCLI
 
-    return BenchmarkCLI(settings, args=list(arguments), stop=stop, run=False)
-
-
-def innermost(error: BaseException) -> str:
-    """The cause at the bottom of a chain of errors, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return one_line(error)
+    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop, run=False)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """The files and words behind a command line: read early to refuse what is unusable, and to say where an error lies."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmark.suite import parse_yaml, read_yaml
+from benchmark.yaml_files import parse_yaml, read_yaml
 
 LINKED = {"data.init_args.seed": "seed_everything"}
 """Settings that follow from another."""
@@ -26,7 +24,7 @@ class Settings:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.words: dict[str, str] = {}
         self.files: list[Path] = []
-        for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
             key, given, value = word.partition("=")
             if not key.startswith("--"):
                 continue
@@ -35,8 +33,8 @@ class Settings:
             if key == "--config" and not value.lstrip().startswith("{"):  # else the configuration itself
                 self.files.append(Path(value))
         for file in self.files:
-            for _ in _included(read_yaml(file), file):
-                pass
+            _check_included(read_yaml(file), file)
+        _check_included(list(self.words.values()), Path())
 
     def origin(self, key: str) -> str | None:
         """Where a dotted key is set: the command line, or a file with the key's line of descent; None if nowhere."""
@@ -55,7 +53,7 @@ class Settings:
         if origin is None and key in LINKED:
             key = LINKED[key]
             origin = self.origin(key)
-        if origin is None and len(self.files) == 1:
+        if origin is None and len(self.files) == 1 and (key or "required" in reason):
             origin = str(self.files[0])
         return ": ".join(part for part in (origin, key, reason) if part)
 
@@ -73,16 +71,15 @@ def _file_named(value: Any, beside: Path) -> Path | None:
     return None
 
 
-def _included(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files that a configuration includes, each read."""
+def _check_included(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> None:
+    """Read the files that a configuration includes, and those that they include."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _included(item, file, trail)
+            _check_included(item, file, trail)
         return
     named = _file_named(value, file)
-    if named is not None and named not in trail:
-        yield named
-        yield from _included(parse_yaml(named), named, (*trail, named))
+    if named is not None and named.resolve() not in trail:
+        _check_included(parse_yaml(named), named, (*trail, named.resolve()))
 
 
 def _search(value: Any, parts: list[str], file: Path) -> Path | None:
@@ -115,19 +112,22 @@ def _condensed(message: str) -> tuple[str, str]:
     if denied:
         return ".init_args.".join(keys), f"class_path {denied[1]} is outside the allowed packages"
     lines = [line.strip(" -") for line in reason.replace("<class '", "").replace("'>", "").splitlines()]
-    given = next((line.partition(": ")[2] for line in lines if line.startswith("Given value: ")), None)
-    lines = [re.sub(r"^(Expected an?|Not of type) ", "expected ", line) for line in lines if _informs(line)]
-    text = " or ".join(dict.fromkeys(lines))
-    if given is not None and lines and all(line.startswith("expected") for line in lines):
-        text = f"{text.replace(' or expected ', ' or ')}, got {given}"
-    text = re.sub(r"\. Got value: ", ", got ", text).replace(": or ", ": ")
+    text = " or ".join(dict.fromkeys(line for line in lines if _informs(line)))
+    text = re.sub(r"\b(or )?(?:Expected an?|Not of type) ", lambda found: found[1] or "expected ", text)
+    text = re.sub(r"\. Got value: ", ", got ", text)
+    short = next((line.rpartition(": ")[2] for line in lines if line.startswith("Expected a dot import path")), None)
+    given = next((line.partition(": ")[2] for line in lines if line.startswith("Given value: ")), "{")
+    if not text and short:
+        text = f"no class named {short}"
+    elif not given.startswith(("{", "NestedArg(", "Namespace(")):  # else it is the whole block around the setting
+        text += f", got {given}"
     return ".init_args.".join(keys), re.sub(r"\s+", " ", text)
 
 
 def _informs(line: str) -> bool:
     """Whether a line of a parser's message says something that a user can act on."""
     noise = (
-        "Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a NoneType", "Expected a path but",
-        "Expected a dot import path",
-    )  # fmt: skip
+        *("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a NoneType"),
+        *("Expected a path but", "Expected a dot import path"),
+    )
     return bool(line) and not line.startswith(noise)

@@ -30,6 +30,13 @@ def one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def innermost(error: BaseException) -> str:
+    """The cause of a chain of errors on one line: its first ``InputError``, else the one at the bottom."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return one_line(error)
+
+
 def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
     """Make ``main`` report an ``InputError`` as one line on standard error and return its exit code."""
 

@@ -22,7 +22,7 @@ from benchmark.plan import Job, scale_tag
 from benchmark.record import Record, measured, not_applicable
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Protocol
-from benchmark.table_rows import CLASSIFICATION, COSTS, GENERATION
+from benchmark.table_rows import CLASSIFICATION, COSTS, DIAGNOSTICS, GENERATION
 
 LEAST_PER_CLASS = 100
 """Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
@@ -30,7 +30,7 @@ LEAST_PER_CLASS = 100
 
 def write_records(job: Job, protocol: Protocol) -> dict[str, Any]:
     """Compute the records of a job's cell and write ``record.json``."""
-    records = [record for part in (_classification, _likelihood, _generation, _costs) for record in part(job, protocol)]
+    records = [record for part in PARTS for record in part(job, protocol)]
     write_json(job.folder / "record.json", [asdict(record) for record in records])
     return {"outputs": ["record.json"]}
 
@@ -115,6 +115,43 @@ def _likelihood(job: Job, protocol: Protocol) -> Iterator[Record]:
     yield record("nll", mean_estimate(bits), kind=record.manifest["kind"], nfe=record.manifest["nfe"])
 
 
+def _denoising(job: Job, protocol: Protocol) -> Iterator[Record]:
+    names = [f"mse/denoise/t={t:g}" for t in protocol.denoise_times]
+    record = _Recorder(job, "denoise", {})
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent(tuple(names), reason)
+        return
+    found = load_arrays(job.folder / "denoise.npz")
+    for name, errors, sigma in zip(names, found["errors"], found["sigmas"], strict=True):
+        yield record(name, mean_estimate(errors), sigma=float(f"{sigma:.4g}"))
+
+
+def _diagnostics(job: Job, protocol: Protocol) -> Iterator[Record]:
+    record = _Recorder(job, "diagnose", {})
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent(DIAGNOSTICS, reason)
+        return
+    found = load_arrays(job.folder / "diagnostics.npz")
+    yield record("level_ce", mean_estimate(found["level_ce"]))
+    yield record("telescoping", _telescoping(found["telescoping"]))
+
+
+def _telescoping(steps: np.ndarray) -> Estimate:
+    """``sum_t log mean_x exp(F_t - F_{t+1})`` over images of level ``t + 1``, in nats; 0 for a normalised density.
+
+    Args:
+        steps: ``F_t - F_{t+1}``, ``(N, T + 1)``.
+    """
+    steps = steps.astype(np.float64)
+    top = steps.max(0)
+    weights = np.exp(steps - top)
+    means = weights.mean(0)
+    variances = weights.var(0, ddof=1) / len(weights) / means**2
+    return Estimate(float((top + np.log(means)).sum()), float(np.sqrt(variances.sum())), len(steps))
+
+
 def _generation(job: Job, protocol: Protocol) -> Iterator[Record]:
     for scale in job.cell.guidance_scales or [None]:
         tag = scale_tag(scale)
@@ -188,3 +225,6 @@ def _sampling_costs(job: Job) -> Iterator[Record]:
         n = record.manifest["samples"]
         yield record("cpu_seconds/sample", Estimate(record.manifest["cpu_seconds"], None, n))
         yield record("throughput/sample", Estimate(n / record.manifest["seconds"], None, n))
+
+
+PARTS = (_classification, _likelihood, _denoising, _diagnostics, _generation, _costs)

@@ -1,21 +1,31 @@
 """The LightningCLI behind `lightning`: the library's own, with its sharp edges taken off."""
 
+import difflib
 import logging
 import os
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import set_parsing_settings
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints
-from benchmark.errors import InputError
+from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints, newest_checkpoint
+from benchmark.errors import InputError, innermost
 from datamodules.base import ImageData
 from methods.base import Method
+
+CLASS_PATHS = ["methods", "datamodules", "benchmark", "torch", "lightning"]
+"""Packages whose classes a configuration may name; naming a class imports its module."""
+
+set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=CLASS_PATHS)
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,
@@ -29,34 +39,55 @@ TRAINER_DEFAULTS = {
 
 
 class Parser(LightningArgumentParser):
-    """Reports what is wrong in one line instead of a page of usage."""
+    """Takes whole option names only, and raises what is wrong instead of printing a page of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> None:
-        raise InputError(_condensed(message))
+        unknown = re.search(r"(?:option '|unrecognized arguments: --)([\w.+]+)", message, re.IGNORECASE)
+        if unknown and "did you mean" not in message:
+            parser = getattr(ex, "subcommand_parser", None) or self
+            known = [action.dest for action in parser._actions]
+            # An option of a class is an action of its own parser, where the prefix of a group is left out.
+            close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
+            message += f"; did you mean {close[0]}" if close else ""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise InputError(_unmasked(message, ex))
 
 
-def _condensed(message: str) -> str:
-    """The informative lines of a parser's message, on one line."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    dropped = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>")
-    kept = [line for line in lines if not line.startswith(dropped)]
-    return re.sub(r"\s+", " ", "; ".join(kept or lines)).replace(":;", ":")
+def _unmasked(message: str, error: BaseException | None) -> str:
+    """The message with what is wrong inside an included file, where the parser says that it includes itself."""
+    while error is not None:
+        if str(error).startswith("Config file loop detected") and error.__context__ is not None:
+            message = message.replace(str(error), str(error.__context__))
+        error = error.__cause__ or error.__context__
+    return message
 
 
 class BenchmarkCLI(LightningCLI):
     """LightningCLI whose method and data set are named by class path in YAML.
 
     Deviations: the checkpoint never overrides the command line; optimiser schedules advance by step; averaging, keyed
-    randomness, the loss guard and resume points are always on; errors are one line; a folder holds one configuration.
+    randomness, the loss guard and resume points are always on; errors are one line; ``--ckpt_path=last`` is the newest
+    resume point in the run's folder that is intact.
 
     Args:
+        explain: Makes one line of what the parser says of ``args``.
         args: Command line.
         stop: Asked after each step whether to save and stop.
         run: Whether ``args`` has a subcommand to carry out.
     """
 
-    def __init__(self, args: ArgsType = None, stop: Callable[[], bool] = lambda: False, run: bool = True) -> None:
-        self._stop = stop
+    def __init__(
+        self,
+        explain: Callable[[str], str],
+        args: ArgsType = None,
+        stop: Callable[[], bool] = lambda: False,
+        run: bool = True,
+    ) -> None:
+        self._explain, self._stop = explain, stop
         quieten()
         super().__init__(
             Method,
@@ -74,44 +105,131 @@ class BenchmarkCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_argument("--channels_last", type=bool, default=True, help="layout of the weights of convolutions")
-        parser.add_argument("--checkpoint_every", type=int, default=1000, help="steps between two resume points")
+        parser.add_argument(
+            "--checkpoint_every", type=PositiveInt, default=1000, help="steps between two resume points"
+        )
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            super().parse_arguments(parser, args)
+            try:
+                super().parse_arguments(parser, args)
+            except InputError as error:
+                raise InputError(self._explain(str(error))) from None
+
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint supplies weights and state, never settings."""
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError:
+            seed = self._get(self.config, "seed_everything")
+            raise InputError(f"seed_everything must be an integer from 0 to 2^32 - 1, got {seed}") from None
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, RuntimeError, OSError, MisconfigurationException) as error:
+            if os.environ.get("DIFFCLASS_DEBUG"):
+                raise
+            raise InputError(innermost(error)) from error
 
     def after_instantiate_classes(self) -> None:
         if self._get(self.config, "channels_last"):
             self.model.to(memory_format=torch.channels_last)
 
-    def _parse_ckpt_path(self) -> None:
-        """A checkpoint supplies weights and state, never settings."""
-
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        every = self._get(self.config, "checkpoint_every")
-        if every < 1:
-            raise InputError(f"checkpoint_every must be at least 1, got {every}")
-        steps = self._get(self.config_init, "trainer").max_steps
-        if steps < -1:
-            raise InputError(f"trainer.max_steps must be -1 (no limit) or more, got {steps}")
-        folder = self._get(self.config_init, "trainer").default_root_dir
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.max_steps is None or trainer.max_steps == 0 or trainer.max_steps < -1:
+            raise InputError(f"trainer.max_steps must be at least 1, or -1 for no limit, got {trainer.max_steps}")
+        if self.subcommand == "fit" and trainer.max_steps == trainer.max_epochs == -1 and trainer.max_time is None:
+            raise InputError("training would never end; give trainer.max_steps or trainer.max_epochs")
         self.trainer_defaults["callbacks"] = [
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
             FiniteLoss(),
-            ResumePoints(every_n_steps=every, stop=self._stop),
+            ResumePoints(every_n_steps=self._get(self.config, "checkpoint_every"), stop=self._stop),
         ]
-        kwargs["plugins"] = [AtomicCheckpointIO(), *(self._get(self.config_init, "trainer").plugins or [])]
-        if self._get(self.config_init, "trainer").logger in (None, True):
-            kwargs["logger"] = TensorBoardLogger(folder, name="", version="tensorboard")
+        plugins = trainer.plugins or []
+        kwargs["plugins"] = [AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
+        if trainer.logger in (None, True):
+            kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
         return super().instantiate_trainer(**kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        check_shapes(self.model, self.datamodule)
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise InputError(innermost(error)) from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        path = kwargs.get("ckpt_path")
+        if path == "last":
+            folder = Path(self.trainer.default_root_dir) / "checkpoints"
+            path = kwargs["ckpt_path"] = newest_checkpoint(folder)
+            if path is None:
+                raise InputError(f"no intact resume point in {folder}")
+        if path is not None:
+            check_weights(path, self.model, whole_state=subcommand == "fit")
+        return kwargs
 
     @staticmethod
     def configure_optimizers(lightning_module: Method, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:
         if lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
+
+
+def check_shapes(method: Method, data: ImageData) -> None:
+    """See whether a method takes the images of a data set and tells its classes apart, on two of them.
+
+    Raises:
+        InputError: Naming what does not match.
+    """
+    u, _ = data.images("train")
+    x, name = data.grey.centre(u[:2]), type(method).__name__
+    training = method.training
+    try:
+        if "classify" not in method.unsupported:
+            classes = method.eval().classify(x).shape[1]
+            if classes != data.classes:
+                raise InputError(f"{name} tells {classes} classes apart, the task of {data.name} has {data.classes}")
+        elif method.denoiser is not None:
+            method.eval().denoiser(x, x.new_full((len(x),), 0.5))
+    except RuntimeError as error:
+        shape = "x".join(map(str, data.shape))
+        raise InputError(f"{name} does not take the {shape} images of {data.name}: {error}") from error
+    finally:
+        method.train(training)
+
+
+def check_weights(path: str | Path, method: Method, whole_state: bool) -> None:
+    """See whether a checkpoint is of this method.
+
+    Args:
+        path: The checkpoint.
+        method: What is to take its weights.
+        whole_state: Whether the state of training is needed as well.
+
+    Raises:
+        InputError: If it cannot be read, is of another method, or lacks the state of training.
+    """
+    found = AtomicCheckpointIO().load_checkpoint(path)
+    weights = found.get("state_dict") if isinstance(found, dict) else None
+    if weights is None:
+        raise InputError(f"{path} is no checkpoint of a method: it has no state_dict")
+    wanted = {name: value.shape for name, value in method.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != wanted:
+        differing = sorted(n for n in {*weights, *wanted} if n not in weights or wanted.get(n) != weights[n].shape)
+        raise InputError(
+            f"{path} holds the weights of another method or size than {type(method).__name__}: "
+            f"{len(differing)} of {len(wanted)} differ, the first is {differing[0]}"
+        )
+    if whole_state and "optimizer_states" not in found:
+        raise InputError(f"{path} holds weights alone; training goes on from a resume point, step=*.ckpt")
 
 
 def quieten() -> None:

@@ -101,9 +101,8 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
     reason = method.unsupported.get("log_prob")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    u, _ = data.images("test")
-    v = torch.from_numpy(np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32))
-    x = data.grey.dequantise(u, v) if method.likelihood.dequantised else data.grey.centre(u)
+    dequantised = method.likelihood.dequantised
+    x = _dequantised_test(data, protocol) if dequantised else data.grey.centre(data.images("test")[0])
     bits = []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)
@@ -112,6 +111,56 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
         report("likelihood", rows.stop, len(x))
     save_arrays(folder / "log_prob.npz", bits=torch.cat(bits).numpy())
     return {"outputs": ["log_prob.npz"], "kind": method.likelihood.kind, "nfe": method.likelihood.nfe}
+
+
+def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
+    """Squared error of the predicted noise on dequantised test images, ``denoise.npz``.
+
+    ``errors (L, N)`` is the mean over pixels at ``times (L,)``; ``sigmas (L,)`` are sigma / alpha there. The noise
+    depends on ``(protocol.seed, image)`` alone.
+    """
+    if method.denoiser is None:
+        return {"outputs": [], "reason": "no denoiser"}
+    if not method.denoiser.state_dict():
+        return {"outputs": [], "reason": "its denoiser is the score model's"}
+    x = _dequantised_test(data, protocol)
+    process = method.denoiser.process
+    times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
+    errors = torch.zeros(len(times), len(x))
+    for rows in batches(len(x), protocol.batch):
+        part = slice(rows.start, rows.stop)
+        eps = KeyedNoise(protocol.seed, "denoise", rows, data.shape, method.device)()
+        clean = x[part].to(method.device)
+        for level, t in enumerate(times):
+            t = t.expand(len(clean))
+            x_t, _ = process.perturb(clean, t, eps)
+            errors[level, part] = (method.denoiser.eps(x_t, t) - eps).detach().square().flatten(1).mean(1).cpu()
+        report("denoise", rows.stop, len(x))
+    sigmas = process.log_sigma(times).exp()
+    save_arrays(folder / "denoise.npz", errors=errors.numpy(), times=times.cpu().numpy(), sigmas=sigmas.cpu().numpy())
+    return {"outputs": ["denoise.npz"]}
+
+
+def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
+    """A method's checks beside its likelihood, ``diagnostics.npz``, a row for each dequantised test image."""
+    x = _dequantised_test(data, protocol)
+    found: dict[str, list[np.ndarray]] = {}
+    for rows in batches(len(x), protocol.batch):
+        noise = KeyedNoise(protocol.seed, "diagnose", rows, data.shape, method.device)
+        part = method.diagnostics(x[rows.start : rows.stop].to(method.device), noise)
+        for name, values in part.items():
+            found.setdefault(name, []).append(values.detach().cpu().numpy())
+        report("diagnose", rows.stop, len(x))
+    if not found:
+        return {"outputs": [], "reason": "no classifier of noise levels"}
+    save_arrays(folder / "diagnostics.npz", **{name: np.concatenate(parts) for name, parts in found.items()})
+    return {"outputs": ["diagnostics.npz"]}
+
+
+def _dequantised_test(data: ImageData, protocol: Protocol) -> Tensor:
+    u, _ = data.images("test")
+    v = np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32)
+    return data.grey.dequantise(u, torch.from_numpy(v))
 
 
 def sample(

@@ -165,6 +165,7 @@ def _execute(suite: Suite, engine: LocalEngine, jobs: list[Job], out: Path) -> i
 
     results: dict[str, dict[str, Any]] = {}
     if todo:
+        before = {}
         print(f"suite {suite.name}: {len(todo)} of {len(jobs)} jobs to do on {engine.workers} processes, in {out}")
         if threading.current_thread() is threading.main_thread():
             before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -12,10 +12,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import outputs
-from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint
+from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
 from benchmark.cli import build
 from benchmark.evaluate_cell import write_records
 from benchmark.files import write_text
+from benchmark.lightning_cli import check_shapes
 from benchmark.plan import Job, scale_tag
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Protocol
@@ -78,9 +79,10 @@ class _Training:
         owner = folder / "key"
         if not owner.is_file() or owner.read_text() != stage.key:
             for stale in checkpoints(folder):  # of another configuration: nothing to go on from
-                stale.unlink()
+                remove_checkpoint(stale)
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
+        check_shapes(cli.model, cli.datamodule)
         write_text(job.folder / "config.yaml", cli.parser.dump(cli.config, skip_link_targets=False))
         outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         cli.trainer.callbacks.insert(0, _Progress(self.report))
@@ -141,7 +143,7 @@ class _Evaluation:
         if kind == "sample":
             result = outputs.sample(method, data, protocol, scale, job.folder, self.report)
         else:
-            work = {"classify": outputs.classify, "likelihood": outputs.likelihood}[kind]
+            work = getattr(outputs, kind)
             result = work(method, data, protocol, job.folder, self.report)
         return {**result, "peak_memory_bytes": _peak_memory()}
 

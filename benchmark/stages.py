@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest_file, write_json
+from benchmark.files import digest, digest_file, write_json
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Stage:
     """A piece of work of one cell, identified by the hash of all that determines its result.
 
     Attributes:
-        name: ``train``, ``classify``, ``likelihood``, ``sample@<scale>``, ``features@<scale>``, ``real``, ``metrics``.
+        name: ``train``, ``real``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``, ``sample@<scale>``,
+            ``features@<scale>`` or ``metrics``.
         key: Hash of configuration, code and the keys of the stages it builds on.
     """
 
@@ -27,9 +28,9 @@ class Stage:
         return folder / "stages" / f"{self.name}.json"
 
     def completed(self, folder: Path) -> dict[str, Any] | None:
-        """Its manifest, if the stage was finished under this key and its files are what was written; else None."""
+        """Its manifest, if the stage was finished under this key and nothing was changed since; else None."""
         manifest = read_manifest(self.manifest(folder))
-        if manifest is None or manifest.get("key") != self.key:
+        if manifest is None or manifest.get("key") != self.key or manifest.pop("digest", "") != digest(manifest):
             return None
         try:
             intact = all(digest_file(folder / name) == sha for name, sha in manifest["outputs"].items())
@@ -51,13 +52,14 @@ class Stage:
             "key": self.key,
             "outputs": {name: digest_file(folder / name) for name in result.get("outputs", [])},
         }
-        write_json(self.manifest(folder), manifest)
+        write_json(self.manifest(folder), {**manifest, "digest": digest(manifest)})
         return manifest
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """A manifest, or None if there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return manifest if isinstance(manifest, dict) else None

@@ -2,17 +2,18 @@
 
 import dataclasses
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmark.errors import InputError
+from benchmark.yaml_files import mapping, read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Protocol:
         noisy_draws: Noise levels drawn for each test image in ``accuracy/noisy``.
         levels: Noise levels of the accuracy curve, the midpoints of so many equal parts of [0, 1].
         middle: The levels of the curve whose sigma / alpha lies between these bounds make ``accuracy/middle``.
+        denoise_times: Times at which the noise predicted by a method's own denoiser is compared with the true one.
         batch: Images evaluated at once.
         neighbours: ``k`` of precision and recall.
     """
@@ -34,6 +36,7 @@ class Protocol:
     noisy_draws: int = 4
     levels: int = 20
     middle: tuple[float, float] = (0.5, 1.25)
+    denoise_times: tuple[float, ...] = (0.02, 0.2, 0.6, 0.8)
     batch: int = 500
     neighbours: int = 3
 
@@ -112,7 +115,7 @@ def load_suite(name: str) -> Suite:
         raise InputError(f"no suite named {name!r}; {hint}there are: {', '.join(suites())}")
     raw = read_yaml(path)
     _check_keys(raw, {"reference", "protocol", "cells", "seeds"}, f"{path.name}")
-    cells = _mapping(raw.get("cells"), f"{path.name}: cells")
+    cells = mapping(raw.get("cells"), f"{path.name}: cells")
     suite = Suite(
         name=path.stem,
         reference=str(raw.get("reference")),
@@ -120,56 +123,9 @@ def load_suite(name: str) -> Suite:
         cells={cell: _cell(cell, spec, path) for cell, spec in cells.items()},
         seeds=check_seeds(raw.get("seeds", [0]), f"{path.name}: seeds"),
     )
+    _check_protocol(suite.protocol, f"{path.name}: protocol")
     _check_links(suite, path.name)
     return suite
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where the plain loader lets the second win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        given = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        keys = [self.construct_object(key, deep=True) for key in given]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                mark = given[number].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", mark)
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(path: Path) -> Any:
-    """The value in a YAML file.
-
-    Raises:
-        InputError: If it cannot be read, naming the line.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
-
-    Raises:
-        InputError: If it cannot be read, naming the line.
-    """
-    return _mapping(parse_yaml(path), str(path))
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        raise InputError(f"{where}: expected keys and values, got {value!r}")
-    return value
 
 
 def _check_keys(raw: dict[str, Any], known: set[str], where: str) -> None:
@@ -186,40 +142,66 @@ def _cell(name: str, spec: Any, file: Path) -> Cell:
         raise InputError(
             f"{file.name}: cell name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
         )
-    cell = _build(Cell, {"name": name, **_mapping(spec, where)}, where)
+    cell = _build(Cell, {"name": name, **mapping(spec, where)}, where)
     if (cell.config is None) == (cell.images is None):
         raise InputError(f"{where}: give either config or images")
-    if cell.images not in (None, "train", "test"):
-        raise InputError(f"{where}: images must be train or test, got {cell.images!r}")
+    if cell.images is not None and (cell.needs or cell.set or cell.guidance_scales):
+        raise InputError(f"{where}: images take no weights, settings or guidance_scales")
     if cell.config is not None:
         found = [path for path in (file.parent / cell.config, CONFIGS / cell.config) if path.is_file()]
         if not found:
             raise InputError(f"{where}: no file {cell.config} beside the suite file or below configs")
         cell = dataclasses.replace(cell, config=str(found[0].resolve()))
-    for scale in cell.guidance_scales:
-        if not isinstance(scale, int | float) or scale < 0:
-            raise InputError(f"{where}: guidance_scales must be numbers >= 0, got {scale!r}")
+    scales = [f"{scale:g}" for scale in cell.guidance_scales]
+    if any(scale < 0 for scale in cell.guidance_scales) or len(set(scales)) < len(scales):
+        raise InputError(f"{where}: guidance_scales must be distinct numbers >= 0, got {cell.guidance_scales}")
     return cell
 
 
 def _build(kind: type, raw: Any, where: str) -> Any:
     """A dataclass from a mapping, each value of the type that its field declares."""
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    _check_keys(_mapping(raw, where) if raw else {}, set(fields), where)
-    for key, value in raw.items():
-        default = fields[key].default if fields[key].default is not dataclasses.MISSING else None
-        declared = str(fields[key].type)
-        expected = {"dict": dict, "list": list, "str": str, "bool": bool, "int": int, "tuple": list}
-        base = next((t for n, t in expected.items() if re.match(rf"(<class ')?{n}\b", declared)), None)
-        if value is None and default is None:
-            continue
-        if base is not None and (not isinstance(value, base) or (base is int and isinstance(value, bool))):
-            raise InputError(f"{where}: {key} must be a {base.__name__}, got {value!r}")
-        if base is int and value < 0:
-            raise InputError(f"{where}: {key} must be >= 0, got {value}")
-    if "middle" in raw:
-        raw = {**raw, "middle": tuple(raw["middle"])}
-    return kind(**raw)
+    types = get_type_hints(kind)
+    _check_keys(mapping(raw, where) if raw else {}, set(types), where)
+    return kind(**{key: _typed(value, types[key], f"{where}: {key}") for key, value in raw.items()})
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """``value`` if it is of a type, lists made tuples where the type says so."""
+    kinds = get_args(kind) if NoneType in get_args(kind) else (kind,)
+    if value is None and NoneType in kinds:
+        return None
+    base, parts = get_origin(kinds[0]) or kinds[0], get_args(kinds[0])
+    if base is Any:
+        return value
+    if base is dict and isinstance(value, dict):
+        return {_typed(k, parts[0], where): _typed(v, parts[1], f"{where}: {k}") for k, v in value.items()}
+    if base in (list, tuple) and isinstance(value, list) and (parts[-1] is ... or base is list or len(value) == 2):
+        return base(_typed(item, parts[0], where) for item in value)
+    fits, expected = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (type(value) is int and value >= 0, "an integer >= 0"),
+        float: (type(value) in (int, float) and math.isfinite(value), "a number"),
+        str: (isinstance(value, str), "text"),
+        Literal: (value in parts, " or ".join(map(str, parts))),
+        dict: (False, "keys and values"),
+        list: (False, "a list"),
+        tuple: (False, "a list of numbers" if ... in parts else "a list of two numbers"),
+    }[base]
+    if not fits:
+        raise InputError(f"{where} must be {expected}, got {value!r}")
+    return value
+
+
+def _check_protocol(protocol: Protocol, where: str) -> None:
+    for key in ("samples", "noisy_draws", "levels", "batch", "neighbours"):
+        if getattr(protocol, key) < 1:
+            raise InputError(f"{where}: {key} must be at least 1, got {getattr(protocol, key)}")
+    if protocol.neighbours >= protocol.samples:
+        raise InputError(f"{where}: samples must exceed neighbours = {protocol.neighbours}, got {protocol.samples}")
+    if not 0 <= protocol.middle[0] < protocol.middle[1]:
+        raise InputError(f"{where}: middle must be two rising bounds, got {list(protocol.middle)}")
+    if any(not 0 < t <= 1 for t in protocol.denoise_times):
+        raise InputError(f"{where}: denoise_times must lie in (0, 1], got {list(protocol.denoise_times)}")
 
 
 def check_seeds(seeds: Any, where: str) -> list[int]:

@@ -7,6 +7,7 @@ from benchmark.record import Record, failed
 
 CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "ece")
 GENERATION = ("accuracy/generated", "fd", "fd/intra", "is", "precision", "recall", "nn_ratio")
+DIAGNOSTICS = ("level_ce", "telescoping")
 COSTS = ("cpu_seconds/train", "throughput/train", "cpu_seconds/sample", "throughput/sample")
 EYE_CATCHERS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
 

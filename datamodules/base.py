@@ -60,6 +60,8 @@ class ImageData(LightningDataModule, ABC):
         """Grey levels uint8 ``(N, C, H, W)`` and labels ``(N,)`` of the official parts."""
 
     def _split(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
         images, y = self.load("train")
         held_out = stratified(
             y,
@@ -68,6 +70,8 @@ class ImageData(LightningDataModule, ABC):
             np.random.default_rng([self.split_seed, 0]),
         )
         kept = np.setdiff1d(np.arange(len(y)), held_out)
+        if np.bincount(y[kept], minlength=self.data_classes).min() < 1:
+            raise ValueError(f"validation_fraction {self.validation_fraction} leaves a class without training images")
         rng = np.random.default_rng([self.split_seed, 1])
         every = np.arange(len(kept))
         labeled = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
@@ -129,7 +133,7 @@ class TrainingBatches:
     """The training batches of one epoch, from the trainer's current step on.
 
     Each pool is read as an endless chain of shuffles of itself, so that a batch may exceed a small pool and every image
-    comes up equally often. An epoch is one pass over the largest pool.
+    comes up equally often. An epoch is one pass over the largest pool, in whole optimiser steps.
     """
 
     def __init__(self, data: ImageData, images: Tensor, y: Tensor, pools: dict[str, tuple[Tensor, int]]) -> None:
@@ -141,12 +145,14 @@ class TrainingBatches:
                 raise ValueError(f"the {name} batch of {size} does not divide over {self.world} devices")
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         self.images, self.y = images.to(device), y.to(device)
-        self.epoch_steps = max(math.ceil(len(pool) / size) for pool, size in pools.values())
+        self.accumulated = 1 if trainer is None else trainer.accumulate_grad_batches
+        longest = max(math.ceil(len(pool) / size) for pool, size in pools.values())
+        self.epoch_steps = math.ceil(longest / self.accumulated) * self.accumulated
         self._orders: dict[tuple[str, int], Tensor] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         trainer = self.data.trainer
-        step = 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
+        step = 0 if trainer is None else trainer.global_step * self.accumulated
         end = (step // self.epoch_steps + 1) * self.epoch_steps
         for k in range(step, end):
             yield self.batch(k)

@@ -84,6 +84,8 @@ class LabelFraction(LabelSplit):
     """
 
     def __init__(self, fraction: OpenUnitInterval) -> None:
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
         self.fraction = fraction
 
     def labeled(self, y: Array, classes: int, rng: np.random.Generator) -> Array:

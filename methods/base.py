@@ -40,6 +40,9 @@ class Method(LightningModule, ABC):
         guidance_scale: Weight of the class score in sampling; 1 is Bayes, 0 ignores labels.
     """
 
+    clean_time: float = 0.0
+    """Time at which the classifier reads images that come without one."""
+
     def __init__(
         self,
         denoiser: Denoiser | None = None,
@@ -99,7 +102,7 @@ class Method(LightningModule, ABC):
     def classify(self, x: Tensor, t: Tensor | None = None) -> Tensor:
         """Logits ``(B, K)`` of clean images, or of images noised to times ``t``."""
         self._require("classify")
-        return self.classifier(x, x.new_zeros(len(x)) if t is None else t)
+        return self.classifier(x, x.new_full((len(x),), self.clean_time) if t is None else t)
 
     def log_prob(self, x: Tensor, noise: Noise | None = None) -> Tensor:
         """Log-density of images in nats, ``(B,)``; ``noise`` feeds a stochastic estimate."""

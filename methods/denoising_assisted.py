@@ -32,7 +32,7 @@ class DenoisingAssisted(Method):
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
     ) -> None:
-        classifier = AssistedClassifier(network, denoiser)
+        classifier = AssistedClassifier(denoiser, network)
         super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ class NoisyClassifierGuidance(Method):
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
     ) -> None:
-        classifier = NoisyClassifier(network, denoiser.process)
+        classifier = NoisyClassifier(denoiser, network)
         super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """One machine: a pool of worker processes, one per GPU or else per core, that carry out jobs as their needs are met."""
 
+import contextlib
+import itertools
 import multiprocessing
 import os
 import queue
@@ -8,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from benchmark.errors import InputError
 from benchmark.execute import worker
 from benchmark.plan import Job
 from benchmark.suite import Protocol
@@ -20,7 +23,7 @@ class LocalEngine:
     """Worker processes on this machine.
 
     Args:
-        workers: Processes; by default one per GPU, or one per two... cores: see ``default_workers``.
+        workers: Processes; by default one per GPU or, without one, per core.
         threads: Threads of each.
     """
 
@@ -29,8 +32,9 @@ class LocalEngine:
         self.workers = workers or max(1, len(self.gpus) or len(os.sched_getaffinity(0)))
         self.threads = threads
         self._context = multiprocessing.get_context("spawn")
-        self._messages = self._context.Queue()
-        self._stop = self._context.Event()
+        # No lock, which a worker that is killed could take with it.
+        self._stop = self._context.RawValue("b", 0)
+        self._messages: Any = None
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "LocalEngine":
@@ -38,11 +42,11 @@ class LocalEngine:
 
     def __exit__(self, *_: Any) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=not self._stop.is_set(), cancel_futures=True)
+            self._pool.shutdown(wait=not self._stop.value, cancel_futures=True)
 
     def stop(self) -> None:
         """Let running jobs save their state and end."""
-        self._stop.set()
+        self._stop.value = 1
 
     def _workers(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -52,6 +56,7 @@ class LocalEngine:
             slots = self._context.Queue()
             for number in range(2 * self.workers):  # more than workers ever start
                 slots.put(self.gpus[number % len(self.gpus)] if self.gpus else None)
+            self._messages = self._context.Queue()
             self._pool = ProcessPoolExecutor(
                 self.workers,
                 mp_context=self._context,
@@ -60,9 +65,21 @@ class LocalEngine:
             )
         return self._pool
 
+    def _submit(self, *call: Any) -> tuple[Future, ProcessPoolExecutor]:
+        """Hand work to a worker; new ones are started where one has died since the last time."""
+        try:
+            return self._workers().submit(*call), self._pool
+        except BrokenProcessPool:
+            self._pool = None
+            return self._workers().submit(*call), self._pool
+
     def resolve(self, cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
         """Configurations with all defaults, worked out where the heavy libraries are imported."""
-        return self._workers().submit(worker.resolve, cells).result()
+        future, _ = self._submit(worker.resolve, cells)
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise InputError("the process that reads the configurations died (killed, or out of memory)") from None
 
     def run(
         self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
@@ -74,25 +91,25 @@ class LocalEngine:
         waiting = {job.name: job for job in jobs}
         results: dict[str, dict[str, Any]] = {}
         attempts: dict[str, int] = {}
-        running: dict[Future, Job] = {}
+        running: dict[Future, tuple[Job, ProcessPoolExecutor]] = {}
         dependents = {name: sum(name in job.needs for job in waiting.values()) for name in waiting}
 
         def submit_ready() -> None:
             for job in sorted(waiting.values(), key=lambda job: -dependents[job.name]):
                 blocked = [n for n in job.needs if results.get(n, {"status": "ok"})["status"] != "ok"]
                 if blocked:
-                    status = results[blocked[0]]["status"]
-                    results[job.name] = {
-                        "job": job.name,
-                        "status": status,
-                        "error": f"needs {blocked[0]}, which {status}",
-                    }
+                    cause = results[blocked[0]]
+                    status, error = cause["status"], cause.get("error", "")
+                    if blocked[0] != f"{job.name.rpartition('/')[0]}/train":
+                        error = f"needs {blocked[0]}, which {status}: {error}"
+                    results[job.name] = {"job": job.name, "status": status, "error": error}
                     del waiting[job.name]
                     on_message({"job": job.name, "event": status, **results[job.name]})
                     return submit_ready()
-                unmet = any(n in waiting or any(n == r.name for r in running.values()) for n in job.needs)
+                unmet = any(n in waiting or any(n == r.name for r, _ in running.values()) for n in job.needs)
                 if not unmet and len(running) < self.workers:
-                    running[self._workers().submit(worker.work, job, protocol)] = waiting.pop(job.name)
+                    future, pool = self._submit(worker.work, job, protocol)
+                    running[future] = waiting.pop(job.name), pool
                     on_message({"job": job.name, "event": "started"})
             return None
 
@@ -101,12 +118,13 @@ class LocalEngine:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             self._drain(on_message)
             for future in finished:
-                job = running.pop(future)
+                job, pool = running.pop(future)
                 try:
                     result = future.result()
                 except BrokenProcessPool:
                     attempts[job.name] = attempts.get(job.name, 0) + 1
-                    self._pool = None
+                    if self._pool is pool:
+                        self._pool = None
                     if attempts[job.name] < ATTEMPTS:
                         waiting[job.name] = job
                         continue
@@ -114,28 +132,25 @@ class LocalEngine:
                     result = {"job": job.name, "status": "failed", "error": error}
                 results[job.name] = result
                 on_message({"job": job.name, "event": result["status"], **result})
-            if not self._stop.is_set():
+            if not self._stop.value:
                 submit_ready()
         for name in waiting:
             results[name] = {"job": name, "status": "stopped"}
         return results
 
     def _drain(self, on_message: Callable[[dict[str, Any]], None]) -> None:
-        while True:
-            try:
+        with contextlib.suppress(queue.Empty):
+            while self._messages is not None:
                 on_message(self._messages.get_nowait())
-            except queue.Empty:
-                return
 
 
 def visible_gpus() -> list[str]:
     """Identifiers of the GPUs this process may use, without importing torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [part.strip() for part in named.split(",") if part.strip()]
+        parts = [part.strip() for part in named.split(",")]
+        return list(itertools.takewhile(lambda part: part not in ("", "-1"), parts))
     try:
-        return sorted((name for name in os.listdir("/proc/driver/nvidia/gpus")), key=str) and [
-            str(number) for number in range(len(os.listdir("/proc/driver/nvidia/gpus")))
-        ]
+        return [str(number) for number in range(len(os.listdir("/proc/driver/nvidia/gpus")))]
     except OSError:
         return []

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, Stopped, one_line
 from benchmark.plan import Job
 from benchmark.suite import Protocol
 
@@ -69,19 +69,18 @@ def work(job: Job, protocol: Protocol) -> dict[str, Any]:
 
     def report(message: dict[str, Any]) -> None:
         _context["messages"].put({"job": job.name, **message})
-        if job.part == "evaluate" and stop.is_set():
+        if job.part == "evaluate" and stop.value:
             raise KeyboardInterrupt
 
     job.folder.mkdir(parents=True, exist_ok=True)
     with _logged(job.folder / "log"):
         _prepare()
-        from benchmark.callbacks import Stopped
         from benchmark.runner import carry_out
 
         try:
-            if stop.is_set():
+            if stop.value:
                 raise KeyboardInterrupt
-            carry_out(job, protocol, report, stop.is_set)
+            carry_out(job, protocol, report, lambda: bool(stop.value))
         except (Stopped, KeyboardInterrupt):
             return {"job": job.name, "status": "stopped"}
         except Exception as error:

@@ -12,13 +12,13 @@ class NoisyClassifier(nn.Module):
     """``p(y | x_t)`` by a network that is told the log noise level.
 
     Args:
+        denoiser: Denoiser to guide; the classifier reads the noisy images of its process, and uses no more of it.
         network: ``(x_t, log sigma) -> logits``, with ``features(x_t, log sigma)``.
-        process: Noise process whose images it classifies.
     """
 
-    def __init__(self, network: nn.Module, process: NoiseProcess) -> None:
+    def __init__(self, denoiser: Denoiser, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.process = network, process
+        self.network, self.process = network, denoiser.process
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits ``(B, K)``."""
@@ -35,11 +35,11 @@ class AssistedClassifier(nn.Module):
     Source: (a) Sec. 3.1. ``x_hat`` is not clamped, and its gradient flows when ``x_t`` asks for one.
 
     Args:
-        network: ``((x_t, x_hat), log sigma) -> logits``, with ``features``.
         denoiser: Frozen denoiser that makes ``x_hat``.
+        network: ``((x_t, x_hat), log sigma) -> logits``, with ``features``.
     """
 
-    def __init__(self, network: nn.Module, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, network: nn.Module) -> None:
         super().__init__()
         self.network, self.denoiser = network, denoiser
 

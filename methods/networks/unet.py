@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
     Args:
         in_channels: Channels of the input.
         channels: Channels of the output.
-        embedding: Width of the embedding.
+        embedding: Width of the embedding; None for a block that is told nothing.
         dropout: Share of activations dropped.
         resample: Double or halve the resolution of both branches.
     """
@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
         self,
         in_channels: int,
         channels: int,
-        embedding: int,
+        embedding: int | None,
         dropout: float = 0.0,
         resample: Literal["up", "down"] | None = None,
     ) -> None:
@@ -59,16 +59,16 @@ class ResidualBlock(nn.Module):
         self.resample = RESAMPLE[resample] if resample else nn.Identity()
         self.norm_in = NormAct(in_channels)
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.film = nn.Linear(embedding, 2 * channels)
+        self.film = None if embedding is None else nn.Linear(embedding, 2 * channels)
         self.norm_out = NormAct(channels)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
         self.skip = nn.Identity() if in_channels == channels else nn.Conv2d(in_channels, channels, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
         h = self.conv_in(self.resample(self.norm_in(x)))
-        scale, shift = self.film(emb)[..., None, None].chunk(2, dim=1)
-        return self.skip(self.resample(x)) + self.conv_out(self.dropout(self.norm_out(h, scale, shift)))
+        film = () if self.film is None else self.film(emb)[..., None, None].chunk(2, dim=1)
+        return self.skip(self.resample(x)) + self.conv_out(self.dropout(self.norm_out(h, *film)))
 
 
 class Down(nn.Conv2d):

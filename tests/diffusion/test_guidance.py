@@ -49,7 +49,7 @@ def exact(process) -> tuple[ExactDenoiser, ExactClassifier]:
 
 def assisted(process) -> tuple[ExactDenoiser, AssistedClassifier]:
     denoiser = ExactDenoiser(MIXTURE, process)
-    return denoiser, AssistedClassifier(PairNetwork().double(), denoiser)
+    return denoiser, AssistedClassifier(denoiser, PairNetwork().double())
 
 
 @every_process
@@ -138,7 +138,7 @@ def test_guidance_by_the_estimate_alone_is_its_score_times_the_posterior_covaria
     weight = torch.randn(4, 3, dtype=torch.float64)
     x_t, t, y = noisy_batch(process)
     denoiser = ExactDenoiser(MIXTURE, process)
-    classifier = AssistedClassifier(Linear(), denoiser)
+    classifier = AssistedClassifier(denoiser, Linear())
     guided = ClassifierGuidance(denoiser, classifier, scale=1.0)
     alpha, sigma = process.scales(t, like=x_t)
     by_estimate = weight.T[y] - classifier(x_t, t).softmax(1) @ weight.T
@@ -200,7 +200,7 @@ def test_assisted_classifier_reads_the_estimated_mean_of_the_kernel(process):
 @every_process
 def test_noisy_classifier_tells_its_network_the_log_noise_level(process):
     x_t, t, _ = noisy_batch(process)
-    classifier = NoisyClassifier(ImageNetwork().double(), process)
+    classifier = NoisyClassifier(ExactDenoiser(MIXTURE, process), ImageNetwork().double())
     log_sigma = torch.log(process.sigma(t) / process.alpha(t))
     torch.testing.assert_close(classifier(x_t, t), classifier.network(x_t, log_sigma))
     torch.testing.assert_close(classifier.features(x_t, t), classifier.network.features(x_t, log_sigma))

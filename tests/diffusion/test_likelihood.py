@@ -24,26 +24,26 @@ def test_flow_of_a_gaussian_has_its_bits_per_dimension(process):
     assert bits.max() < 0.01
 
 
-def exact_flow_error(process, steps: int) -> float:
-    """Error in nats on a correlated mixture, at the first noise level, with the divergence's probe averaged out."""
+@every_process
+def test_flow_of_a_mixture_has_its_bits_per_dimension(process):
     mixture = GaussianMixture.example((1, 2, 2))
-    x, _ = mixture.sample(8, torch.float64)
     first = process.levels(torch.tensor([process.t_min]))[0]
-    x_t = first.alpha * x + first.sigma * torch.randn_like(x)
-    probes = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64).view(16, 1, 2, 2)
-    likelihood = ProbabilityFlow(ExactDenoiser(mixture, process), steps)
-    found = torch.stack([likelihood(x_t, lambda probe=probe: probe.expand_as(x_t)) for probe in probes]).mean(0)
-    return (found - mixture.log_prob(x_t, first.alpha, first.sigma)).abs().max().item()
+    x_t = first.alpha * mixture.sample(8, torch.float64)[0] + first.sigma * torch.randn(8, 1, 2, 2)
+    # Half of all signs average the estimate of the divergence out: it is even in its probe.
+    probes = torch.tensor(list(itertools.product([1.0], *3 * [[-1.0, 1.0]])), dtype=torch.float64)
+    likelihood = ProbabilityFlow(ExactDenoiser(mixture, process))
+    found = likelihood(x_t.repeat(8, 1, 1, 1), lambda: probes.repeat_interleave(8, 0).view(64, 1, 2, 2))
+    error = found.view(8, 8).mean(0) - mixture.log_prob(x_t, first.alpha, first.sigma)
+    assert error.abs().max() / (4 * math.log(2)) < 0.015
 
 
-@pytest.mark.parametrize("name", ["ve", "vp"])
-def test_flow_of_a_mixture_approaches_its_density_at_second_order(name):
-    torch.manual_seed(0)
-    coarse = exact_flow_error(PROCESSES[name], 64)
-    torch.manual_seed(0)
-    fine = exact_flow_error(PROCESSES[name], 128)
-    assert math.log2(coarse / fine) == pytest.approx(2, abs=0.25)
-    assert fine < 0.02
+@pytest.mark.parametrize("process", [VarianceExploding(0.05, 5.0), ContinuousVP(0.1, 6.0)], ids=["ve", "vp"])
+def test_flow_converges_at_second_order(process):
+    mixture = GaussianMixture(torch.tensor([-0.5, 0.4]).view(2, 1, 1, 1), torch.tensor([0.01, 0.04]))
+    x = torch.linspace(-0.7, 0.7, 8, dtype=torch.float64).view(8, 1, 1, 1)
+    denoiser = ExactDenoiser(mixture, process)
+    coarse, middle, fine = (ProbabilityFlow(denoiser, steps)(x, lambda: x) for steps in (100, 200, 400))
+    assert math.log2((coarse - middle).norm() / (middle - fine).norm()) == pytest.approx(2, abs=0.35)
 
 
 def test_flow_estimate_is_keyed_to_the_image_and_costs_what_it_states():
@@ -52,7 +52,7 @@ def test_flow_estimate_is_keyed_to_the_image_and_costs_what_it_states():
     denoiser = ExactDenoiser(mixture, PROCESSES["ve"])
     likelihood = ProbabilityFlow(denoiser, 10)
     together = likelihood(x, KeyedNoise(0, "flow", [4, 0, 7], (1, 2, 2)))
-    assert denoiser.calls == likelihood.nfe == 20
+    assert denoiser.calls == likelihood.nfe == 11
     alone = [likelihood(x[i : i + 1], KeyedNoise(0, "flow", [k], (1, 2, 2))) for i, k in enumerate([4, 0, 7])]
     torch.testing.assert_close(together, torch.cat(alone))
     other = likelihood(x, KeyedNoise(1, "flow", [4, 0, 7], (1, 2, 2)))
@@ -113,7 +113,7 @@ def test_bound_stays_below_the_log_likelihood_of_grey_levels(variance):
         error = 4 * ((weights * bound.square()).sum() / (copies * grey_levels)).sqrt()
         gaps.append((weights * (truth - bound)).sum())
         assert gaps[-1] > -error
-    assert gaps[1] < 0.6 * gaps[0]
+    assert gaps[1] < gaps[0] - 0.1
 
 
 def test_bound_is_keyed_to_the_image_and_costs_what_it_states():
@@ -135,7 +135,7 @@ def test_bound_needs_a_discrete_process():
 
 @given(mean=st.floats(-3, 3), log_sigma=st.floats(-7, 3), grey_levels=st.integers(2, 256))
 def test_bin_masses_sum_to_one(mean, log_sigma, grey_levels):
-    centres = (torch.arange(grey_levels) + 0.5) * 2 / grey_levels - 1
+    centres = (torch.arange(grey_levels, dtype=torch.float64) + 0.5) * 2 / grey_levels - 1
     masses = bin_log_prob(centres, torch.full_like(centres, mean), math.exp(log_sigma), grey_levels).exp()
     assert masses.sum().item() == pytest.approx(1, abs=1e-9)
 

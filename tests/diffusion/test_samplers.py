@@ -87,12 +87,12 @@ class DiffusersModel:
     def __init__(self, process: DiscreteVP) -> None:
         self.process, self.denoiser = process, ExactDenoiser(GaussianMixture.example(), process)
 
-    def sample(self, scheduler, steps: int, x: torch.Tensor, **options) -> torch.Tensor:
+    def sample(self, scheduler, steps: int, x: torch.Tensor, options=dict) -> torch.Tensor:
         scheduler.alphas_cumprod = self.process.alpha_bar[1:]  # theirs are single-precision products
         scheduler.set_timesteps(steps)
         for step in scheduler.timesteps:
             t = ((step + 1) / self.process.last).double().expand(len(x))
-            x = scheduler.step(self.denoiser.eps(x, t), step, x, **options).prev_sample
+            x = scheduler.step(self.denoiser.eps(x, t), step, x, **options()).prev_sample
         return x
 
 
@@ -113,12 +113,15 @@ def test_ancestral_chain_is_that_of_diffusers(variance, steps):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize("steps", [100, 25])
-def test_deterministic_chain_is_that_of_diffusers(steps):
+def test_implicit_chain_is_that_of_diffusers(steps, eta):
     model = DiffusersModel(DiscreteVP(100))
-    x = torch.randn(4, 1, 2, 2, dtype=torch.float64)
+    draws = torch.randn(steps + 1, 4, 1, 2, 2, dtype=torch.float64)
+    rest = iter(draws[1:])
     reference = DDIMScheduler(100, clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading")
-    torch.testing.assert_close(DDIM(steps)(model.denoiser, lambda: x), model.sample(reference, steps, x))
+    theirs = model.sample(reference, steps, draws[0], lambda: {"eta": eta, "variance_noise": next(rest)})
+    torch.testing.assert_close(DDIM(steps, eta)(model.denoiser, iter(draws).__next__), theirs)
 
 
 class LinearInLambda(Denoiser):
@@ -204,6 +207,22 @@ def test_predictor_corrector_keeps_the_variance_of_a_gaussian_up_to_its_known_bi
     assert images.var().item() == pytest.approx(0.25 / (1 - 0.16**2) * (1 + 2 / 48), rel=0.025)
 
 
+def test_predictor_corrector_takes_the_published_step():
+    """Song et al. 2021, Alg. 3 and 5, with ``beta`` of the step from level 7 to level 6 and norms of one image."""
+    process, r = DiscreteVP(10), 0.16
+    denoiser = ExactDenoiser(GaussianMixture.example(), process)
+    times = torch.tensor([0.7, 0.6], dtype=torch.float64)
+    x, z, z2 = torch.randn(3, 1, 1, 2, 2, dtype=torch.float64)
+    beta = 1 - process.alpha_bar[7] / process.alpha_bar[6]
+    g = denoiser.score(x, times[:1])
+    eta = 2 * (1 - beta) * (r * math.sqrt(4) / g.norm()) ** 2
+    corrected = x + eta * g + (2 * eta).sqrt() * z
+    score = denoiser.score(corrected, times[:1])
+    expected = (2 - (1 - beta).sqrt()) * corrected + beta * score + beta.sqrt() * z2
+    found = PredictorCorrector(snr=r).step(denoiser, x, *process.levels(times), None, iter([z, z2]).__next__)
+    torch.testing.assert_close(found, expected)
+
+
 @every_process
 def test_predictor_alone_keeps_the_variance_of_a_gaussian(process):
     images = PredictorCorrector(400, snr=1e-6)(GaussianDenoiser(process), lambda: torch.randn(1, 1, 1, 20_000))
@@ -237,7 +256,7 @@ def test_a_sample_costs_the_evaluations_that_are_stated(process, name, guided):
             def forward(self, pair, log_sigma):
                 return -torch.cdist(pair[1].flatten(1), mixture.means.float()[[0, 2, 3]])
 
-        classifier = AssistedClassifier(Nearest(), denoiser)
+        classifier = AssistedClassifier(denoiser, Nearest())
         sampler(ClassifierGuidance(denoiser, classifier), lambda: torch.randn(2, 1, 2, 2), torch.tensor([0, 1]))
     else:
         sampler(denoiser, lambda: torch.randn(2, 1, 2, 2))
@@ -262,11 +281,11 @@ CHAINS = {
     "heun, ve": (PROCESSES["ve"], Heun(30)),
     "heun, vp": (PROCESSES["vp"], Heun(30)),
     "heun, discrete": (PROCESSES["discrete"], Heun(30)),
-    "dpm solver, vp": (PROCESSES["vp"], DPMSolver2(50)),
-    "dpm solver multistep, discrete": (PROCESSES["discrete"], DPMSolver2Multistep(100)),
-    "ddim, ve": (PROCESSES["ve"], DDIM(150)),
-    "ancestral, vp": (PROCESSES["vp"], DDPM(150)),
-    "ancestral, discrete": (PROCESSES["discrete"], DDPM(150)),
+    "dpm solver, vp": (PROCESSES["vp"], DPMSolver2(40)),
+    "dpm solver multistep, discrete": (PROCESSES["discrete"], DPMSolver2Multistep(80)),
+    "ddim, ve": (PROCESSES["ve"], DDIM(120)),
+    "ancestral, vp": (PROCESSES["vp"], DDPM(120)),
+    "ancestral, discrete": (PROCESSES["discrete"], DDPM(120)),
 }
 every_chain = pytest.mark.parametrize(("process", "sampler"), CHAINS.values(), ids=CHAINS)
 
@@ -282,7 +301,7 @@ def test_samples_have_the_classes_and_the_moments_of_the_mixture(process, sample
 
 @every_chain
 def test_guided_samples_are_those_of_their_class(process, sampler):
-    mixture, n = GaussianMixture.example(spread=0.8), 600
+    mixture, n = GaussianMixture.example(spread=0.8), 400
     guided = ClassifierGuidance(ExactDenoiser(mixture, process), ExactClassifier(mixture, process))
     images = sampler(guided, lambda: torch.randn(n, 1, 2, 2), torch.full((n,), 2))
     x, y = mixture.sample(40_000)

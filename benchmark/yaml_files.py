@@ -1,0 +1,61 @@
+"""YAML files, read as UTF-8 and refused where they give a key twice."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.errors import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where the plain loader lets the second win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        given = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in given]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = given[number].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(path: Path) -> Any:
+    """The value in a YAML file.
+
+    Raises:
+        InputError: If it cannot be read, naming the line.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        InputError: If it cannot be read, naming the line.
+    """
+    return mapping(parse_yaml(path), str(path))
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """A value that must be a mapping that is not empty.
+
+    Raises:
+        InputError: If it is anything else.
+    """
+    if not isinstance(value, dict) or not value:
+        raise InputError(f"{where}: expected keys and values, got {value!r}")
+    return value

@@ -1,0 +1,312 @@
+"""Classification diffusion: a classifier of the noise level denoises by its gradient and scores by its logits."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from methods.base import UNLABELED, Batch, Method
+from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.guidance import ClassifierFreeGuidance
+from methods.diffusion.likelihood import Likelihood
+from methods.diffusion.process import DiscreteVP
+from methods.diffusion.samplers import Noise, Sampler
+
+
+class GaussianAnchor(nn.Module):
+    """``log N(x; alpha_t m, alpha_t^2 S + sigma_t^2 I)`` at every level: what the logits of Gaussian images would be.
+
+    Before ``fit`` it is that of N(0, I) images: the same at every level, which adds nothing.
+
+    Args:
+        shape: Of an image, ``(C, H, W)``.
+    """
+
+    def __init__(self, shape: Sequence[PositiveInt]) -> None:
+        super().__init__()
+        d = math.prod(shape)
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("variances", torch.ones(d))
+        self.register_buffer("axes", torch.eye(d))
+
+    def fit(self, mean: Tensor, covariance: Tensor) -> None:
+        """Take over moments ``(d,)`` and ``(d, d)``."""
+        variances, axes = torch.linalg.eigh(covariance.double())
+        self.mean.copy_(mean), self.variances.copy_(variances), self.axes.copy_(axes)
+
+    def forward(self, x: Tensor, alpha_bar: Tensor) -> Tensor:
+        """Log-densities in nats, ``(B, levels)``, at levels of signal power ``alpha_bar``, ``(levels,)``, float64."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        power = alpha_bar[:, None]
+        variances = power * self.variances + (1 - power)
+        axes = self.axes.to(x.dtype)
+        # (x - alpha m)^2 as (c + (1 - alpha) m)^2 with c = x - m: at low noise, where the variances are smallest, the
+        # other terms of the square are small too.
+        shift = (1 - power.sqrt()) * (self.mean @ self.axes)
+        constant = (shift**2 / variances + torch.log(2 * math.pi * variances)).sum(1)
+        with torch.autocast(x.device.type, enabled=False):
+            c = (x.flatten(1) - self.mean) @ axes
+            square = c.square() @ (1 / variances).T.to(x.dtype) + c @ (2 * shift / variances).T.to(x.dtype)
+        return -0.5 * (square + constant.to(x.dtype))
+
+
+class LevelClassifier(nn.Module):
+    """``f(x, y)``, logits of ``p(level | x, y)`` for images of levels ``0 .. T + 1`` drawn by ``p(level)``.
+
+    Source: (c) Sec. 3; the anchor is not in it.
+
+    Args:
+        network: ``(x, y) -> (B, T + 2)``.
+        process: Its levels; the last is pure noise.
+        anchor: Added to the network's logits; the network then learns what a Gaussian misses.
+        prior: ``p(level)``, ``(T + 2,)``; uniform if not given.
+
+    Raises:
+        ValueError: On a process without pure noise, or a network of another number of levels.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: DiscreteVP,
+        anchor: GaussianAnchor | None = None,
+        prior: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(process, DiscreteVP) or process.last == process.steps:
+            raise ValueError(f"levels of noise need DiscreteVP(pure_noise=True), got {type(process).__name__} without")
+        count = process.last + 1
+        if getattr(network, "levels", count) != count:
+            raise ValueError(f"{process.steps} steps need a network of {count} levels, got {network.levels}")
+        self.network, self.process, self.anchor = network, process, anchor
+        prior = torch.ones(count) if prior is None else prior
+        self.register_buffer("prior", prior.double() / prior.double().sum(), persistent=False)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Logits ``(B, T + 2)``; without labels, of images of any class."""
+        logits = self.network(x, y)
+        return logits if self.anchor is None else logits + self.anchor(x, self.process.alpha_bar)
+
+    def times_at(self, u: Tensor) -> Tensor:
+        """The time at quantile ``u`` in [0, 1) of ``p(level)``, ``(B,) -> (B,)``."""
+        edges = self.prior.double().cumsum(0)
+        level = torch.searchsorted(edges / edges[-1], u.double(), right=True).clamp(max=self.process.last)
+        return (level / self.process.last).float()
+
+    def log_ratio(self, logits: Tensor, t: Tensor) -> Tensor:
+        """``f[t] - f[T + 1]``, ``(B,)``: ``log p_t(x) / N(x; 0, I)`` up to a constant. In (c), ``-F(x, t)``."""
+        return logits.gather(1, self.process.index(t)[:, None]).squeeze(1) - logits[:, -1]
+
+    def log_prob(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """``log p_t(x)``, or ``log p_t(x | y)``, in nats, ``(B,)``: one evaluation at any level.
+
+        Source: (c) Thm. 3.2.
+        """
+        odds = (self.prior[-1] / self.prior[self.process.index(t)]).log().to(x.dtype)
+        normal = -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+        return odds + self.log_ratio(self(x, y), t) + normal
+
+
+class LevelDenoiser(Denoiser):
+    """``E[eps | x_t] = sigma_t (x_t - grad (f[t] - f[T + 1]))``, so ``E[x | x_t] = alpha x_t + sigma^2 / alpha grad``.
+
+    Differentiable where gradients are on, at the cost of a second backward pass.
+
+    Source: (c) Thm. 3.1.
+
+    Args:
+        levels: ``f``.
+    """
+
+    def __init__(self, levels: LevelClassifier) -> None:
+        super().__init__()
+        self.levels, self.process = levels, levels.process
+
+    def logits_and_slope(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``f(x_t, y)``, ``(B, T + 2)``, and ``grad (f[t] - f[T + 1])``, ``(B, C, H, W)``, by one evaluation."""
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            if not (differentiable and x_t.requires_grad):
+                x_t = x_t.detach().requires_grad_()
+            logits = self.levels(x_t, y)
+            # Summed, not averaged, so that each image's gradient is its own.
+            ratio = self.levels.log_ratio(logits, t).sum()
+            (slope,) = torch.autograd.grad(ratio, x_t, create_graph=differentiable)
+        return (logits if differentiable else logits.detach()), slope
+
+    def eps_from(self, x_t: Tensor, t: Tensor, slope: Tensor) -> Tensor:
+        """``E[eps | x_t]`` when the slope is at hand; 0 at the clean level, ``x_t`` at pure noise."""
+        _, sigma = self.process.scales(t, like=x_t)
+        return sigma * (x_t - slope)
+
+    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.eps_from(x_t, t, self.logits_and_slope(x_t, t, y)[1])
+
+    def score(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """``grad - x_t``, at clean images too."""
+        return self.logits_and_slope(x_t, t, y)[1] - x_t
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Needs ``alpha > 0``: the mean of all images is no gradient."""
+        alpha, sigma = self.process.scales(t, like=x_t)
+        return alpha * x_t + sigma**2 / alpha * self.logits_and_slope(x_t, t, y)[1]
+
+
+class SinglePass(Likelihood):
+    """``log p(x) = f[0] - f[T + 1] + log N(x; 0, I)``, and likewise at every level.
+
+    Exact for the optimal classifier. Nothing normalises a trained one: its density may have any mass, see the
+    ``telescoping`` diagnostic.
+
+    Source: (c) Sec. 3.1.
+    """
+
+    kind, nfe = "exact", 1
+
+    def __init__(self, denoiser: LevelDenoiser) -> None:
+        self.denoiser = denoiser
+
+    def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:
+        return self.at(x, x.new_zeros(len(x)))
+
+    @torch.no_grad()
+    def at(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """``log p_t(x_t)``, or ``log p_t(x_t | y)``, in nats, ``(B,)``."""
+        return self.denoiser.levels.log_prob(x_t, t, y)
+
+
+class BayesClassifier(nn.Module):
+    """``p(y | x_t)`` by Bayes' rule over the one-pass densities of the classes: ``K`` evaluations. Not in (c).
+
+    Args:
+        denoiser: Of a class-conditional level classifier.
+        prior: ``p(y)``, ``(K,)``.
+    """
+
+    def __init__(self, denoiser: LevelDenoiser, prior: Tensor) -> None:
+        super().__init__()
+        self.__dict__["denoiser"] = denoiser  # registered once, as the method's denoiser
+        self.process = denoiser.process
+        self.register_buffer("prior", prior / prior.sum(), persistent=False)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """``log p_t(x_t, y)`` of every class, ``(B, K)``."""
+        levels = self.__dict__["denoiser"].levels
+        classes = [torch.full((len(x_t),), y, device=x_t.device) for y in range(len(self.prior))]
+        return torch.stack([levels.log_prob(x_t, t, y) for y in classes], dim=1) + self.prior.log().to(x_t.dtype)
+
+
+class ClassificationDiffusion(Method):
+    """Cross-entropy of the noise level and denoising error of the logits' gradient, one level an image.
+
+    ``ce_weight CE(f(x_t), t) + mse_weight mean (eps_hat - eps)^2`` with ``t`` uniform on ``0 .. T + 1``. Either weight
+    may be 0; cross-entropy alone costs a third, and (c) gives it weight 1 there. The squared error of levels 0 and
+    T + 1 is a constant, kept in its mean as in the released code.
+
+    Source: (c) Alg. 1. The released code drops labels in validation only; here, as the paper says, in training.
+
+    Args:
+        network: ``(x, y) -> (B, T + 2)``, such as ``LevelNetwork``; class-conditional if its ``classes`` are a number.
+        process: Noise levels, ``DiscreteVP(pure_noise=True)``.
+        sampler: See ``Method``.
+        ce_weight: Weight of the cross-entropy in nats; (c) 0.001.
+        mse_weight: Weight of the mean squared error of the noise.
+        label_dropout: Share of training labels replaced by the null class; (c) C.5.
+        guidance_scale: Of classifier-free guidance; 1 is the plain conditional model.
+        class_prior: ``p(y)`` for the posterior of the class; uniform if not given.
+        anchor: Gaussian fitted to the training images, whose log-densities are added to the logits; not in (c).
+
+    Raises:
+        ValueError: If both weights are 0; if ``class_prior`` is not of all classes; as ``LevelClassifier``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        process: DiscreteVP,
+        sampler: Sampler | None = None,
+        ce_weight: NonNegativeFloat = 0.001,
+        mse_weight: NonNegativeFloat = 1.0,
+        label_dropout: ClosedUnitInterval = 0.1,
+        guidance_scale: NonNegativeFloat = 1.0,
+        class_prior: Sequence[float] | None = None,
+        anchor: GaussianAnchor | None = None,
+    ) -> None:
+        if ce_weight == mse_weight == 0:
+            raise ValueError("one of ce_weight and mse_weight must be above 0")
+        denoiser = LevelDenoiser(LevelClassifier(network, process, anchor))
+        classifier, classes = None, getattr(network, "classes", None)
+        if classes is not None:
+            prior = torch.ones(classes) if class_prior is None else torch.tensor(class_prior)
+            if len(prior) != classes:
+                raise ValueError(f"class_prior must have {classes} entries, got {len(prior)}")
+            classifier = BayesClassifier(denoiser, prior)
+        super().__init__(denoiser, classifier, sampler, SinglePass, guidance_scale)
+        self.ce_weight, self.mse_weight, self.label_dropout = ce_weight, mse_weight, label_dropout
+
+    def guidance(self) -> Denoiser:
+        if self.classifier is None or self.guidance_scale == 0:
+            return self.denoiser
+        return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)
+
+    def on_fit_start(self) -> None:
+        """Fit the anchor to all training images."""
+        anchor = self.denoiser.levels.anchor
+        if anchor is None:
+            return
+        data = self.trainer.datamodule
+        if data is None:
+            raise ValueError("an anchor is fitted to the training images of a datamodule, and there is none")
+        x = data.grey.centre(data.images("train")[0]).flatten(1).double()
+        bin_variance = (2 / data.grey.count) ** 2 / 12  # what dequantisation adds to every pixel
+        anchor.fit(x.mean(0), torch.cov(x.T) + bin_variance * torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        x, y = self._images(batch)
+        levels, process = self.denoiser.levels, self.denoiser.process
+        t = levels.times_at(torch.rand(len(x), device=x.device))
+        x_t, eps = process.perturb(x, t)
+        if self.mse_weight == 0:
+            return {"level": self.ce_weight * F.cross_entropy(levels(x_t, y), process.index(t))}
+        logits, slope = self.denoiser.logits_and_slope(x_t, t, y)
+        return {
+            # At weight 0 too: it is the only term that reaches the logits' biases, and distributed training waits for
+            # the gradient of every parameter.
+            "level": self.ce_weight * F.cross_entropy(logits, process.index(t)),
+            "denoise": self.mse_weight * F.mse_loss(self.denoiser.eps_from(x_t, t, slope), eps),
+        }
+
+    def _images(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """All images, labeled or not, and the labels that the network is shown."""
+        x, y = batch["labeled"]
+        if "unlabeled" in batch:
+            x = torch.cat([x, batch["unlabeled"]])
+            y = torch.cat([y, y.new_full((len(batch["unlabeled"]),), UNLABELED)])
+        if self.classifier is None:
+            return x, None
+        if self.training:
+            y = y.masked_fill(torch.rand(len(y), device=y.device) < self.label_dropout, UNLABELED)
+        return x, y
+
+    @torch.no_grad()
+    def diagnostics(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+        """Proper score and normalisation of the level classifier, which its log-density says nothing about.
+
+        ``level_ce``: cross-entropy in nats of each image at a level of its own, ``(B,)``.
+        ``telescoping``: ``log p_t(x) / p_{t+1}(x)`` at ``x ~ p_{t+1}`` for ``t = 0 .. T``, ``(B, T + 1)``. Over images,
+        the mean of its exponential is 1 for the optimal classifier, at every ``t``; the sum over ``t`` of the log
+        means is the log mass, telescoped, of the single-pass density.
+        """
+        levels, process = self.denoiser.levels, self.denoiser.process
+        t = levels.times_at(torch.special.ndtr(noise()[:, 0, 0, 0].double()))
+        x_t, _ = process.perturb(x, t, noise())
+        level_ce = F.cross_entropy(levels(x_t), process.index(t), reduction="none")
+        steps = []
+        for level in range(process.last):
+            x_t, _ = process.perturb(x, torch.full_like(t, (level + 1) / process.last), noise())
+            logits = levels(x_t) - levels.prior.log().to(x.dtype)
+            steps.append(logits[:, level] - logits[:, level + 1])
+        return {"level_ce": level_ce, "telescoping": torch.stack(steps, dim=1)}

@@ -1,0 +1,403 @@
+"""The command line: its four commands, its help, and one line for everything that cannot be used."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from benchmark import cli
+from benchmark.callbacks import FINAL
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
+SUPERVISED = CONFIGS / "supervised.yaml"
+TINY = ("--trainer.max_steps=3", "--trainer.enable_progress_bar=false", "--trainer.logger=false")
+
+
+def command(*words):
+    """Exit code of a command, run in this process."""
+    try:
+        result = cli.main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code
+    assert result is None
+    return 0
+
+
+def carried_out(*words):
+    """The object behind a command that went well."""
+    return cli.run([str(word) for word in words], stop=lambda: False)
+
+
+@pytest.fixture
+def refusal(capsys):
+    """The message with which a command is refused: exit code 2 and this line alone on standard error."""
+
+    def refusal(*words):
+        code = command(*words)
+        captured = capsys.readouterr()
+        assert code == 2, captured
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1
+        assert "Traceback" not in captured.err + captured.out
+        return captured.err.removeprefix("error: ").strip()
+
+    return refusal
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """A copy of a shipped configuration with dotted keys set."""
+
+    def edited(source=SUPERVISED, **settings):
+        for file in CONFIGS.glob("*.yaml"):  # a configuration includes those beside it
+            shutil.copy(file, tmp_path)
+        value = yaml.safe_load(source.read_text())
+        for key, setting in settings.items():
+            *path, last = key.split(".")
+            place = value
+            for part in path:
+                place = place[part]
+            place[last] = setting
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(value))
+        return path
+
+    return edited
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder of a training of three steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert command("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={folder}", *TINY) == 0
+    return folder
+
+
+# What works
+
+
+def test_a_fit_leaves_its_final_weights_and_no_resume_points(trained):
+    assert [path.name for path in (trained / "checkpoints").iterdir()] == [FINAL]
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_the_configuration_of_a_fit_serves_the_other_commands(trained, subcommand):
+    checkpoint = trained / "checkpoints" / FINAL
+    done = carried_out(subcommand, "--config", SUPERVISED, f"--ckpt_path={checkpoint}", *TINY)
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in done.model.state_dict().items())
+    if subcommand == "predict":
+        answers = torch.cat(done.trainer.predict_loop.predictions)
+        assert answers.shape == (360, 10)
+        torch.testing.assert_close(answers.sum(1), torch.ones(360))
+    else:
+        part = {"validate": "val", "test": "test"}[subcommand]
+        x, y = next(iter(getattr(done.datamodule, f"{part}_dataloader")()))["labeled"]
+        with torch.no_grad():
+            right = (done.model.eval().classify(x).argmax(1) == y).float().mean()
+        torch.testing.assert_close(done.trainer.callback_metrics[f"{part}/accuracy"], right)
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_every_command_has_help_and_prints_its_configuration(capsys, subcommand):
+    assert command(subcommand, "--config", SUPERVISED, "--print_config") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"] == "methods.supervised.Supervised"
+    assert command(subcommand, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{option}" in shown for option in ("config", "model", "data", "seed_everything", "ckpt_path", "ema"))
+
+
+def test_the_help_of_the_command_line_names_its_commands(capsys):
+    assert command("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("fit", "validate", "test", "predict"))
+
+
+def test_the_help_of_a_method_shows_what_its_docstring_says(capsys):
+    assert command("fit", "--model.help=methods.supervised.Supervised") == 0
+    assert "Mass spread evenly over the classes" in capsys.readouterr().out
+
+
+def test_a_printed_configuration_gives_itself_again(capsys, tmp_path):
+    assert command("fit", "--config", SUPERVISED, "--model.label_smoothing=0.25", "--print_config") == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["model"]["init_args"]["label_smoothing"] == 0.25
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert command("fit", "--config", tmp_path / "printed.yaml", "--print_config") == 0
+    assert capsys.readouterr().out == printed
+
+
+# A checkpoint supplies weights and state, never settings
+
+
+def test_settings_come_from_the_command_line_not_from_the_checkpoint(trained, tmp_path, evil):
+    saved = torch.load(trained / "checkpoints" / FINAL, weights_only=True)
+    saved["hyper_parameters"] = {"_class_path": "evilmod.Net", "label_smoothing": 0.9, "guidance_scale": 7.0}
+    torch.save(saved, tmp_path / "crafted.ckpt")
+    words = ("--config", SUPERVISED, "--model.label_smoothing=0.125", f"--ckpt_path={tmp_path / 'crafted.ckpt'}", *TINY)
+    assert carried_out("validate", *words).model.label_smoothing == 0.125
+
+
+def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
+    words = ["fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--checkpoint_every=1", *TINY]
+    asked = iter([False, True])
+    with pytest.raises(cli.Stopped):
+        cli.run([str(word) for word in words], stop=lambda: next(asked))
+    done = carried_out(*words, "--ckpt_path=last", "--model.label_smoothing=0.125")
+    assert done.model.label_smoothing == 0.125
+    assert done.trainer.global_step == 3
+
+
+def test_a_resume_point_of_another_method_is_refused(trained, refusal, edited):
+    other = edited(**{"model.init_args.network.init_args.width": 2})
+    message = refusal("validate", "--config", other, f"--ckpt_path={trained / 'checkpoints' / FINAL}")
+    assert "final.ckpt holds the weights of another method or size than Supervised" in message
+    message = refusal("test", "--config", CONFIGS / "gaussian.yaml", f"--ckpt_path={trained / 'checkpoints' / FINAL}")
+    assert "another method or size than Gaussians" in message
+
+
+def test_weights_alone_do_not_resume_a_training(trained, refusal):
+    message = refusal("fit", "--config", SUPERVISED, f"--ckpt_path={trained / 'checkpoints' / FINAL}", *TINY)
+    assert "final.ckpt holds weights alone; training goes on from a resume point" in message
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "content", "reason"),
+    [
+        ("fit", b"hello", "is not a readable checkpoint"),
+        ("test", None, "no checkpoint at"),
+        ("validate", "a list", "no checkpoint of a method"),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused(tmp_path, refusal, subcommand, content, reason):
+    path = tmp_path / "some.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save([1, 2], path)
+    message = refusal(subcommand, "--config", SUPERVISED, f"--ckpt_path={path}", *TINY)
+    assert reason in message
+    assert str(path) in message
+
+
+def test_the_last_resume_point_of_a_folder_without_one_is_refused(tmp_path, refusal):
+    message = refusal("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last")
+    assert message == f"no intact resume point in {tmp_path / 'checkpoints'}"
+
+
+# What a configuration or a command line cannot say
+
+NETWORK = "model.init_args.network.init_args"
+WRONG_VALUES = {
+    f"{NETWORK}.depth": ("ten", "expected PositiveInt", "'ten'"),
+    "model.init_args.label_smoothing": ("high", "expected ClosedUnitInterval", "'high'"),
+    "data.init_args.batch_size": (0, "expected PositiveInt", "v>0"),
+    "data.init_args.validation_fraction": (1.5, "expected OpenUnitInterval", "v<1"),
+    "optimizer.init_args.lr": ("fast", "expected float", "fast"),
+    "trainer.max_steps": ("many", "expected int", "many"),
+    "ema.decay": (-0.5, "expected ClosedUnitInterval", "v>=0"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG_VALUES)
+def test_a_wrong_value_in_a_file_is_named_with_file_key_type_and_value(edited, refusal, key):
+    value, *told = WRONG_VALUES[key]
+    path = edited(**{key: value})
+    message = refusal("fit", "--config", path)
+    assert message.startswith(f"{path}: {key}: ")
+    assert all(part in message for part in told)
+
+
+@pytest.mark.parametrize("key", [f"{NETWORK}.depth", "trainer.max_steps"])
+def test_a_wrong_value_on_the_command_line_is_named_too(refusal, key):
+    value, *told = WRONG_VALUES[key]
+    message = refusal("fit", "--config", SUPERVISED, f"--{key}={value}")
+    assert message.startswith(f"command line: {key}: ")
+    assert all(part in message for part in told)
+
+
+def test_a_wrong_value_in_an_included_file_is_named_with_that_file(edited, refusal, tmp_path):
+    path = edited(CONFIGS / "noisy_classifier.yaml")
+    included = tmp_path / "denoiser.yaml"
+    included.write_text(included.read_text().replace("width: 16", "width: wide"))
+    denoiser = "model.init_args.denoiser.init_args.denoiser.init_args.network.init_args"
+    message = refusal("fit", "--config", path)
+    assert message.startswith(f"{included}: {denoiser}.width: expected PositiveInt")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        (f"{NETWORK}.depht", "depth"),
+        ("model.init_args.label_smooting", "label_smoothing"),
+        ("trainer.max_step", "trainer.max_steps"),
+        ("optimiser", "optimizer"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_file_and_the_nearest_known_one(edited, refusal, key, hint):
+    path = edited(**{key: 3})
+    assert refusal("fit", "--config", path) == f"{path}: {key}: unknown key; did you mean {hint}"
+
+
+def test_an_option_is_not_completed_from_its_beginning(refusal):
+    message = refusal("fit", "--config", SUPERVISED, "--trainer.max_step=3")
+    assert message == "command line: trainer.max_step: unknown key; did you mean trainer.max_steps"
+
+
+BAD_FILES = {
+    "latin-1": (b"# caf\xe9\ntrainer: {max_steps: 3}\n", "{} is not UTF-8 text"),
+    "a key twice": (b"trainer: {max_steps: 3}\ndata: 3\ntrainer: {max_steps: 4}\n", "{}, line 3: key 'trainer' is"),
+    "a nested key twice": (b"trainer: {max_steps: 3, max_steps: 4}\n", "{}, line 1: key 'max_steps' is given twice"),
+    "not YAML": (b"trainer: {max_steps: 3\ndata: [\n", "{}, line 2: "),
+    "an object": (b"trainer: !!python/object/apply:os.system ['true']\n", "{}, line 1: could not determine"),
+    "empty": (b"", "{}: expected keys and values, got None"),
+    "a list": (b"- 1\n", "{}: expected keys and values, got [1]"),
+    "bottomless": (b"[" * 1500, "{} is nested too deeply"),
+    "no model": (b"trainer: {max_steps: 3}\n", "{}: the following arguments are required: fit.data, fit.model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, refusal, case):
+    content, told = BAD_FILES[case]
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert refusal("fit", "--config", path).startswith(told.format(path))
+
+
+def test_a_missing_configuration_and_a_folder_are_named(tmp_path, refusal):
+    missing = refusal("fit", f"--config={tmp_path / 'none.yaml'}")
+    assert missing == f"cannot read {tmp_path / 'none.yaml'}: No such file or directory"
+    assert refusal("fit", "--config", tmp_path) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_a_key_twice_in_an_included_file_is_named(edited, refusal, tmp_path):
+    path = edited(CONFIGS / "noisy_classifier.yaml")
+    (tmp_path / "heun.yaml").write_text("class_path: a\nclass_path: b\n")
+    assert refusal("fit", "--config", path) == f"{tmp_path / 'heun.yaml'}, line 2: key 'class_path' is given twice"
+
+
+def test_a_file_that_includes_itself_is_refused(edited, refusal):
+    path = edited(model="mine.yaml")
+    assert str(path) in refusal("fit", "--config", path)
+
+
+REFUSED = {
+    "no command": ((), "fit,validate,test,predict"),
+    "no such command": (("train",), "invalid choice: 'train'"),
+    "nothing given": (("fit",), "the following arguments are required: fit.data, fit.model"),
+    "negative steps": (("--trainer.max_steps=-7",), "trainer.max_steps must be at least 1, or -1 for no limit, got -7"),
+    "no steps": (("--trainer.max_steps=0",), "trainer.max_steps must be at least 1, or -1 for no limit, got 0"),
+    "no end": (("--trainer.max_steps=-1",), "would never end; give trainer.max_steps or trainer.max_epochs"),
+    "negative guidance": (
+        ("--model=methods.noisy_classifier.NoisyClassifierGuidance", "--model.guidance_scale=-1",
+         f"--model.denoiser={CONFIGS / 'pretrained.yaml'}", f"--model.network={CONFIGS / 'wrn.yaml'}"),
+        "guidance_scale",
+    ),
+    "wrong channels": ((f"--{NETWORK}.in_channels=3",), "Supervised does not take the 1x8x8 images of digits"),
+    "wrong classes": ((f"--{NETWORK}.classes=5",), "Supervised tells 5 classes apart, the task of digits has 10"),
+    "impossible network": ((f"--{NETWORK}.depth=11",), "depth must be 10, 16, 22, 28"),
+    "too many labels": (
+        ("--data.labels=LabelsPerClass", "--data.labels.count=5000"), "5000 images of class 0 were asked for, the data"
+    ),
+    "no such class": (
+        ("--data.labels=PositiveUnlabeled", "--data.labels.count=9", "--data.labels.positive=[1,77]"),
+        "positive must be some but not all of the classes 0..9, got [1, 77]",
+    ),
+    "negative seed": (("--seed_everything=-1",), "seed_everything: expected NonNegativeInt: -1 does not conform"),
+    "huge seed": (("--seed_everything=8589934592",), "seed_everything must be an integer from 0 to 2^32 - 1"),
+    "no resume points": (("--checkpoint_every=0",), "checkpoint_every: expected PositiveInt"),
+    "unknown class": (("--optimizer=SGDD",), "optimizer: no class named SGDD"),
+    "misspelt class": (("--model=methods.supervised.Supervized",), "has no attribute 'Supervized'"),
+    "misspelt module": (("--model=methods.superviced.Supervised",), "has no attribute 'superviced'"),
+    "not a method": (("--model=torch.nn.Linear",), "does not correspond to a subclass of Method"),
+    "no such device": (("--trainer.accelerator=gpu", "--trainer.devices=99"), "gpu"),
+    "precision": (("--trainer.precision=half",), "got half"),
+    "validation interval": (("--trainer.val_check_interval=0.5",), "val_check_interval"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_asked_for_is_refused_in_one_line(refusal, case):
+    words, told = REFUSED[case]
+    if words and words[0].startswith("--"):
+        words = ("fit", "--config", SUPERVISED, *words)
+    assert told in refusal(*words)
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path, refusal):
+    path = tmp_path / "taken"
+    path.write_text("")
+    assert str(path) in refusal("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={path}", *TINY)
+
+
+def test_a_score_model_that_is_not_trained_yet_is_named(tmp_path, refusal):
+    missing = tmp_path / "none.ckpt"
+    words = (f"--model.denoiser.checkpoint={missing}", f"--trainer.default_root_dir={tmp_path}", *TINY)
+    message = refusal("fit", "--config", CONFIGS / "denoising_assisted.yaml", *words)
+    assert message.startswith(f"no trained denoiser at {missing}; train it first")
+
+
+# Classes of other packages
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A module outside the allowed packages; the test fails if it gets imported."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    mark = tmp_path / "imported"
+    source = f"import pathlib, torch\npathlib.Path({str(mark)!r}).touch()\nclass Net(torch.nn.Module): pass\n"
+    (folder / "evilmod.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    yield "evilmod.Net"
+    assert not mark.exists()
+    assert "evilmod" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--model=evilmod.Net",),
+        (f"--{NETWORK.removesuffix('.init_args')}=evilmod.Net",),
+        (f"--{NETWORK.removesuffix('.init_args')}.class_path=evilmod.Net",),
+        ("--optimizer=evilmod.Net",),
+        ("--trainer.callbacks+=evilmod.Net",),
+        ("--model.help=evilmod.Net",),
+        ("--config={model: {class_path: evilmod.Net}}",),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_class_of_another_package_is_refused_before_it_is_imported(refusal, evil, words):
+    assert f"class_path {evil} is outside the allowed packages" in refusal("fit", "--config", SUPERVISED, *words)
+
+
+def test_a_class_of_another_package_is_refused_wherever_a_file_names_it(edited, refusal, evil, tmp_path):
+    told = f"class_path {evil} is outside the allowed packages"
+    path = edited(**{"model.class_path": evil})
+    assert refusal("fit", "--config", path) == f"{path}: model: {told}"
+    path.write_text(f"trainer: {{default_root_dir: &hidden {evil}}}\nmodel: {{class_path: *hidden}}\n")
+    assert refusal("fit", "--config", path) == f"{path}: model: {told}"
+    path = edited(CONFIGS / "score_model.yaml", **{"model.init_args.likelihood": evil})  # any callable serves there
+    assert told in refusal("fit", "--config", path)
+    path = edited(CONFIGS / "score_model.yaml")
+    (tmp_path / "heun.yaml").write_text(json.dumps({"class_path": evil}))
+    assert refusal("fit", "--config", path) == f"{tmp_path / 'heun.yaml'}: model.init_args.sampler: {told}"
+
+
+# As a process
+
+
+def test_a_bad_file_is_refused_before_anything_heavy_is_imported(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("trainer: {}\ntrainer: {}\n")
+    words = [sys.executable, "-X", "importtime", "-m", "benchmark.cli", "fit", "--config", path]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "import time:" in done.stderr
+    assert not any(line.endswith(("| torch", "| lightning")) for line in done.stderr.splitlines())

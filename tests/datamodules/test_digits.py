@@ -1,0 +1,236 @@
+"""The digits, and what holds for every small data set: parts, and batches that are a function of the step alone."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from datamodules.base import EvaluationBatches
+from datamodules.digits import Digits
+from datamodules.splits import LabelFraction, LabelsPerClass, PositiveUnlabeled
+
+LABELED, UNLABELED = 50, 120
+
+
+def trainer(rank=0, world=1, step=0, accumulated=1):
+    """Where a trainer is; a data set asks for nothing else."""
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(
+        global_rank=rank, world_size=world, strategy=strategy, global_step=step, accumulate_grad_batches=accumulated
+    )
+
+
+def digits(at=None, **options):
+    data = Digits(**options)
+    data.trainer = at
+    return data
+
+
+def few(at=None, **options):
+    """Half of the images labeled, the others in an unlabeled stream."""
+    sizes = {"batch_size": LABELED, "unlabeled_batch_size": UNLABELED}
+    return digits(at, labels=LabelFraction(0.5), **sizes | options)
+
+
+def rows_of(data, x):
+    """Row in the training part of each dequantised image."""
+    images, _ = data.images("train")
+    key = {image.tobytes(): row for row, image in enumerate(images.numpy())}
+    return [key[image.tobytes()] for image in data.grey.quantise(x).numpy()]
+
+
+def equal(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+    if isinstance(one, tuple):
+        return all(equal(a, b) for a, b in zip(one, other, strict=True))
+    return torch.equal(one, other)
+
+
+def test_the_parts_are_the_1797_digits_once_each():
+    data = Digits()
+    counts = [len(data.images(part)[1]) for part in ("train", "validation", "test")]
+    assert counts == [1293, 144, 360]
+    images, y = load_digits(return_X_y=True)
+    given = sorted((image.tobytes(), label) for image, label in zip(images.astype(np.uint8), y, strict=True))
+    parts = [data.images(part) for part in ("train", "validation", "test")]
+    ours = sorted((u.numpy().tobytes(), int(k)) for us, ks in parts for u, k in zip(us, ks, strict=True))
+    assert ours == given
+
+
+def test_images_are_8x8_of_17_grey_levels():
+    u, y = Digits().images("train")
+    assert u.shape == (1293, 1, 8, 8)
+    assert u.dtype == torch.uint8
+    assert (int(u.min()), int(u.max())) == (0, 16)
+    assert y.dtype == torch.int64
+
+
+def test_the_test_part_is_the_same_for_every_seed():
+    one, other = (Digits(seed=k, split_seed=k).images("test") for k in (1, 2))
+    assert equal(one, other)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_every_part_has_the_classes_in_their_proportions(part):
+    _, y = load_digits(return_X_y=True)
+    found = Digits().images(part)[1]
+    expected = np.bincount(y) / len(y) * len(found)
+    assert np.abs(np.bincount(found) - expected).max() < 2
+
+
+def test_training_validation_and_labeled_indices_are_disjoint_and_a_function_of_the_split_seed():
+    data = few(split_seed=3)
+    splits = data.splits
+    assert sorted([*splits["train"], *splits["validation"]]) == list(range(1437))
+    assert set(splits["labeled"]) <= set(splits["train"])
+    assert not set(data.labeled_indices) & set(data.unlabeled_indices)
+    again, other = few(split_seed=3, seed=9).splits, few(split_seed=4).splits
+    assert all(np.array_equal(splits[name], again[name]) for name in splits)
+    assert not any(np.array_equal(splits[name], other[name]) for name in splits)
+
+
+def test_the_class_prior_is_that_of_the_unlabeled_pool():
+    data = digits(labels=PositiveUnlabeled([1, 3, 5, 7, 9], 100))
+    _, y = data.images("train")
+    assert data.classes == 2
+    torch.testing.assert_close(data.class_prior[1], y[data.unlabeled_indices].float().mean())
+    assert set(y[data.labeled_indices].tolist()) == {1}
+    torch.testing.assert_close(Digits().class_prior.sum(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (-0.1, r"must lie in \(0, 1\), got -0.1"),
+        (0.0, r"must lie in \(0, 1\), got 0.0"),
+        (0.001, "1 images leave class"),
+        (0.999, "0.999 leaves a class without training images"),
+        (1.0, r"must lie in \(0, 1\), got 1.0"),
+    ],
+)
+def test_a_validation_fraction_that_leaves_a_part_without_a_class_is_refused(fraction, message):
+    with pytest.raises(ValueError, match=message):
+        Digits(validation_fraction=fraction)
+
+
+def test_more_labels_than_images_are_refused():
+    with pytest.raises(ValueError, match="5000 images of class 0 were asked for, the data have"):
+        Digits(labels=LabelsPerClass(5000))
+
+
+def test_images_are_dequantised_inside_their_bins():
+    data = few()
+    x, y = data.train_dataloader().batch(0)["labeled"]
+    images, labels = data.images("train")
+    rows = rows_of(data, x)
+    assert torch.equal(labels[rows], y)
+    noise = (x - data.grey.centre(images[rows])) * data.grey.count
+    assert noise.abs().max() <= 1 + 1e-5
+    torch.testing.assert_close(noise.mean(), torch.tensor(0.0), atol=0.05, rtol=0)
+    torch.testing.assert_close(noise.std(), torch.tensor(3**-0.5), atol=0.03, rtol=0)
+
+
+@settings(max_examples=15)
+@given(start=st.integers(0, 40))
+def test_a_batch_is_the_same_wherever_iteration_starts(start):
+    whole = few().train_dataloader()
+    resumed = iter(few(trainer(step=start)).train_dataloader())
+    for k, batch in zip(range(start, start + 3), resumed, strict=False):
+        assert equal(batch, whole.batch(k))
+
+
+def test_a_batch_is_the_same_whatever_was_asked_for_before():
+    fresh, used = few().train_dataloader(), few().train_dataloader()
+    for k in (30, 2, 17):
+        used.batch(k)
+    assert equal(used.batch(9), fresh.batch(9))
+
+
+def test_another_seed_gives_other_batches():
+    one, other = (few(seed=k).train_dataloader().batch(0) for k in (1, 2))
+    assert not torch.equal(one["labeled"][1], other["labeled"][1])
+
+
+@pytest.mark.parametrize("step", [0, 5, 12, 13, 14, 27])
+def test_an_epoch_ends_at_a_multiple_of_its_length_from_any_step(step):
+    batches = few(trainer(step=step)).train_dataloader()
+    assert batches.epoch_steps == 13  # 646 labeled images by 50 rounded up; 647 unlabeled by 120 is less
+    assert len(list(batches)) == 13 - step % 13
+
+
+def test_accumulated_batches_do_not_straddle_epochs():
+    batches = few(trainer(step=3, accumulated=4)).train_dataloader()
+    assert batches.epoch_steps == 16
+    drawn = list(batches)
+    assert len(drawn) == 4
+    assert equal(drawn[0], few().train_dataloader().batch(12))
+
+
+@pytest.mark.parametrize("size", [50, 128, 1293, 2000])
+def test_every_image_comes_up_equally_often(size):
+    data = digits(batch_size=size)
+    batches = data.train_dataloader()
+    count = np.zeros(1293, int)
+    passes = 3
+    chain = [row for k in range(-(-passes * 1293 // size)) for row in batches._rows(0, "labeled", k).tolist()]
+    np.add.at(count, chain[: passes * 1293], 1)
+    assert (count == passes).all()
+
+
+def test_the_unlabeled_stream_holds_the_images_without_labels_and_all_of_them():
+    data = few()
+    batches = data.train_dataloader()
+    seen = {row for k in range(6) for row in rows_of(data, batches.batch(k)["unlabeled"])}
+    images, _ = data.images("train")
+    by_pixels = {images[row].numpy().tobytes() for row in data.unlabeled_indices}
+    assert {images[row].numpy().tobytes() for row in seen} == by_pixels
+
+
+def test_with_every_label_known_all_images_serve_unlabeled_too():
+    data = digits(batch_size=100, unlabeled_batch_size=1293)
+    batch = data.train_dataloader().batch(0)
+    assert sorted(batch) == ["labeled", "unlabeled"]
+    assert len(set(rows_of(data, batch["unlabeled"]))) > 1280  # the few repeats are equal pictures
+
+
+def test_the_shares_of_two_devices_join_to_the_batch_of_one():
+    whole = few().train_dataloader().batch(7)
+    shares = [few(trainer(rank, 2)).train_dataloader().batch(7) for rank in range(2)]
+    joined = {
+        "labeled": tuple(torch.cat(parts) for parts in zip(*(share["labeled"] for share in shares), strict=True)),
+        "unlabeled": torch.cat([share["unlabeled"] for share in shares]),
+    }
+    assert equal(joined, whole)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
+    with pytest.raises(ValueError, match="the labeled batch of 50 does not divide over 3 devices"):
+        few(trainer(0, 3)).train_dataloader()
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+@pytest.mark.parametrize("world", [1, 2, 5])
+def test_evaluation_sees_every_image_once_over_the_devices(part, world):
+    shares = [list(EvaluationBatches(digits(trainer(r, world)), part, batch_size=100)) for r in range(world)]
+    whole = {b["labeled"][0].numpy().tobytes() for b in EvaluationBatches(digits(), part, batch_size=100)}
+    parts = [b["labeled"][0].numpy().tobytes() for share in shares for b in share]
+    assert len(parts) == len(whole)
+    assert set(parts) == whole
+    _, y = digits().images(part)
+    assert sum(len(b["labeled"][1]) for share in shares for b in share) == len(y)
+    lengths = [len(EvaluationBatches(digits(trainer(r, world)), part, batch_size=100)) for r in range(world)]
+    assert lengths == [len(share) for share in shares]
+
+
+def test_evaluation_is_in_order_and_the_same_each_time():
+    data = digits()
+    first, again = ([b["labeled"] for b in data.test_dataloader()] for _ in range(2))
+    assert equal(tuple(first), tuple(again))
+    u, y = data.images("test")
+    assert torch.equal(torch.cat([labels for _, labels in first]), y)
+    assert torch.equal(data.grey.quantise(torch.cat([x for x, _ in first])), u)

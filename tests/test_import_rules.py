@@ -1,0 +1,147 @@
+"""Who may import whom: the rooms of the repository and their doors."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("methods", "datamodules", "benchmark")
+FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+LIGHT = ("compare", "report", "tables", "record", "files", "errors", "suite", "run")
+HEAVY = {"torch", "torchvision", "torchmetrics", "torch_fidelity", "timm", "lightning", "sklearn"}
+
+
+def names(node: ast.AST, package: str) -> Iterator[str]:
+    """Modules that an import statement may load; ``from a import b`` names both ``a`` and ``a.b``."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = ".".join(package.split(".")[: -node.level + 1 or None]) if node.level else ""
+        module = ".".join(part for part in (base, node.module) if part)
+        yield module
+        yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Statements that run when the module is imported: no bodies of functions, none for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from at_import(child)
+
+
+@cache
+def imports(path: Path, lazy: bool = True) -> frozenset[str]:
+    """Everything that a file imports, or what it does when it is imported itself."""
+    tree = ast.parse((ROOT / path).read_text())
+    package = ".".join(path.parent.parts)
+    return frozenset(name for node in (ast.walk(tree) if lazy else at_import(tree)) for name in names(node, package))
+
+
+def file_of(module: str) -> Path | None:
+    stem = Path(*module.split("."))
+    return next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if (ROOT / p).is_file()), None)
+
+
+def of_ours(path: Path) -> set[str]:
+    """Our modules and the constants of our packages that a file imports; a class of a module counts as the module."""
+    ours = {name for name in imports(path) if name.split(".")[0] in ROOMS}
+    return {name for name in ours if not (file_of(name) is None and file_of(name.rpartition(".")[0]) in MODULES)}
+
+
+MODULES = {path for path in FILES if path.name != "__init__.py"}
+
+
+def foreign(path: Path) -> set[str]:
+    """Packages of others that a file imports, without the standard library."""
+    tops = {name.split(".")[0] for name in imports(path)}
+    return tops - set(ROOMS) - set(sys.stdlib_module_names)
+
+
+def below(*parts: str) -> list[Path]:
+    return [path for path in FILES if path.parts[: len(parts)] == parts]
+
+
+def every(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=str)
+
+
+def assert_only(found: set[str], *allowed: str) -> None:
+    """Each name is allowed itself or lies below a name that is allowed with ``.*``."""
+    wrong = {
+        name
+        for name in found
+        if name not in allowed and not any(name == a[:-2] or name.startswith(a[:-1]) for a in allowed if a[-1] == "*")
+    }
+    assert not wrong
+
+
+@every(below("methods", "diffusion"))
+def test_diffusion_is_mathematics_in_torch(path):
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.diffusion.*")
+    assert_only(foreign(path), "torch", "jsonargparse")
+
+
+@every(below("methods", "networks"))
+def test_networks_are_torch_and_know_no_diffusion(path):
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.networks.*")
+    assert_only(foreign(path), "torch", "jsonargparse", "einops")
+
+
+@every([path for room in ("diffusion", "networks") for path in below("methods", room)])
+def test_only_argument_types_are_taken_from_the_parser(path):
+    assert_only({n for n in imports(path) if n.split(".")[0] == "jsonargparse"}, "jsonargparse.typing.*")
+
+
+@every([path for path in below("methods") if path.parts[1] not in ("diffusion", "networks", "base.py")])
+def test_a_method_knows_its_base_and_its_parts_but_no_sibling(path):
+    own = ".".join(path.with_suffix("").parts)
+    parts = ("methods.base.*", "methods.diffusion.*", "methods.networks.*")
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.baselines", own, *parts)
+
+
+def test_the_base_of_the_methods_knows_no_network_and_no_method():
+    assert_only(of_ours(Path("methods/base.py")), "methods", "methods.UNLABELED", "methods.diffusion.*")
+
+
+@every(below("datamodules"))
+def test_data_knows_no_method(path):
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "datamodules.*")
+
+
+@every(below("benchmark"))
+def test_the_benchmark_knows_methods_and_data_by_their_bases(path):
+    bases = ("methods", "methods.UNLABELED", "methods.base.*", "datamodules", "datamodules.base.*")
+    assert_only(of_ours(path), "benchmark.*", *bases)
+
+
+@pytest.mark.parametrize("package", ["timm", "torch_fidelity", "torchvision"])
+def test_a_heavy_package_is_imported_in_one_file(package):
+    users = [str(path) for path in FILES if package in foreign(path)]
+    assert len(users) <= 1, users
+
+
+def loaded(path: Path, seen: set[Path]) -> set[str]:
+    """Packages of others that importing a file of ours loads, through our own files."""
+    seen.add(path)
+    found = set()
+    for name in imports(path, lazy=False):
+        top = name.split(".")[0]
+        if top not in ROOMS:
+            found.add(top)
+        prefixes = [name.rsplit(".", cut)[0] for cut in range(name.count(".") + 1)]
+        for ours in {file_of(prefix) for prefix in prefixes if top in ROOMS} - {None} - seen:
+            found |= loaded(ours, seen)
+    return found
+
+
+@every([path for path in below("benchmark") if path.parent == Path("benchmark") and path.stem in LIGHT])
+def test_tables_and_plans_start_without_heavy_packages(path):
+    assert not loaded(path, set()) & HEAVY

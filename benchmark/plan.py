@@ -291,8 +291,8 @@ def configuration_digest(suite: Suite) -> str:
 
 def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
     """Resolved configurations written earlier under the same key, or None."""
-    cached = read_manifest(path)
-    return cached["resolved"] if cached and cached.get("key") == key else None
+    cached = read_manifest(path) or {}
+    return cached.get("resolved") if cached.get("key") == key else None
 
 
 def slug(text: str) -> str:

@@ -134,7 +134,7 @@ def pseudo_label_loss(logits: Tensor, guide_logits: Tensor, confidence: float) -
 
     The mean is over all images, those of unsure class included; no gradient reaches ``guide_logits``.
     """
-    probability, y = guide_logits.detach().softmax(1).max(1)
+    probability, y = guide_logits.softmax(1).max(1)
     return (F.cross_entropy(logits, y, reduction="none") * (probability >= confidence)).mean()
 
 

@@ -68,14 +68,17 @@ def test_the_assisted_network_reads_the_noisy_image_and_the_estimated_mean_of_it
     class Recorder(nn.Module):
         def forward(self, pair, log_sigma):
             self.seen = (*pair, log_sigma)
-            return torch.zeros(len(log_sigma), 3)
+            self.logits = pair[1].flatten(1)[:, :3]
+            return self.logits
 
-    denoiser, network = exact_denoiser(process), Recorder()
-    DenoisingAssisted(denoiser, network).losses(labeled())
+    denoiser, network, batch = exact_denoiser(process), Recorder(), labeled()
+    loss = DenoisingAssisted(denoiser, network).losses(batch)["classify"]
     x_t, x_hat, log_sigma = network.seen
     t = process.time(-2 * log_sigma)
     alpha, sigma = process.scales(t, like=x_t)
     torch.testing.assert_close(x_hat, (alpha * MIXTURE.denoise(x_t, alpha, sigma)).float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loss, F.cross_entropy(network.logits, batch["labeled"][1]))
+    assert len(log_sigma.unique()) > len(log_sigma) / 2
     assert denoiser.calls == 1
 
 

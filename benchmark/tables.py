@@ -70,7 +70,7 @@ def to_markdown(
 
     Args:
         results: Numbers to tabulate.
-        columns: Metrics to show; all but the curves over ``t`` if None.
+        columns: Metrics to show; if None, all but the curves over ``t`` and what no row could be asked for.
         cells: Order of rows, as in `rows`.
         floors: Cells that are trivial rows for comparison: marked, and never bold.
 
@@ -78,7 +78,8 @@ def to_markdown(
         ValueError: If ``columns`` names an unknown metric.
     """
     all_rows = rows(results, cells)
-    measured = {metric for row in all_rows for metric in row.entries}
+    entries = [entry for row in all_rows for of_metric in row.entries.values() for entry in of_metric]
+    measured = {entry.metric for entry in entries if entry.status != NOT_APPLICABLE}
     if columns is None:
         shown = {metric for metric in measured if not definition_of(metric).is_curve}
     else:

@@ -72,6 +72,12 @@ def test_na_failed_and_missing_are_never_confused():
     assert "- [1] no classifier\n- [2] ValueError: boom" in markdown
 
 
+def test_a_column_that_no_row_could_be_asked_for_is_left_out():
+    table = results(number("a"), not_applicable("a", "m", 0, "level_ce", "no classifier of noise levels"))
+    assert "level_ce" not in to_markdown(table)
+    assert "level_ce" in to_markdown(table, ["accuracy/clean", "level_ce"])
+
+
 def test_one_failed_seed_is_not_hidden_by_the_others():
     table = results(number(seed=0), number(seed=1), failed("da", "m", 2, "accuracy/clean", "boom"))
     assert cells_of(to_markdown(table), "accuracy/clean") == {"da": "failed [1] (1 of 3 seeds)"}
@@ -172,6 +178,7 @@ def test_names_and_reasons_do_nothing_in_markdown(name):
         (
             number(name, method=name, sampler=name, kind=name, other=name),
             number("a|b", other="y"),
+            number("a|b", metric="nll", value=1.8, kind="bound"),
             not_applicable(name, name, 1, "nll", name),
         ),
     )

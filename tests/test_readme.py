@@ -1,0 +1,58 @@
+"""The README says what is so: its commands exist and its tables are the committed ones."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.readme import with_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].split()
+    for block in re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith(("make ", "lightning ", "python -m "))
+]
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_readme_shows_the_commands_it_promises():
+    assert ["make", "digits"] in COMMANDS
+    assert ["make", "test"] in COMMANDS
+    assert {words[0] for words in COMMANDS} == {"make", "lightning", "python"}
+
+
+def test_the_tables_are_those_of_the_committed_results():
+    assert with_tables(README) == README, "run python -m benchmark.readme"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "make"], ids=" ".join)
+def test_make_knows_the_target(words):
+    assert subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] != "make"], ids=" ".join)
+def test_files_that_commands_name_exist(words):
+    named = [word for word in words if word.startswith(("configs/", "results/"))]
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_the_committed_results_compare_equal_with_themselves():
+    assert run("benchmark.compare", "results/digits.json", "results/digits.json").returncode == 0
+
+
+def test_a_dry_run_shows_jobs_order_and_predicted_time(tmp_path):
+    done = run("benchmark.run", "--suite", "digits", "--dry-run", "--out", str(tmp_path / "none"))
+    assert done.returncode == 0, done.stderr
+    assert "denoising_assisted/seed0/train" in done.stdout
+    assert re.search(r"predicted: \d+:\d\d", done.stdout)
+    assert not (tmp_path / "none").exists()

@@ -47,7 +47,7 @@ class State:
             self.running[name] = {"since": time.monotonic(), "stage": "starting"}
         elif event is not None:
             self.running.pop(name, None)
-            (self.done if event == "ok" else self.failed).add(name)
+            {"ok": self.done, "failed": self.failed}.get(event, set()).add(name)
         elif name in self.running:
             now, seen = time.monotonic(), self.running[name]
             if message["stage"] != seen["stage"]:
@@ -133,13 +133,16 @@ class LiveView:
 
     def __call__(self, message: dict[str, Any]) -> None:
         self.state.update(message)
-        name = message["job"]
-        if message.get("event") == "ok":
-            self.console.print(
-                f"[green]done[/]    {name}  {self.state.summary(self.state.jobs[name])}", highlight=False
-            )
-        elif message.get("event") == "failed":
-            self.console.print(f"[red]failed[/]  {name}: {message['error']}", highlight=False)
+        name, event = message["job"], message.get("event")
+        if event == "ok":
+            self._print("green", "done", f"{name}  {self.state.summary(self.state.jobs[name])}")
+        elif event == "failed":
+            self._print("red", "failed", f"{name}: {message['error']}")
+
+    def _print(self, colour: str, event: str, text: str) -> None:
+        from rich.text import Text
+
+        self.console.print(Text.assemble((f"{event:<8} ", colour), text))
 
     def _draw(self) -> Any:
         from rich.console import Group

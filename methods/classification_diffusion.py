@@ -203,8 +203,8 @@ class ClassificationDiffusion(Method):
     """Cross-entropy of the noise level and denoising error of the logits' gradient, one level an image.
 
     ``ce_weight CE(f(x_t), t) + mse_weight mean (eps_hat - eps)^2`` with ``t`` uniform on ``0 .. T + 1``. Either weight
-    may be 0; cross-entropy alone costs less than half, and (c) gives it weight 1 there. The squared error of levels 0 and
-    T + 1 is a constant, kept in its mean as in the released code.
+    may be 0; cross-entropy alone costs less than half, and (c) gives it weight 1 there. The squared error of levels 0
+    and T + 1 is a constant, kept in its mean as in the released code.
 
     Source: (c) Alg. 1. The released code drops labels in validation only; here, as the paper says, in training.
 

@@ -1,0 +1,436 @@
+"""A suite as a user runs it: it completes, resumes, survives being killed, and refuses in one line."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.costs import remaining_seconds
+from benchmark.execute.local import LocalEngine, visible_gpus
+from benchmark.plan import Job
+from benchmark.run import _owned, main
+from benchmark.stages import Stage
+from benchmark.suite import Cell, Protocol
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}
+SAMPLER = {"model.init_args.sampler.init_args.steps": 3}
+MEASURED = ("value", "stderr", "status", "reason")
+CHECKPOINT = "model.init_args.denoiser.init_args.checkpoint"
+SUITE = {
+    "reference": "reference_classifier",
+    "protocol": {"samples": 24, "noisy_draws": 1, "levels": 2, "batch": 100, "denoise_times": [0.5]},
+    "cells": {
+        "reference_classifier": {"config": "digits/supervised.yaml", "seed": 1000, "set": SHORT},
+        "score_model": {
+            "config": "digits/score_model.yaml", "set": {**SHORT, **SAMPLER, "model.init_args.likelihood": None}
+        },
+        "noisy_classifier": {
+            "config": "digits/noisy_classifier.yaml", "set": {**SHORT, **SAMPLER}, "guidance_scales": [1],
+            "samples_with": {CHECKPOINT: "score_model"},
+        },
+        "held_out_images": {"images": "test", "floor": True},
+        "gaussian": {"config": "digits/gaussian.yaml", "floor": True},
+    },
+}  # fmt: skip
+
+
+def words(*options):
+    return [sys.executable, "-m", "benchmark.run", *map(str, options)]
+
+
+def started(folder, *options):
+    """A run in a session of its own."""
+    return subprocess.Popen(
+        words(*options), cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(folder, *options):
+    """Exit code, output and errors of a run."""
+    process = started(folder, *options)
+    output, errors = process.communicate(timeout=500)
+    return process.returncode, output, errors
+
+
+def suite_file(folder, name="mini", **cells):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**SUITE, "cells": {**SUITE["cells"], **cells}}, sort_keys=False))
+    return path
+
+
+def numbers(out):
+    """What was measured, without what it cost."""
+    records = json.loads((out / "results.json").read_text())["records"]
+    return {
+        (r["cell"], r["seed"], r["metric"], json.dumps(r["protocol"])): (
+            r["value"],
+            r["stderr"],
+            r["status"],
+            r["reason"],
+        )
+        for r in records
+        if not r["metric"].startswith(("cpu_seconds", "throughput"))
+    }
+
+
+def children(pid):
+    """Processes started by a process."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):  # of each of its threads
+        with contextlib.suppress(OSError):
+            found += map(int, file.read_text().split())
+    return found
+
+
+def workers(pid):
+    """Worker processes of a run; its resource tracker is none."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def gone(processes, seconds=10):
+    """Wait for processes to end."""
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), seconds)
+
+
+def until(condition, seconds=200):
+    """Wait for something that is about to happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """A finished run: its folder, its suite file, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("complete")
+    start = time.monotonic()
+    code, output, errors = run(folder, "--suite", suite_file(folder), "--out", "run")
+    assert (code, errors) == (0, ""), output
+    return folder / "run", folder / "mini.yaml", time.monotonic() - start
+
+
+@pytest.fixture
+def copied(complete, tmp_path):
+    """A copy of the finished run, to spoil."""
+    shutil.copytree(complete[0], tmp_path / "run")
+    shutil.copy(complete[1], tmp_path)
+    return tmp_path / "run", tmp_path / "mini.yaml"
+
+
+# A run
+
+
+@pytest.mark.slow
+def test_a_run_measures_every_cell_and_tabulates(complete):
+    out, _, _ = complete
+    found = numbers(out)
+    assert {cell for cell, *_ in found} == SUITE["cells"].keys()
+    assert {status for _, _, status, _ in found.values()} == {"ok", "n/a"}
+    measured = {(cell, metric) for (cell, _, metric, _), (value, *_) in found.items() if value is not None}
+    assert {("noisy_classifier", "accuracy/clean"), ("score_model", "fd"), ("gaussian", "nll")} <= measured
+    assert all(cell in (out / "results.md").read_text() for cell in SUITE["cells"])
+    assert {path.name for path in out.iterdir()} >= {"results.json", "results.csv", "results.md", "plan.json"}
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_tabulated_again_to_the_same_bytes_without_torch(copied):
+    out, suite = copied
+    before = {name: (out / name).read_bytes() for name in ("results.md", "results.csv", "results.json")}
+    for name in before:
+        (out / name).unlink()
+    command = words("--suite", suite, "--out", out)
+    command[1:1] = ["-X", "importtime"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert {name: (out / name).read_bytes() for name in before} == before
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "yaml" in imported
+    assert not imported & {"torch", "lightning"}
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_what_is_left_and_changes_nothing(copied, tmp_path):
+    out, suite = copied
+    shutil.rmtree(out / "gaussian" / "seed0" / "stages")
+    before = sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*"))
+    code, output, _ = run(tmp_path, "--suite", suite, "--out", out, "--dry-run")
+    assert code == 0
+    assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == before
+    lines = {line.split()[0]: line for line in output.splitlines() if "/seed" in line}
+    left = {name for name, line in lines.items() if "finished" not in line}
+    assert left == {"gaussian/seed0/train", "gaussian/seed0/evaluate"}
+    assert "after" in lines["noisy_classifier/seed0/evaluate"]
+
+
+@pytest.mark.slow
+def test_a_dry_run_in_a_new_place_leaves_no_trace(complete, tmp_path):
+    code, output, _ = run(tmp_path, "--suite", complete[1], "--dry-run", "--seeds", "3,4")
+    assert code == 0
+    assert "score_model/seed4/train" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_only_the_named_cell_and_what_it_needs_are_run(complete, tmp_path):
+    out = tmp_path / "run"
+    code, _, errors = run(tmp_path, "--suite", complete[1], "--out", out, "--only", "gaussian", "--workers", 1)
+    assert (code, errors) == (0, "")
+    found, whole = numbers(out), numbers(complete[0])
+    assert {cell for cell, *_ in found} == {"gaussian", "reference_classifier"}
+    assert found == {key: value for key, value in whole.items() if key[0] in ("gaussian", "reference_classifier")}
+    assert not (out / "score_model").exists()
+
+
+@pytest.mark.slow
+def test_other_seeds_and_a_fresh_start_do_what_they_say(copied, tmp_path):
+    out, suite = copied
+    whole = numbers(out)
+    trained = {path: path.stat().st_mtime_ns for path in out.rglob("final.ckpt")}
+    code, _, _ = run(tmp_path, "--suite", suite, "--out", out, "--seeds", "0, 7", "--only", "gaussian", "--fresh")
+    assert code == 0
+    again = {path.relative_to(out).parts[0] for path, at in trained.items() if path.stat().st_mtime_ns != at}
+    assert again == {"gaussian", "reference_classifier"}
+    found = numbers(out)
+    assert {(cell, seed) for cell, seed, *_ in found} == {
+        ("gaussian", 0), ("gaussian", 7), ("reference_classifier", 1000)
+    }  # fmt: skip
+    assert all(found[key] == whole[key] for key in found if key[1] != 7)
+
+
+# Killed, interrupted, held
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_tree", [True, False], ids=["all processes", "the parent alone"])
+def test_a_run_killed_again_and_again_ends_with_the_same_values(complete, tmp_path, whole_tree):
+    out, suite, seconds = complete
+    for part in (0.45, 0.6, 0.75):
+        process = started(tmp_path, "--suite", suite, "--out", "run")
+        time.sleep(part * seconds)
+        alive = workers(process.pid)
+        if whole_tree:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.communicate()
+        gone(alive)
+    code, output, errors = run(tmp_path, "--suite", suite, "--out", "run")
+    assert (code, errors) == (0, ""), output
+    assert numbers(tmp_path / "run") == numbers(out)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_its_job_tried_again(complete, tmp_path):
+    out, suite, _ = complete
+    process = started(tmp_path, "--suite", suite, "--out", "run")
+    until(lambda: list((tmp_path / "run").glob("*/seed*/checkpoints/*.ckpt")))
+    victims = workers(process.pid)
+    os.kill(victims[0], signal.SIGKILL)
+    output, errors = process.communicate(timeout=500)
+    assert (process.returncode, errors) == (0, ""), output
+    assert numbers(tmp_path / "run") == numbers(out)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on_and_does(complete, tmp_path):
+    out, suite, _ = complete
+    process = started(tmp_path, "--suite", suite, "--out", "run")
+    until(lambda: list((tmp_path / "run").glob("*/seed*/checkpoints/*.ckpt")))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert errors.splitlines() == [
+        "stopping: running jobs save their state (again to stop at once)",
+        f"stopped; finished work is kept, go on with: python -m benchmark.run --suite {suite} --out run",
+    ]
+    code, _, errors = run(tmp_path, "--suite", suite, "--out", "run")
+    assert (code, errors) == (0, "")
+    assert numbers(tmp_path / "run") == numbers(out)
+
+
+@pytest.mark.slow
+def test_a_cell_that_diverges_is_failed_with_step_and_term_and_the_others_go_on(copied, tmp_path):
+    out, _ = copied
+    whole = numbers(out)
+    wild = {"config": "digits/supervised.yaml", "set": {**SHORT, "optimizer.init_args.lr": 1e30}}
+    suite = suite_file(tmp_path, diverges=wild)
+    code, _, errors = run(tmp_path, "--suite", suite, "--out", out)
+    assert code == 4
+    told = "FloatingPointError: loss is not finite at step 2: classify"
+    assert f"failed: diverges/seed0/train: {told}" in errors
+    assert "Traceback" not in errors
+    found = numbers(out)
+    failed = {key: value for key, value in found.items() if key[0] == "diverges"}
+    assert {(value, status, reason) for value, _, status, reason in failed.values()} == {(None, "failed", told)}
+    assert {key: value for key, value in found.items() if key[0] != "diverges"} == whole
+    assert "Traceback" in (out / "diverges" / "seed0" / "log").read_text()
+
+
+# What is refused
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """The message with which a run is refused: exit code 2, at once, and this line alone on standard error."""
+
+    def refusal(*options):
+        code, output, errors = run(tmp_path, *options)
+        assert (code, output) == (2, ""), errors
+        assert errors.startswith("error: ")
+        assert errors.count("\n") == 1
+        return errors.removeprefix("error: ").strip()
+
+    return refusal
+
+
+def test_an_unknown_suite_is_answered_with_those_there_are(refusal):
+    message = refusal("--suite", "digist")
+    assert message.startswith("no suite named 'digist'; did you mean digits? there are: ")
+    assert "digits" in message.partition("there are: ")[2].split(", ")
+
+
+def test_a_folder_in_use_is_refused_naming_who_holds_it(refusal, tmp_path):
+    with _owned(tmp_path / "run"):
+        message = refusal("--suite", suite_file(tmp_path), "--out", "run")
+    assert message.startswith(f"run is in use by process {os.getpid()} on {os.uname().nodename} since 20")
+    with _owned(tmp_path / "run"):  # once let go, it can be taken again
+        assert json.loads((tmp_path / "run" / "owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_folder_whose_holder_was_killed_can_be_taken(tmp_path):
+    hold = "import sys, time; from pathlib import Path; from benchmark.run import _owned\n"
+    hold += "with _owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
+    holder = subprocess.Popen([sys.executable, "-c", hold, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.communicate()
+    assert (tmp_path / "run" / "owner.json").exists()
+    with _owned(tmp_path / "run"):
+        assert json.loads((tmp_path / "run" / "owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_an_output_that_is_a_file_is_refused(refusal, tmp_path):
+    (tmp_path / "taken").write_text("")
+    told = "cannot write to taken: File exists; choose another folder with --out"
+    assert refusal("--suite", suite_file(tmp_path), "--out", "taken") == told
+    told = "cannot write to taken/below: Not a directory; choose another folder with --out"
+    assert refusal("--suite", suite_file(tmp_path), "--out", "taken/below") == told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_refused(refusal, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    told = "cannot write to closed/run: Permission denied; choose another folder with --out"
+    assert refusal("--suite", suite_file(tmp_path), "--out", "closed/run") == told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ("--only", "gausian"),
+            "--only: no cell 'gausian' in suite mini; there are: reference_classifier, score_model,",
+        ),
+        (("--seeds", "0,zero"), "--seeds: seeds must be distinct integers from 0 to 2^32 - 1, got [0, 'zero']"),
+        (("--seeds", "1,1"), "--seeds: seeds must be distinct integers from 0 to 2^32 - 1, got [1, 1]"),
+        (("--seeds", "-1"), "--seeds: seeds must be distinct integers"),
+        (("--workers", "0"), "--workers must be at least 1, got 0"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(capsys, tmp_path, options, told):
+    option, value = options
+    assert main(["--suite", str(suite_file(tmp_path)), "--out", str(tmp_path / "run"), f"{option}={value}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {told}")
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_configuration_that_cannot_be_used_is_refused_before_anything_is_run(refusal, tmp_path):
+    wrong = {"config": "digits/supervised.yaml", "set": {"trainer.max_steps": "many"}}
+    message = refusal("--suite", suite_file(tmp_path, wrong=wrong), "--out", "run", "--workers", 1)
+    assert message == "cell wrong: command line: trainer.max_steps: expected int, got many"
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {".lock"}
+
+
+# Its parts
+
+
+def test_help_comes_at_once_and_without_torch():
+    command = [sys.executable, "-X", "importtime", "-m", "benchmark.run", "--help"]
+    seconds = []
+    for _ in range(3):  # the best of three: the machine may be busy
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds.append(time.monotonic() - start)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "yaml" in imported
+    assert not imported & {"torch", "lightning", "torchmetrics", "sklearn", "matplotlib"}
+    assert min(seconds) < 1.5
+    assert "--suite NAME" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus"), [("", []), ("-1", []), ("0", ["0"]), ("2, 5", ["2", "5"]), ("0,-1,3", ["0"])]
+)
+def test_gpus_are_those_the_environment_shows(monkeypatch, named, gpus):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == gpus
+    assert LocalEngine().workers == (len(gpus) or len(os.sched_getaffinity(0)))
+
+
+def test_a_job_whose_workers_all_die_is_failed(tmp_path):
+    job = Job(Cell("a", config="x.yaml"), 0, "train", tmp_path, (Stage("train", "key"),))
+    with LocalEngine(1) as engine, ThreadPoolExecutor(1) as beside:
+        running = beside.submit(engine.run, [job], Protocol(), lambda message: None)
+        killed = set()
+        while not running.done():
+            for pid in set(workers(os.getpid())) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.05)
+    error = "its worker process died twice (killed, or out of memory)"
+    assert running.result() == {job.name: {"job": job.name, "status": "failed", "error": error}}
+    assert len(killed) == 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_idle_is_replaced():
+    with LocalEngine(1) as engine:
+        assert engine.resolve({}) == {}
+        (pid,) = workers(os.getpid())
+        os.kill(pid, signal.SIGKILL)
+        gone([pid])
+        time.sleep(1)  # for the pool to notice
+        assert engine.resolve({}) == {}
+
+
+def test_time_left_is_that_of_the_longest_chain_or_of_all_work_shared():
+    class Part:
+        def __init__(self, name, *needs):
+            self.name, self.needs, self.part, self.cell = name, needs, "train", self
+
+    jobs = [Part("a"), Part("b", "a"), Part("c")]
+    cost = {("a", "train"): 10.0, ("b", "train"): 20.0, ("c", "train"): 4.0}
+    assert remaining_seconds(jobs, cost, workers=1) == 34
+    assert remaining_seconds(jobs, cost, workers=2) == 30
+    assert remaining_seconds(jobs, {}, workers=2) is None
+    assert remaining_seconds([], {}, workers=2) == 0

@@ -1,0 +1,186 @@
+"""Suite files: what they may say, what is refused in one line, and the order of cells."""
+
+import copy
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.errors import InputError
+from benchmark.suite import Cell, Protocol, Suite, load_suite, order, suites
+
+CONFIG = "digits/supervised.yaml"
+GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"config": CONFIG}}}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The suite in a file with this content, a mapping or text."""
+
+    def load(content):
+        path = tmp_path / "mine.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        return load_suite(str(path))
+
+    return load
+
+
+@pytest.fixture
+def refusal(load):
+    """The message with which a file is refused, on one line."""
+
+    def refusal(content):
+        with pytest.raises(InputError) as refused:
+            load(content)
+        assert "\n" not in str(refused.value)
+        return str(refused.value)
+
+    return refusal
+
+
+def changed(*path, to):
+    """The good suite with one value changed, or taken out for ``...``."""
+    suite = copy.deepcopy(GOOD)
+    place = suite
+    for key in path[:-1]:
+        place = place.setdefault(key, {})
+    place[path[-1]] = to
+    return suite
+
+
+def test_a_suite_says_what_is_run_and_how_it_is_measured(load):
+    protocol = {"samples": 7, "middle": [1, 2], "denoise_times": [0.5]}
+    suite = load({**GOOD, "protocol": protocol, "seeds": [3, 4]})
+    assert (suite.name, suite.reference, suite.seeds) == ("mine", "ref", [3, 4])
+    assert suite.protocol == Protocol(samples=7, middle=(1, 2), denoise_times=(0.5,))
+    assert list(suite.cells) == ["ref", "other"]
+
+
+def test_a_file_in_the_usual_place_is_found_by_its_name():
+    assert "digits" in suites()
+    assert load_suite("digits").name == "digits"
+
+
+def test_a_configuration_is_looked_for_beside_the_suite_file_first(load, tmp_path):
+    assert load(GOOD).cells["ref"].config.endswith(f"configs/{CONFIG}")
+    own = tmp_path / "digits" / "supervised.yaml"
+    own.parent.mkdir()
+    own.write_text("model: {}")
+    assert load(GOOD).cells["ref"].config == str(own)
+
+
+def test_yaml_may_merge_mappings(load):
+    suite = load(f"reference: a\ncells:\n  a: &base {{config: {CONFIG}, seed: 3}}\n  b: {{<<: *base, seed: 4}}\n")
+    assert [suite.cells[name].seed for name in "ab"] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("digist", "no suite named 'digist'; did you mean digits? there are: "),
+        ("../../etc", "no suite named '../../etc'; there are: "),
+        ("nothing.yaml", "no suite file at nothing.yaml"),
+    ],
+)
+def test_an_unknown_suite_is_answered_with_those_there_are(name, told):
+    with pytest.raises(InputError) as refused:
+        load_suite(name)
+    assert str(refused.value).startswith(told)
+    assert name.endswith(".yaml") or "digits" in str(refused.value)
+
+
+CELL = ("cells", "other")
+REFUSED = {
+    "unknown key": (changed("sedes", to=[0]), "mine.yaml: unknown key 'sedes'; did you mean seeds?"),
+    "unknown cell key": (
+        changed(*CELL, "guidance_scale", to=[1]), "unknown key 'guidance_scale'; did you mean guidance_scales?"
+    ),
+    "unknown protocol key": (
+        changed("protocol", "sample", to=3), "mine.yaml: protocol: unknown key 'sample'; did you mean samples?"
+    ),
+    "far from any key": (changed("zzz", to=1), "known keys are cells, protocol, reference, seeds"),
+    "no cells": (changed("cells", to={}), "mine.yaml: cells: expected keys and values, got {}"),
+    "empty cell": (changed(*CELL, to=None), "cell other: expected keys and values, got None"),
+    "no config": (changed(*CELL, to={"floor": True}), "cell other: give either config or images"),
+    "both": (changed(*CELL, "images", to="test"), "cell other: give either config or images"),
+    "missing config": (changed(*CELL, "config", to="none.yaml"), "cell other: no file none.yaml beside the suite file"),
+    "no such part": (changed(*CELL, to={"images": "val"}), "cell other: images must be train or test, got 'val'"),
+    "images with scales": (
+        changed(*CELL, to={"images": "test", "guidance_scales": [1]}), "images take no weights, settings or guidance"
+    ),
+    "name of a parent folder": (changed("cells", "..", to={"config": CONFIG}), "cell name '..' must be 1 to 64"),
+    "name with a slash": (changed("cells", "a/b", to={"config": CONFIG}), "cell name 'a/b' must be"),
+    "name that is a number": (changed("cells", 3, to={"config": CONFIG}), "cell name 3 must be"),
+    "long name": (changed("cells", "a" * 65, to={"config": CONFIG}), "must be 1 to 64 letters"),
+    "negative scale": (changed(*CELL, "guidance_scales", to=[1, -2]), "distinct numbers >= 0, got [1, -2]"),
+    "scale twice": (changed(*CELL, "guidance_scales", to=[1, 1.0]), "distinct numbers >= 0, got [1, 1.0]"),
+    "scale not a number": (changed(*CELL, "guidance_scales", to=[True]), "guidance_scales must be a number, got True"),
+    "scale not finite": (changed(*CELL, "guidance_scales", to=[float("nan")]), "must be a number, got nan"),
+    "scales not a list": (changed(*CELL, "guidance_scales", to=3), "guidance_scales must be a list, got 3"),
+    "seed not an integer": (changed(*CELL, "seed", to="one"), "cell other: seed must be an integer >= 0, got 'one'"),
+    "negative seed": (changed(*CELL, "seed", to=-1), "cell other: seed must be an integer >= 0, got -1"),
+    "floor not a choice": (changed(*CELL, "floor", to="yes"), "floor must be true or false, got 'yes'"),
+    "set not a mapping": (changed(*CELL, "set", to=["a"]), "set must be keys and values, got ['a']"),
+    "need not a name": (changed(*CELL, "trains_with", to={"k": 3}), "trains_with: k must be text, got 3"),
+    "need of no cell": (changed(*CELL, "trains_with", to={"k": "zz"}), "cell other: k needs 'zz', which is no cell"),
+    "no reference": ({"cells": GOOD["cells"]}, "reference must name a cell with a config, got 'None'"),
+    "reference of images": (
+        {"reference": "i", "cells": {"i": {"images": "test"}}}, "reference must name a cell with a config, got 'i'"
+    ),
+    "circle": (
+        {"reference": "ref", "cells": {
+            "ref": {"config": CONFIG}, "a": {"config": CONFIG, "trains_with": {"k": "b"}},
+            "b": {"config": CONFIG, "samples_with": {"k": "a"}},
+        }},
+        "suite mine: cells need one another in a circle: a -> b -> a",
+    ),
+    "need of itself": (changed(*CELL, "trains_with", to={"k": "other"}), "in a circle: other -> other"),
+    "seeds not a list": (changed("seeds", to=3), "distinct integers from 0 to 2^32 - 1, got 3"),
+    "no seeds": (changed("seeds", to=[]), "distinct integers from 0 to 2^32 - 1, got []"),
+    "seed twice": (changed("seeds", to=[1, 1]), "distinct integers from 0 to 2^32 - 1, got [1, 1]"),
+    "huge seed": (changed("seeds", to=[2**32]), "distinct integers from 0 to 2^32 - 1"),
+    "boolean seed": (changed("seeds", to=[True]), "distinct integers from 0 to 2^32 - 1, got [True]"),
+    "no samples": (changed("protocol", "samples", to=0), "protocol: samples must be at least 1, got 0"),
+    "too few samples": (changed("protocol", "samples", to=3), "samples must exceed neighbours = 3, got 3"),
+    "no levels": (changed("protocol", "levels", to=0), "protocol: levels must be at least 1, got 0"),
+    "no batch": (changed("protocol", "batch", to=0), "protocol: batch must be at least 1, got 0"),
+    "samples as text": (changed("protocol", "samples", to="1e3"), "samples must be an integer >= 0, got '1e3'"),
+    "one bound": (changed("protocol", "middle", to=[1]), "middle must be a list of two numbers, got [1]"),
+    "falling bounds": (changed("protocol", "middle", to=[2, 1]), "middle must be two rising bounds, got [2, 1]"),
+    "time outside": (changed("protocol", "denoise_times", to=[0.0]), "denoise_times must lie in (0, 1], got [0.0]"),
+    "key twice": ("reference: a\nreference: b\n", "mine.yaml, line 2: key 'reference' is given twice"),
+    "cell twice": ("cells:\n  a: {config: x}\n  a: {config: y}\n", "mine.yaml, line 3: key 'a' is given twice"),
+    "not YAML": ("cells: [\n", "mine.yaml, line 2: "),
+    "empty": ("", "mine.yaml: expected keys and values, got None"),
+    "a list": ("- a\n", "mine.yaml: expected keys and values, got ['a']"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_suite_that_cannot_be_run_is_refused_in_one_line(refusal, case):
+    content, told = REFUSED[case]
+    assert told in refusal(content)
+
+
+def test_bytes_that_are_no_text_and_folders_are_refused(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"# caf\xe9")
+    with pytest.raises(InputError, match=r"latin\.yaml is not UTF-8 text"):
+        load_suite(str(path))
+    with pytest.raises(InputError, match="no suite file at"):
+        load_suite(str(tmp_path) + "/folder.yaml")
+
+
+@given(data=st.data(), count=st.integers(1, 7))
+def test_cells_are_ordered_after_those_they_need(data, count):
+    names = [f"c{i}" for i in range(count)]
+    ranks = data.draw(st.permutations(range(count)))
+    needs = {
+        name: data.draw(st.lists(st.sampled_from([m for m in names if ranks[names.index(m)] < rank] or [None])))
+        for name, rank in zip(names, ranks, strict=True)
+    }
+    cells = {n: Cell(n, config="x", trains_with={f"k{i}": m for i, m in enumerate(needs[n]) if m}) for n in names}
+    placed = order(Suite("s", names[0], Protocol(), cells, [0]))
+    assert sorted(placed) == sorted(names)
+    assert all(placed.index(m) < placed.index(n) for n in names for m in cells[n].needs.values())

@@ -1,0 +1,88 @@
+"""Every configuration that ships can be used, and the commands are installed."""
+
+import contextlib
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark import cli
+from benchmark.lightning_cli import check_shapes
+from benchmark.plan import arguments
+from benchmark.suite import load_suite, suites
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+READ = {path.relative_to(CONFIGS): yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.rglob("*.yaml"))}
+SUITES = [path for path in READ if path.parts[0] == "suites"]
+METHODS = [path for path in READ if "model" in READ[path] and path not in SUITES]
+PARTS = [path for path in READ if "class_path" in READ[path]]
+
+
+def strings(value):
+    """All strings in nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from strings(item)
+
+
+def test_every_file_is_a_suite_a_method_or_a_part_of_one():
+    assert sorted([*SUITES, *METHODS, *PARTS]) == sorted(READ)
+
+
+def test_every_part_is_included_somewhere():
+    included = {path.parent / text for path, value in READ.items() for text in strings(value) if text.endswith(".yaml")}
+    assert set(PARTS) <= included
+
+
+@pytest.mark.parametrize("path", METHODS, ids=str)
+def test_every_method_builds_and_takes_its_data(path, tmp_path):
+    """Weights that it needs from another training may be missing."""
+    built = cli.build(
+        [f"--config={CONFIGS / path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+    )
+    assert any(weight.requires_grad for weight in built.model.parameters()) or not built.model.automatic_optimization
+    with contextlib.suppress(FileNotFoundError):
+        check_shapes(built.model, built.datamodule)
+
+
+@pytest.mark.parametrize("name", suites())
+def test_every_suite_loads_and_its_cells_take_their_settings(name, tmp_path):
+    suite = load_suite(name)
+    assert suite.name == name
+    folders = {cell: tmp_path / cell for cell in suite.cells}
+    for cell in suite.cells.values():
+        if cell.set or cell.needs:
+            built = cli.build([*arguments(cell, 0, tmp_path, folders), "--trainer.logger=false"])
+            dumped = yaml.safe_load(built.parser.dump(built.config))
+            for key, needed in cell.needs.items():
+                value = dumped
+                for part in key.split("."):
+                    value = value[part]
+                assert value == str(folders[needed] / "checkpoints" / "final.ckpt")
+
+
+def test_the_commands_are_installed():
+    ours = {point.name: point for point in entry_points(group="console_scripts") if point.value == "benchmark.cli:main"}
+    assert ours.keys() == {"lightning", "diffclass"}
+    assert all(point.load() is cli.main for point in ours.values())
+
+
+@pytest.mark.parametrize("name", ["lightning", "diffclass"])
+def test_an_installed_command_is_ours_from_any_folder(name, tmp_path):
+    script = Path(sys.executable).with_name(name)
+    done = subprocess.run(
+        [script, "fit", "--config=no.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: cannot read no.yaml: No such file or directory\n"
+
+
+def test_a_command_that_went_well_returns_nothing(tmp_path):
+    """What it returns would be the exit code of the installed command."""
+    words = [f"--config={CONFIGS / 'digits' / 'supervised.yaml'}", f"--trainer.default_root_dir={tmp_path}"]
+    assert cli.main(["validate", *words, "--trainer.logger=false", "--trainer.enable_progress_bar=false"]) is None

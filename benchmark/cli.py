@@ -16,7 +16,7 @@ def main(args: list[str] | None = None) -> None:
     signals: list[int] = []
 
     def on_signal(number: int, frame: Any) -> None:
-        if signals or arguments[:1] != ["fit"]:
+        if signals or "fit" not in arguments:
             sys.exit(128 + number)  # nothing to save, or asked twice
         signals.append(number)
         print("stopping: the state is saved after this step (again to stop at once)", file=sys.stderr, flush=True)

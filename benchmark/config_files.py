@@ -26,6 +26,7 @@ class Settings:
         self.files: list[Path] = []
         for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
             key, given, value = word.partition("=")
+            key = "--config" if key == "-c" else key
             if not key.startswith("--"):
                 continue
             value = value if given else following
@@ -37,7 +38,7 @@ class Settings:
         _check_included(list(self.words.values()), Path())
 
     def origin(self, key: str) -> str | None:
-        """Where a dotted key is set: the command line, or a file with the key's line of descent; None if nowhere."""
+        """Where a dotted key is set: on the command line, or in which file; None if nowhere."""
         if any(_plain(word) == _plain(key) for word in self.words):
             return "command line"
         for file in reversed(self.files):

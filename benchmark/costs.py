@@ -31,13 +31,23 @@ def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:
     return predicted
 
 
-def remaining_seconds(jobs: list[Job], predicted: dict[tuple[str, str], float], workers: int) -> float | None:
-    """Wall-clock seconds that ``jobs`` will take on ``workers`` processes; None if a job's cost is not known."""
+def remaining_seconds(
+    jobs: list[Job], predicted: dict[tuple[str, str], float], workers: int, done: dict[str, float] | None = None
+) -> float | None:
+    """Wall-clock seconds that ``jobs`` will take on ``workers`` processes; None if a job's cost is not known.
+
+    Args:
+        jobs: What is left to do, in an order in which needs come first.
+        predicted: See ``predicted_seconds``.
+        workers: Processes side by side.
+        done: Share in [0, 1] of each running job that is done.
+    """
+    done = done or {}
     try:
-        costs = {job.name: predicted[job.cell.name, job.part] for job in jobs}
+        costs = {job.name: predicted[job.cell.name, job.part] * (1 - done.get(job.name, 0.0)) for job in jobs}
     except KeyError:
         return None
     longest: dict[str, float] = {}
-    for job in jobs:  # in an order in which needs come first
+    for job in jobs:
         longest[job.name] = costs[job.name] + max((longest.get(n, 0.0) for n in job.needs), default=0.0)
     return max([sum(costs.values()) / workers, *longest.values()], default=0.0)

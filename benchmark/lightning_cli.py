@@ -116,7 +116,9 @@ class BenchmarkCLI(LightningCLI):
             try:
                 super().parse_arguments(parser, args)
             except InputError as error:
-                raise InputError(self._explain(str(error))) from None
+                told = self._explain(str(error))
+                allowed = f"the allowed packages ({', '.join(CLASS_PATHS)})"
+                raise InputError(told.replace("the allowed packages", allowed)) from None
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint supplies weights and state, never settings."""

@@ -23,7 +23,7 @@ class State:
     Args:
         jobs: All jobs of the run.
         finished: Names of those that were done before it.
-        left: Seconds that a list of unfinished jobs will take, or None.
+        left: Seconds that a list of unfinished jobs will take, given the share done of the running ones, or None.
         summary: A few numbers of a finished job, for the eye.
     """
 
@@ -31,7 +31,7 @@ class State:
         self,
         jobs: list[Job],
         finished: set[str],
-        left: Callable[[list[Job]], float | None],
+        left: Callable[[list[Job], dict[str, float]], float | None],
         summary: Callable[[Job], str],
     ) -> None:
         self.jobs = {job.name: job for job in jobs}
@@ -64,7 +64,8 @@ class State:
         """Cells done, time spent and time left."""
         unfinished = [job for name, job in self.jobs.items() if name not in self.done | self.failed]
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        left = self._left(unfinished)
+        training = {name: at for name, at in self.running.items() if at["stage"] == "train" and at.get("total")}
+        left = self._left(unfinished, {name: at["done"] / at["total"] for name, at in training.items()})
         return (
             f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(time.monotonic() - self.start)} spent, "
             f"{'about ' + clock(left) if left is not None else 'unknown time'} left"

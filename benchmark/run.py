@@ -151,7 +151,7 @@ def _execute(suite: Suite, engine: LocalEngine, jobs: list[Job], out: Path) -> i
     state = State(
         jobs,
         finished,
-        left=lambda left: remaining_seconds(left, predicted, engine.workers),
+        left=lambda left, done: remaining_seconds(left, predicted, engine.workers, done),
         summary=lambda job: headline_numbers(job) if job.part == "evaluate" else "",
     )
     signals: list[int] = []

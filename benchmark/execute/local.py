@@ -40,8 +40,11 @@ class LocalEngine:
     def __enter__(self) -> "LocalEngine":
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if self._pool is not None:
+            if kind is not None:  # nobody waits for what they are doing
+                for process in multiprocessing.active_children():
+                    process.terminate()
             self._pool.shutdown(wait=not self._stop.value, cancel_futures=True)
 
     def stop(self) -> None:

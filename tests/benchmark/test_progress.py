@@ -14,7 +14,12 @@ TRAIN, EVALUATE, OTHER = (job.name for job in JOBS)
 @pytest.fixture
 def state():
     """Of three jobs, of which the first is finished; each job takes a minute."""
-    return State(JOBS, {TRAIN}, left=lambda jobs: 60.0 * len(jobs), summary=lambda job: f"summary of {job.name}")
+    return State(
+        JOBS,
+        {TRAIN},
+        lambda jobs, done: 60.0 * (len(jobs) - sum(done.values())),
+        summary=lambda job: f"summary of {job.name}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,12 @@ def test_the_headline_counts_jobs_and_the_time_left(state):
     assert state.headline == "2/3 jobs done, 1 failed, 0:00 spent, about 0:00 left"
 
 
+def test_the_time_left_falls_while_a_training_goes_on(state):
+    state.update({"job": OTHER, "event": "started"})
+    state.update({"job": OTHER, "stage": "train", "done": 150, "total": 600})
+    assert state.headline == "1/3 jobs done, 0:00 spent, about 1:45 left"
+
+
 def test_a_job_that_was_stopped_is_neither_done_nor_failed(state):
     state.update({"job": EVALUATE, "event": "started"})
     state.update({"job": EVALUATE, "event": "stopped"})
@@ -41,7 +52,7 @@ def test_a_job_that_was_stopped_is_neither_done_nor_failed(state):
 
 
 def test_time_that_cannot_be_predicted_is_said_to_be_unknown():
-    assert State(JOBS, set(), lambda jobs: None, str).headline == "0/3 jobs done, 0:00 spent, unknown time left"
+    assert State(JOBS, set(), lambda jobs, done: None, str).headline == "0/3 jobs done, 0:00 spent, unknown time left"
 
 
 def test_a_running_job_shows_where_it_is(state):

@@ -253,7 +253,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(complete, tmp_path):
     out, suite, _ = complete
     process = started(tmp_path, "--suite", suite, "--out", "run")
     until(lambda: list((tmp_path / "run").glob("*/seed*/checkpoints/*.ckpt")))
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130
     assert errors.splitlines() == [
@@ -263,6 +263,17 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(complete, tmp_path):
     code, _, errors = run(tmp_path, "--suite", suite, "--out", "run")
     assert (code, errors) == (0, "")
     assert numbers(tmp_path / "run") == numbers(out)
+
+
+def test_an_interrupt_while_configurations_are_read_ends_the_run_at_once(tmp_path):
+    process = started(tmp_path, "--suite", suite_file(tmp_path), "--out", "run")
+    until(lambda: workers(process.pid))
+    alive = workers(process.pid)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=100)
+    assert (process.returncode, output, errors) == (130, "", "")
+    gone(alive)
+    assert not list((tmp_path / "run").glob("*/seed*"))
 
 
 @pytest.mark.slow
@@ -432,5 +443,6 @@ def test_time_left_is_that_of_the_longest_chain_or_of_all_work_shared():
     cost = {("a", "train"): 10.0, ("b", "train"): 20.0, ("c", "train"): 4.0}
     assert remaining_seconds(jobs, cost, workers=1) == 34
     assert remaining_seconds(jobs, cost, workers=2) == 30
+    assert remaining_seconds(jobs, cost, workers=2, done={"a": 0.5, "c": 1.0}) == 25
     assert remaining_seconds(jobs, {}, workers=2) is None
     assert remaining_seconds([], {}, workers=2) == 0

@@ -49,7 +49,7 @@ def words(*options):
 
 
 def started(folder, *options):
-    """A run in a session of its own."""
+    """A run in a process group of its own."""
     return subprocess.Popen(
         words(*options), cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

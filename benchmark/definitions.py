@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
 
-TABLES = ("Classification and likelihood", "Generation", "Cost")
-CLASSIFICATION, GENERATION, COST = TABLES
+TABLES = ("Classification", "Density and denoising", "Generation", "Cost")
+CLASSIFICATION, DENSITY, GENERATION, COST = TABLES
 UP, DOWN = True, False
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?(e-?[0-9]+)?")
 
@@ -48,8 +48,13 @@ class MetricDefinition:
 
     @property
     def is_curve(self) -> bool:
-        """Whether this is one point of a curve over ``t``, left out of the main table."""
+        """Whether this is one point of a curve over ``t``."""
         return self.pattern.endswith("=*")
+
+    @property
+    def is_plotted(self) -> bool:
+        """Whether it is left out of the tables, for a picture shows its many points."""
+        return self.is_curve and self.table == CLASSIFICATION
 
     @property
     def arrow(self) -> str:
@@ -98,12 +103,12 @@ DEFINITIONS = (
     _fraction("top5/t=*", CLASSIFICATION, UP, 0.03),
     _fraction("f1", CLASSIFICATION, UP, 0.01),
     _fraction("ece", CLASSIFICATION, DOWN, 0.01),
-    MetricDefinition("nll", CLASSIFICATION, DOWN, 0.02, unit="bits/dim"),
-    MetricDefinition("level_ce", CLASSIFICATION, DOWN, 0.02, unit="nats", low=0.0),
-    MetricDefinition("telescoping", CLASSIFICATION, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
-    MetricDefinition("mse/denoise/t=*", CLASSIFICATION, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
-    MetricDefinition("gradient/mse", CLASSIFICATION, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
-    MetricDefinition("gradient/cosine", CLASSIFICATION, UP, 0.03, low=-1.0, high=1.0),
+    MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
+    MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
+    MetricDefinition("telescoping", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
+    MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
+    MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
+    MetricDefinition("gradient/cosine", DENSITY, UP, 0.03, low=-1.0, high=1.0),
     _fraction("accuracy/generated", GENERATION, UP, 0.02),
     _fraction("top5/generated", GENERATION, UP, 0.02),
     _distance("fd", 0.05, 0.10),

@@ -45,11 +45,12 @@ class _Recorder:
     """
 
     def __init__(self, job: Job, stage: str, protocol: dict[str, Any]) -> None:
-        self.job, self.protocol = job, protocol
-        self.manifest = read_manifest(Stage(stage, "").manifest(job.folder)) or {}
-        trained = read_manifest(Stage("train", "").manifest(job.folder)) or {}
-        if "n_labeled" in trained:
-            self.protocol = {"n_labeled": trained["n_labeled"], **protocol}
+        self.job = job
+        trained = read_manifest(Stage("train", "").manifest(job.trained)) if job.trained else None
+        own = trained if stage == "train" else read_manifest(Stage(stage, "").manifest(job.folder))
+        self.manifest = own or {}
+        about = {key: trained.get(key) for key in ("n_labeled", "task")} if trained else {}
+        self.protocol = {key: value for key, value in about.items() if value is not None} | protocol
 
     def __call__(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
         return measured(
@@ -168,20 +169,20 @@ def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iter
     looked = load_arrays(job.folder / f"features{tag}.npz")
     real = load_arrays(job.reference / "real.npz")
     features, probabilities, labels = looked["features"], looked["probabilities"], drawn["labels"]
+    task = np.array(record.manifest.get("task_classes", range(probabilities.shape[1])))
     record.protocol |= {"feature_network": f"{job.reference.parent.name}, {job.reference.name}", "against": "train"}
     train = Statistics.of(real["train_features"])
     own = Statistics.of(features)
     n = len(features)
-    classes = probabilities.shape[1]
-    asked = (labels >= 0).all() and labels.max() < classes
+    asked = (labels >= 0).all()
     if asked:
-        yield record("accuracy/generated", classification.accuracy(probabilities, labels))
+        yield record("accuracy/generated", classification.accuracy(_of_task(probabilities, task), labels))
     else:
         yield from record.absent(("accuracy/generated",), "no class is asked for")
     yield record("fd", Estimate(frechet_distance(train, own), frechet_stderr(train, features, own), n))
-    if asked and np.bincount(labels, minlength=classes).min() >= LEAST_PER_CLASS:
+    if asked and np.bincount(labels, minlength=task.max() + 1).min() >= LEAST_PER_CLASS:
         intra = intra_class_frechet(
-            class_statistics(real["train_features"], real["train_labels"]), class_statistics(features, labels)
+            class_statistics(real["train_features"], task[real["train_labels"]]), class_statistics(features, labels)
         )
         yield record("fd/intra", Estimate(intra.mean, None, n))
     else:
@@ -194,6 +195,13 @@ def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iter
     yield record("recall", found.recall, k=protocol.neighbours)
     ratio = nearest_neighbour_ratio(drawn["images"], real["train_images"], real["test_images"])
     yield record("nn_ratio", ratio)
+
+
+def _of_task(probabilities: np.ndarray, task: np.ndarray) -> np.ndarray:
+    """Probabilities of the task's classes ``(N, K)`` from those of the data set's, each in class ``task[k]``."""
+    summed = np.zeros((len(probabilities), task.max() + 1))
+    np.add.at(summed.T, task, probabilities.T)
+    return summed
 
 
 def _costs(job: Job, protocol: Protocol) -> Iterator[Record]:

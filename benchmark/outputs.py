@@ -168,19 +168,19 @@ def sample(
 ) -> dict[str, Any]:
     """Generated images as grey levels, ``samples@<scale>.npz`` with ``images (N, H, W, C)`` and ``labels (N,)``.
 
-    With a scale, labels go round the classes; without, they are -1. Image ``i`` depends on
+    With a scale above 0, labels go round the classes; else none is asked for, and they are -1. Image ``i`` depends on
     ``(protocol.seed, i)`` alone.
     """
     reason = method.unsupported.get("sample")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    labels = torch.full((protocol.samples,), -1) if scale is None else torch.arange(protocol.samples) % data.classes
+    labels = torch.arange(protocol.samples) % data.classes if scale else torch.full((protocol.samples,), -1)
     if scale is not None:
         method.guidance_scale = scale
     images = []
     for rows in batches(protocol.samples, protocol.batch):
         noise = KeyedNoise(protocol.seed, "sample", rows, data.shape, method.device)
-        y = None if scale is None else labels[rows.start : rows.stop].to(method.device)
+        y = labels[rows.start : rows.stop].to(method.device) if scale else None
         x = method.sample(noise, y)
         if not bool(torch.isfinite(x).all()):
             raise FloatingPointError(f"samples {rows.start} to {rows.stop - 1} are not finite")
@@ -192,6 +192,7 @@ def sample(
     return {
         "outputs": [file],
         "samples": protocol.samples,
+        "task_classes": data.task_classes.tolist(),
         "sampler": type(sampler).__name__,
         "steps": sampler.steps,
         "nfe": sampler.nfe,

@@ -35,6 +35,7 @@ class Job:
         part: ``train`` or ``evaluate``.
         folder: Where its files go.
         stages: What is to be done, in order.
+        trained: Folder of the training whose weights it uses: its own, or that of an earlier cell that trains alike.
         arguments: Command line that builds the method.
         needs: Jobs that must be finished first.
         reference: Folder of the reference classifier's cell.
@@ -47,6 +48,7 @@ class Job:
     part: str
     folder: Path
     stages: tuple[Stage, ...]
+    trained: Path | None = None
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     reference: Path | None = None
@@ -77,11 +79,11 @@ def scale_tag(scale: float | None) -> str:
     return "" if scale is None else f"@{scale:g}"
 
 
-def arguments(cell: Cell, seed: int | str, folder: Path, folders: dict[str, Path]) -> tuple[str, ...]:
-    """Command line of a cell, with the weights that it needs from other cells' folders."""
+def arguments(cell: Cell, seed: int | str, folder: Path, needed: dict[str, Path]) -> tuple[str, ...]:
+    """Command line of a cell; ``needed`` are the folders of the weights it needs, by configuration key."""
     words = [f"--config={cell.config}", f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
     words += [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in cell.set.items()]
-    words += [f"--{key}={folders[needed] / 'checkpoints' / 'final.ckpt'}" for key, needed in cell.needs.items()]
+    words += [f"--{key}={needed[key] / 'checkpoints' / 'final.ckpt'}" for key in cell.needs]
     return tuple(words)
 
 
@@ -94,8 +96,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
         out: Folder of the suite's runs.
         seeds: Seeds of the cells that have no fixed one.
     """
-    jobs: dict[str, Job] = {}
-    keys: dict[tuple[str, int], str] = {}
+    trainings: dict[tuple[str, int], Job] = {}
     names = order(suite)
     names.sort(key=lambda name: name != suite.reference and name not in _ancestors(suite, suite.reference))
 
@@ -103,55 +104,58 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
         fixed = suite.cells[name].seed
         return seeds if fixed is None else [fixed]
 
-    def seed_for(name: str, seed: int) -> int:
+    def training_of(name: str, seed: int) -> Job:
         fixed = suite.cells[name].seed
-        return seed if fixed is None else fixed
+        return trainings[name, seed if fixed is None else fixed]
 
-    (reference_seed,) = seeds_of(suite.reference)[:1]
-    reference_folder = out / suite.reference / f"seed{reference_seed}"
+    reference_folder = out / suite.reference / f"seed{seeds_of(suite.reference)[0]}"
+    alike: dict[str, Job] = {}
+    evaluations: list[Job] = []
+    for name in names:
+        cell = suite.cells[name]
+        for seed in seeds_of(name):
+            if cell.config is None:
+                continue
+            folder = out / name / f"seed{seed}"
+            needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
+            config = resolved[name]
+            training = training_config(config, cell)
+            key = digest(
+                {"stage": "train", "config": training, "seed": seed,
+                 "deps": {k: needed[k].stages[0].key for k in cell.trains_with},
+                 "code": code_digest((*class_paths(training), "benchmark.lightning_cli"))}
+            )  # fmt: skip
+            stages = [Stage("train", key)]
+            if name == suite.reference:
+                stages.append(Stage("real", digest([key, code_digest(("benchmark.outputs",))])))
+            job = Job(
+                cell, seed, "train", folder, tuple(stages), folder,
+                arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}),
+                needs=tuple(needed[k].name for k in cell.trains_with),
+                reference=reference_folder, config=config, steps=config["trainer"].get("max_steps") or 0,
+            )  # fmt: skip
+            trainings[name, seed] = alike.setdefault(key, job)
 
+    reference = training_of(suite.reference, seeds[0])
     for name in names:
         cell = suite.cells[name]
         for seed in seeds_of(name):
             folder = out / name / f"seed{seed}"
-            if cell.config is None:
-                continue
-            folders = {n: out / n / f"seed{seed_for(n, seed)}" for n in cell.needs.values()}
-            deps = {key: keys[n, seed_for(n, seed)] for key, n in cell.trains_with.items()}
-            config = resolved[name]
-            training = training_config(config, cell)
-            keys[name, seed] = digest(
-                {"stage": "train", "config": training, "seed": seed, "deps": deps,
-                 "code": code_digest((*class_paths(training), "benchmark.lightning_cli"))}
-            )  # fmt: skip
-            stages = [Stage("train", keys[name, seed])]
-            if name == suite.reference:
-                stages.append(Stage("real", digest([keys[name, seed], code_digest(("benchmark.outputs",))])))
+            trained = trainings.get((name, seed))
+            needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
+            sampled_with = {k: needed[k].stages[0].key for k in cell.samples_with}
+            weights = {job.name for job in (reference, trained, *needed.values()) if job is not None}
             job = Job(
-                cell, seed, "train", folder, tuple(stages),
-                arguments=arguments(cell, seed, folder, folders),
-                needs=tuple(f"{n}/seed{seed_for(n, seed)}/train" for n in cell.trains_with.values()),
-                reference=reference_folder, config=config, steps=config["trainer"].get("max_steps") or 0,
-            )  # fmt: skip
-            jobs[job.name] = job
-
-    reference = jobs[f"{suite.reference}/seed{reference_seed}/train"]
-    for name in names:
-        for seed in seeds_of(name):
-            cell = suite.cells[name]
-            trained = jobs.get(f"{name}/seed{seed}/train")
-            needs = {f"{n}/seed{seed_for(n, seed)}/train" for n in cell.needs.values()} | {reference.name}
-            sampled_with = {key: keys[n, seed_for(n, seed)] for key, n in cell.samples_with.items()}
-            job = Job(
-                cell, seed, "evaluate", out / name / f"seed{seed}",
-                _evaluation_stages(suite, cell, trained, sampled_with, reference),
-                arguments=trained.arguments if trained else (),
-                needs=tuple(sorted(needs | ({trained.name} if trained else set()))),
+                cell, seed, "evaluate", folder,
+                _evaluation_stages(suite, cell, trained, resolved.get(name, {}), sampled_with, reference),
+                trained.folder if trained else None,
+                arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}) if trained else (),
+                needs=tuple(sorted(weights)),
                 reference=reference.folder, reference_arguments=reference.arguments,
-                config=trained.config if trained else {},
+                config=resolved.get(name, {}),
             )  # fmt: skip
-            jobs[job.name] = job
-    return list(jobs.values())
+            evaluations.append(job)
+    return [*alike.values(), *evaluations]
 
 
 def _ancestors(suite: Suite, name: str) -> set[str]:
@@ -162,12 +166,17 @@ def _ancestors(suite: Suite, name: str) -> set[str]:
 
 
 def _evaluation_stages(
-    suite: Suite, cell: Cell, trained: Job | None, sampled_with: dict[str, str], reference: Job
+    suite: Suite,
+    cell: Cell,
+    trained: Job | None,
+    config: dict[str, Any],
+    sampled_with: dict[str, str],
+    reference: Job,
 ) -> tuple[Stage, ...]:
     """Stages of a cell's evaluation, each keyed by just what it depends on."""
     protocol = asdict(suite.protocol)
-    code = code_digest(("benchmark.outputs", *class_paths(trained and trained.config)))
-    model = trained.config["model"].get("init_args", {}) if trained else {}
+    code = code_digest(("benchmark.outputs", *class_paths(config)))
+    model = config["model"].get("init_args", {}) if trained else {}
     base = {"train": trained.stages[0].key if trained else f"images/{cell.images}", "code": code}
 
     def stage(name: str, **on: Any) -> Stage:

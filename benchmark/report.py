@@ -59,7 +59,7 @@ def _table(name: str, all_rows: list[Row]) -> dict[str, Any]:
             metric
             for row in all_rows
             for metric, entries in row.entries.items()
-            if definition_of(metric).table == name and not definition_of(metric).is_curve
+            if definition_of(metric).table == name and not definition_of(metric).is_plotted
             if any(entry.status == MEASURED for entry in entries)
         },
         key=column_order,

@@ -52,19 +52,19 @@ def main(argv: list[str] | None = None) -> int:
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, got {options.workers}")
-    chosen = _chosen(suite, options.only)
+    only = _checked(suite, options.only)
     out = options.out or Path("runs") / suite.name
     engine = LocalEngine(options.workers)
     with engine:
         if options.dry_run:
             jobs = _jobs(suite, engine, out, seeds, write=False)
-            _show_plan([job for job in jobs if job.cell.name in chosen], suite, engine.workers)
+            _show_plan(_chosen(jobs, only), suite, engine.workers)
             return OK
         with _owned(out):
+            jobs = _chosen(_jobs(suite, engine, out, seeds, write=True), only)
             if options.fresh:
-                for name in chosen:
-                    shutil.rmtree(out / name, ignore_errors=True)
-            jobs = [job for job in _jobs(suite, engine, out, seeds, write=True) if job.cell.name in chosen]
+                for folder in {job.cell.name for job in jobs}:
+                    shutil.rmtree(out / folder, ignore_errors=True)
             return _execute(suite, engine, jobs, out)
 
 
@@ -73,15 +73,21 @@ def _seeds(text: str) -> list[int]:
     return check_seeds([int(w) if w.isdecimal() else w for w in words], "--seeds")
 
 
-def _chosen(suite: Suite, only: list[str] | None) -> list[str]:
-    """Names of the cells to run: those asked for, what they need, and the reference."""
+def _checked(suite: Suite, only: list[str] | None) -> list[str]:
+    """Names of the cells asked for; all where none is."""
     for name in only or ():
         if name not in suite.cells:
             raise InputError(f"--only: no cell {name!r} in suite {suite.name}; there are: {', '.join(suite.cells)}")
-    wanted = list(only or suite.cells)
-    for name in wanted:  # grows while it is read
-        wanted += [n for n in (*suite.cells[name].needs.values(), suite.reference) if n not in wanted]
-    return [name for name in suite.cells if name in wanted]
+    return only or list(suite.cells)
+
+
+def _chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
+    """The jobs of some cells, and the trainings that those need."""
+    wanted = {job.name for job in jobs if job.cell.name in cells}
+    for job in reversed(jobs):  # needs come first
+        if job.name in wanted:
+            wanted.update(job.needs)
+    return [job for job in jobs if job.name in wanted]
 
 
 def _jobs(suite: Suite, engine: LocalEngine, out: Path, seeds: list[int], write: bool) -> list[Job]:
@@ -89,8 +95,11 @@ def _jobs(suite: Suite, engine: LocalEngine, out: Path, seeds: list[int], write:
     key = configuration_digest(suite)
     resolved = cached_resolution(out / "plan.json", key)
     if resolved is None:
-        folders = {name: Path(name) for name in suite.cells}
-        cells = {n: arguments(c, 0, Path(n), folders) for n, c in suite.cells.items() if c.config is not None}
+        cells = {
+            name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
+            for name, cell in suite.cells.items()
+            if cell.config is not None
+        }
         resolved = engine.resolve(cells)
         if write:
             write_json(out / "plan.json", {"key": key, "resolved": resolved})

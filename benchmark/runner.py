@@ -98,6 +98,7 @@ class _Training:
             "steps": cli.trainer.global_step,
             "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
             "n_labeled": cli.datamodule.n_labeled,
+            "task": cli.datamodule.task,
             "data": cli.datamodule.name,
             "parameters": sum(p.numel() for p in cli.model.parameters()),
             "peak_memory_bytes": _peak_memory(),
@@ -119,7 +120,7 @@ class _Evaluation:
     @property
     def method(self) -> tuple[Any, Any]:
         if "method" not in self._built:
-            self._built["method"] = method_of(self.job.arguments, self.job.folder)
+            self._built["method"] = method_of(self.job.arguments, self.job.trained)
         return self._built["method"]
 
     @property

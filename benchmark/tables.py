@@ -66,11 +66,11 @@ def to_markdown(
     cells: Sequence[str] | None = None,
     floors: Collection[str] = frozenset(),
 ) -> str:
-    """Tables of classification and likelihood, of generation and of cost, with what was measured how beneath each.
+    """Tables of classification, density, generation and cost, with what was measured how beneath each.
 
     Args:
         results: Numbers to tabulate.
-        columns: Metrics to show; if None, all but the curves over ``t`` and what no row could be asked for.
+        columns: Metrics to show; if None, all but plotted curves and what no row could be asked for.
         cells: Order of rows, as in `rows`.
         floors: Cells that are trivial rows for comparison: marked, and never bold.
 
@@ -81,7 +81,7 @@ def to_markdown(
     entries = [entry for row in all_rows for of_metric in row.entries.values() for entry in of_metric]
     measured = {entry.metric for entry in entries if entry.status != NOT_APPLICABLE}
     if columns is None:
-        shown = {metric for metric in measured if not definition_of(metric).is_curve}
+        shown = {metric for metric in measured if not definition_of(metric).is_plotted}
     else:
         shown = {metric for metric in columns if definition_of(metric)}
     notes: dict[str, int] = {}

@@ -90,6 +90,17 @@ class ImageData(LightningDataModule, ABC):
         return self._parts[part]
 
     @property
+    def task(self) -> str | None:
+        """What is told apart, where that is not the data set's classes."""
+        return None if self.labels is None else self.labels.task
+
+    @property
+    def task_classes(self) -> np.ndarray:
+        """The task's class of each class of the data set, ``(data_classes,)``."""
+        classes = np.arange(self.data_classes)
+        return classes if self.labels is None else self.labels.relabel(classes)
+
+    @property
     def class_prior(self) -> Tensor:
         """Share of each class in the unlabeled pool, or in the training part where all is labeled, ``(K,)``."""
         _, y = self._parts["train"]

@@ -49,6 +49,9 @@ def stratified(y: Array, total: int, classes: int, rng: np.random.Generator) -> 
 class LabelSplit(ABC):
     """Which training images are labeled, and what the classes are."""
 
+    task: str | None = None
+    """What is told apart, where that is not the data set's classes."""
+
     def relabel(self, y: Array) -> Array:
         """Labels of the task from labels of the data set."""
         return y
@@ -104,6 +107,7 @@ class PositiveUnlabeled(LabelSplit):
         if not positive or len(set(positive)) != len(positive):
             raise ValueError(f"positive must name distinct classes, got {positive}")
         self.positive, self.count = positive, count
+        self.task = f"{', '.join(map(str, positive))} against the rest"
 
     def relabel(self, y: Array) -> Array:
         return np.isin(y, self.positive).astype(np.int64)

@@ -34,6 +34,7 @@ class DenoisingAssisted(Method):
     ) -> None:
         classifier = AssistedClassifier(denoiser, network)
         super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
+        self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]

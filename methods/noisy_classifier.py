@@ -30,6 +30,7 @@ class NoisyClassifierGuidance(Method):
     ) -> None:
         classifier = NoisyClassifier(denoiser, network)
         super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
+        self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]

@@ -57,13 +57,14 @@ def test_every_suite_loads_and_its_cells_take_their_settings(name, tmp_path):
     folders = {cell: tmp_path / cell for cell in suite.cells}
     for cell in suite.cells.values():
         if cell.set or cell.needs:
-            built = cli.build([*arguments(cell, 0, tmp_path, folders), "--trainer.logger=false"])
+            needed = {key: folders[other] for key, other in cell.needs.items()}
+            built = cli.build([*arguments(cell, 0, tmp_path, needed), "--trainer.logger=false"])
             dumped = yaml.safe_load(built.parser.dump(built.config))
-            for key, needed in cell.needs.items():
+            for key, folder in needed.items():
                 value = dumped
                 for part in key.split("."):
                     value = value[part]
-                assert value == str(folders[needed] / "checkpoints" / "final.ckpt")
+                assert value == str(folder / "checkpoints" / "final.ckpt")
 
 
 def test_the_commands_are_installed():

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from methods.networks.layers import (
@@ -23,7 +25,7 @@ from methods.networks.unet import Encoder, Resampling, ResidualBlock
 
 
 class EncoderClassifier(nn.Module):
-    """Encoder, group norm, SiLU, attention pool, linear: ``(x, log sigma) -> logits``.
+    """Encoder, group norm, SiLU, pool, linear: ``(x, log sigma) -> logits``.
 
     A second input, such as ``x_hat`` of (a), enters through a convolution that starts near zero, so that a trained
     network of one input can be extended.
@@ -43,10 +45,14 @@ class EncoderClassifier(nn.Module):
         inputs: Image batches per call.
         resampling: How the resolution is halved.
         standardise: Bring each image to mean 0 and standard deviation 1 first; for processes whose images grow.
+        data_std: Standard deviation of the pixels: divide images by ``sqrt(data_std^2 + sigma^2)`` first, which keeps
+            what ``standardise`` hides, their norms; for processes whose images grow.
+        pool: How the lowest level becomes a vector: what the mean of all pixels attends to, or all pixels.
         backend: How attention is computed; losses with second derivatives need ``plain``.
 
     Raises:
-        ValueError: As ``Encoder``; if ``image_size`` cannot be halved so often; on images of another size.
+        ValueError: As ``Encoder``; if ``image_size`` cannot be halved so often; if both ``standardise`` and
+            ``data_std`` are given; on images of another size.
     """
 
     def __init__(
@@ -63,11 +69,15 @@ class EncoderClassifier(nn.Module):
         inputs: PositiveInt = 1,
         resampling: Resampling = "residual",
         standardise: bool = False,
+        data_std: PositiveFloat | None = None,
+        pool: Literal["attention", "flatten"] = "attention",
         backend: Backend = "plain",
     ) -> None:
         super().__init__()
         self.in_channels, self.classes, self.image_size = in_channels, classes, image_size
-        self.standardise = standardise
+        if standardise and data_std is not None:
+            raise ValueError("standardise hides the norms that data_std keeps; give one of the two")
+        self.standardise, self.data_std = standardise, data_std
         embedding = 4 * width
         self.noise = NoiseEmbedding(width // 2, embedding)
         self.encoder = Encoder(
@@ -84,20 +94,29 @@ class EncoderClassifier(nn.Module):
         channels, factor = self.encoder.out_channels, self.encoder.factor
         if image_size % factor:
             raise ValueError(f"image_size must be a multiple of {factor}, got {image_size}")
+        side = image_size // factor
         self.norm = NormAct(channels)
-        self.pool = AttentionPool(image_size // factor, channels, head_count(channels, head_channels), backend)
-        self.head = Logits(channels, classes)
+        if pool == "attention":
+            self.pool = AttentionPool(side, channels, head_count(channels, head_channels), backend)
+        else:
+            self.pool = nn.Flatten()
+        self.head = Logits(channels if pool == "attention" else channels * side**2, classes)
         for conv in self.encoder.stem.convs[1:]:
             nn.init.normal_(conv.weight, std=1e-4)
             nn.init.zeros_(conv.bias)
 
     def features(self, x: Images, log_sigma: Tensor) -> Tensor:
-        """Penultimate vector ``(B, D)``, ``D`` the channels of the lowest level."""
+        """Penultimate vector ``(B, D)``, ``D`` the channels of the lowest level, times its pixels if flattened."""
         x = as_inputs(x)
         if x[0].shape[2:] != (self.image_size, self.image_size):
             raise ValueError(f"images must have sides of {self.image_size} pixels, got {tuple(x[0].shape[2:])}")
         emb = F.silu(self.noise(log_sigma))
-        _, middle = self.encoder([standardise(image) for image in x] if self.standardise else x, emb)
+        if self.standardise:
+            x = [standardise(image) for image in x]
+        elif self.data_std is not None:
+            scale = torch.rsqrt(self.data_std**2 + torch.exp(2 * log_sigma))[:, None, None, None]
+            x = [scale * image for image in x]
+        _, middle = self.encoder(x, emb)
         return self.pool(self.norm(middle))
 
     def forward(self, x: Images, log_sigma: Tensor) -> Tensor:

@@ -342,3 +342,19 @@ def test_remembered_configurations_under_another_key_or_damaged_are_none(tmp_pat
     assert cached_resolution(path, "mine") is None
     path.write_text(json.dumps({"key": "mine", "resolved": {"r": {}}}))
     assert cached_resolution(path, "mine") == {"r": {}}
+
+
+def test_cells_that_differ_in_sampling_alone_share_one_training():
+    cells = {"twin": Cell("twin", config="a.yaml", samples_with={CHECKPOINT: "score"}), **SUITE.cells}
+    twin = copy.deepcopy(RESOLVED["noisy"])
+    twin["model"]["init_args"]["guidance_rule"] = {"class_path": "methods.diffusion.guidance.ClassifierGuidance"}
+    jobs = plan(dataclasses.replace(SUITE, cells=cells), {**RESOLVED, "twin": twin}, Path("out"), [0, 1])
+    trained = [job.name for job in jobs if job.part == "train" and job.cell.name in ("twin", "noisy")]
+    assert trained == ["twin/seed0/train", "twin/seed1/train"]
+    noisy = next(job for job in jobs if job.name == "noisy/seed1/evaluate")
+    assert "twin/seed1/train" in noisy.needs
+    assert (noisy.trained, noisy.folder) == (Path("out/twin/seed1"), Path("out/noisy/seed1"))
+    changed = copy.deepcopy(twin)
+    changed["optimizer"]["init_args"]["lr"] = 1e-3
+    jobs = plan(dataclasses.replace(SUITE, cells=cells), {**RESOLVED, "twin": changed}, Path("out"), [0])
+    assert {"twin/seed0/train", "noisy/seed0/train"} <= {job.name for job in jobs}

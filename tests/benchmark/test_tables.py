@@ -61,14 +61,14 @@ def test_each_guidance_scale_is_a_row_and_cells_keep_the_order_asked_for():
 def test_na_failed_and_missing_are_never_confused():
     table = results(
         number("a"),
-        number("a", metric="nll", value=1.8, kind="bound"),
+        number("a", metric="ece", value=0.18, kind="bound"),
         not_applicable("b", "m", 0, "accuracy/clean", "no classifier"),
         not_applicable("c", "m", 0, "accuracy/clean", "no classifier"),
-        failed("b", "m", 0, "nll", ValueError("boom")),
+        failed("b", "m", 0, "ece", ValueError("boom")),
     )
     markdown = to_markdown(table, cells=["a", "b", "c", "d"])
     assert cells_of(markdown, "accuracy/clean") == {"a": "0.980", "b": "n/a [1]", "c": "n/a [1]", "d": "missing"}
-    assert cells_of(markdown, "nll") == {"a": "1.800 (bound)", "b": "failed [2]", "c": "missing", "d": "missing"}
+    assert cells_of(markdown, "ece") == {"a": "0.180 (bound)", "b": "failed [2]", "c": "missing", "d": "missing"}
     assert "- [1] no classifier\n- [2] ValueError: boom" in markdown
 
 
@@ -178,8 +178,8 @@ def test_names_and_reasons_do_nothing_in_markdown(name):
         (
             number(name, method=name, sampler=name, kind=name, other=name),
             number("a|b", other="y"),
-            number("a|b", metric="nll", value=1.8, kind="bound"),
-            not_applicable(name, name, 1, "nll", name),
+            number("a|b", metric="ece", value=0.18, kind="bound"),
+            not_applicable(name, name, 1, "ece", name),
         ),
     )
     markdown = to_markdown(table, floors={name})
@@ -189,7 +189,7 @@ def test_names_and_reasons_do_nothing_in_markdown(name):
     assert "](" not in markdown
     assert "**bold**: best" in markdown  # ours
     assert markdown.count("**") == 2
-    assert len(cells_of(markdown, "nll")) == 2  # every line has as many columns as its heading
+    assert len(cells_of(markdown, "ece")) == 2  # every line has as many columns as its heading
 
 
 def test_csv_has_one_record_a_row_with_raw_numbers(tmp_path):
@@ -201,7 +201,7 @@ def test_csv_has_one_record_a_row_with_raw_numbers(tmp_path):
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\t=1", " =1", "\r=1", "＝1"])
 def test_csv_texts_never_start_a_formula(name):
-    table = results(number(name), not_applicable("b", name, 0, "nll", name))
+    table = results(number(name), not_applicable("b", name, 0, "ece", name))
     lines = list(csv.reader(io.StringIO(to_csv(table), newline="")))
     assert len(lines) == 3
     assert all(text[:1] not in tuple("=+-@\t\r＝") for line in lines for text in line)

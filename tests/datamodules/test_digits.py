@@ -234,3 +234,11 @@ def test_evaluation_is_in_order_and_the_same_each_time():
     u, y = data.images("test")
     assert torch.equal(torch.cat([labels for _, labels in first]), y)
     assert torch.equal(data.grey.quantise(torch.cat([x for x, _ in first])), u)
+
+
+def test_a_task_says_what_becomes_of_the_classes_of_the_data():
+    assert Digits().task is None
+    assert Digits().task_classes.tolist() == list(range(10))
+    odd = Digits(labels=PositiveUnlabeled([1, 3, 5, 7, 9], 100))
+    assert odd.task == "1, 3, 5, 7, 9 against the rest"
+    assert odd.task_classes.tolist() == [0, 1] * 5

@@ -17,6 +17,9 @@ NETWORKS = {
     "unet": lambda **kw: UNet(1, width=8, multipliers=(1, 2), blocks=1, attention=(2,), heads=2, **kw),
     "unet-residual": lambda: UNet(1, width=8, multipliers=(1, 2), blocks=1, attention=(), resampling="residual"),
     "wrn": lambda: WideResNet(1, 3, depth=10, width=1),
+    "encoder-flat": lambda: EncoderClassifier(
+        1, 3, SIZE, width=8, multipliers=(1, 2), blocks=1, attention=(), data_std=0.5, pool="flatten"
+    ),
     "encoder": lambda **kw: EncoderClassifier(1, 3, SIZE, width=8, multipliers=(1, 2), blocks=1, attention=(2,), **kw),
 }
 every_network = pytest.mark.parametrize("network", NETWORKS)
@@ -264,8 +267,9 @@ def test_images_of_a_wrong_size_are_refused(network, size, message):
         (lambda: UNet(1, width=6, multipliers=(1,), attention=()), "divide the 6 channels .* got 4"),
         (lambda: WideResNet(1, 3, depth=12), "depth must be .* got 12"),
         (lambda: EncoderClassifier(1, 3, 10, width=8, attention=()), "multiple of 8, got 10"),
+        (lambda: EncoderClassifier(1, 3, 8, width=8, attention=(), standardise=True, data_std=1.0), "one of the two"),
     ],
-    ids=["attention", "heads", "depth", "image-size"],
+    ids=["attention", "heads", "depth", "image-size", "two-scalings"],
 )
 def test_arguments_that_do_not_fit_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
@@ -301,3 +305,12 @@ def test_a_network_is_built_from_a_config(name, arguments):
     config = {"network": {"class_path": f"methods.networks.{name}", "init_args": arguments}}
     net = parser.instantiate_classes(parser.parse_object(config)).network
     assert (net.in_channels, net.classes) == (1, 3)
+
+
+def test_an_encoder_scaled_by_the_data_sees_images_of_unit_variance():
+    scaled, plain = built("encoder-flat"), built("encoder-flat")
+    plain.load_state_dict(scaled.state_dict())
+    plain.data_std = None
+    x, log_sigma = batch()
+    by_hand = x / torch.sqrt(0.5**2 + log_sigma.exp() ** 2)[:, None, None, None]
+    torch.testing.assert_close(scaled(x, log_sigma), plain(by_hand, log_sigma))

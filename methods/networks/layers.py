@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from methods import UNLABELED
+
 Activation = Literal["silu", "relu"]
 Backend = Literal["plain", "sdpa"]
 """How attention is computed; ``sdpa`` is fused and faster on GPUs, and has no second derivative."""
@@ -69,6 +71,12 @@ class NoiseEmbedding(nn.Module):
     def forward(self, log_sigma: Tensor) -> Tensor:
         phase = log_sigma[:, None] * self.frequencies
         return self.layers(torch.cat([phase.sin(), phase.cos()], dim=1))
+
+
+def class_index(y: Tensor | None, classes: int, like: Tensor) -> Tensor:
+    """Rows of a table of ``classes + 1`` embeddings, ``(B,)``, for the batch ``like``: no label has the last one."""
+    null = torch.full((len(like),), classes, device=like.device)
+    return null if y is None else torch.where(y == UNLABELED, null, y)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, backend: Backend = "plain") -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +9,9 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
 from methods import UNLABELED
+from methods.networks.ddpm_unet import LabelEmbedding, encoder_and_decoder
 from methods.networks.layers import Logits, NormAct, SelfAttention, head_count, zero_init
-from methods.networks.unet import Decoder, Encoder, Resampling, ResidualBlock
+from methods.networks.unet import Encoder, Resampling, ResidualBlock
 
 
 class LevelNetwork(nn.Module):
@@ -96,8 +96,16 @@ class EncoderTrunk(nn.Module):
         super().__init__()
         self.in_channels, self.classes = in_channels, classes
         self.label = None if classes is None else ClassEmbedding(classes, 4 * width)
-        layers = _layers(head_channels, dropout, None if classes is None else 4 * width)
-        self.encoder = Encoder(in_channels, width, multipliers, blocks, attention, resampling=resampling, **layers)
+        self.encoder = Encoder(
+            in_channels,
+            width,
+            multipliers,
+            blocks,
+            attention,
+            block=partial(ResidualBlock, embedding=None if classes is None else 4 * width, dropout=dropout),
+            attend=lambda c: SelfAttention(c, head_count(c, head_channels)) if head_channels else nn.Identity(),
+            resampling=resampling,
+        )
         self.out_channels = self.encoder.out_channels
         self.norm = NormAct(self.out_channels)
 
@@ -109,15 +117,15 @@ class EncoderTrunk(nn.Module):
 class UNetTrunk(nn.Module):
     """UNet whose last convolution has ``out_channels``, then the mean over the pixels: ``(x, y) -> (B, out_channels)``.
 
-    Without a noise embedding; the class, where there is one, takes its place in every residual block.
+    The UNet of DDPM without its time; the class, where there is one, takes its place in every residual block.
+    Attention is plain, because the losses differentiate input gradients.
 
-    Source: (c) App. C.1, on the UNet of guided diffusion.
+    Source: (c) App. C.1.
 
     Args:
         in_channels: Channels of the images.
-        out_channels: Features; 512 for CIFAR-10, 1024 for CelebA in (c).
-        width: As in ``EncoderTrunk``; so are ``multipliers`` to ``resampling``.
-        blocks: Residual blocks per level and direction; one more on the way up.
+        out_channels: Features; 512 for CIFAR-10, 1024 for CelebA in (c), 256 in its code.
+        width: As in ``DDPMUNet``; so are ``multipliers`` to ``classes``.
 
     Raises:
         ValueError: As ``Encoder``.
@@ -131,31 +139,18 @@ class UNetTrunk(nn.Module):
         multipliers: Sequence[PositiveInt] = (1, 2, 2, 2),
         blocks: PositiveInt = 2,
         attention: Sequence[PositiveInt] = (2,),
-        head_channels: PositiveInt | None = 64,
-        dropout: ClosedUnitInterval = 0.0,
+        dropout: ClosedUnitInterval = 0.1,
         classes: PositiveInt | None = None,
-        resampling: Resampling = "conv",
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.classes = in_channels, out_channels, classes
-        self.label = None if classes is None else ClassEmbedding(classes, 4 * width)
-        layers = _layers(head_channels, dropout, None if classes is None else 4 * width)
-        levels = (width, multipliers, blocks, attention)
-        self.encoder = Encoder(in_channels, *levels, resampling=resampling, **layers)
-        self.decoder = Decoder(
-            self.encoder.skip_channels, *levels, out_channels=out_channels, resampling=resampling, **layers
+        embedding = None if classes is None else 4 * width
+        self.label = None if classes is None else LabelEmbedding(classes, width, 4 * width)
+        self.encoder, self.decoder = encoder_and_decoder(
+            in_channels, out_channels, width, multipliers, blocks, attention, embedding, dropout
         )
         self.decoder.out.reset_parameters()  # features that start at zero, under a head that does, would stay there
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        emb = None if self.label is None else self.label(y, x)
+        emb = None if self.label is None else F.silu(self.label(y, like=x))
         return self.decoder(*self.encoder(x, emb), emb).mean(dim=(2, 3))
-
-
-def _layers(head_channels: int | None, dropout: float, embedding: int | None) -> dict[str, Any]:
-    """What encoder and decoder are made of."""
-
-    def attend(channels: int) -> nn.Module:
-        return SelfAttention(channels, head_count(channels, head_channels)) if head_channels else nn.Identity()
-
-    return {"block": partial(ResidualBlock, embedding=embedding, dropout=dropout), "attend": attend}

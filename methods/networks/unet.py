@@ -94,7 +94,7 @@ class Up(nn.Conv2d):
 class Stage(nn.Module):
     """A residual block, and attention where the level has it."""
 
-    def __init__(self, block: ResidualBlock, attend: SelfAttention | None) -> None:
+    def __init__(self, block: nn.Module, attend: nn.Module | None) -> None:
         super().__init__()
         self.block, self.attend = block, attend
 
@@ -112,10 +112,12 @@ class Encoder(nn.Module):
         multipliers: Channels of each level over ``width``, from full resolution down.
         blocks: Stages per level.
         attention: Down-factors of the levels with attention, e.g. 2 for 16 px of images of 32 px.
-        block: ``(in_channels, channels) -> ResidualBlock``; takes ``resample`` too.
+        block: ``(in_channels, channels) -> ResidualBlock``, or another map ``(x, emb)``; takes ``resample`` too, where
+            ``resampling`` is ``residual``.
         attend: ``channels -> SelfAttention``.
         resampling: How the resolution is halved.
         inputs: Image batches per call, summed after a convolution each.
+        down: ``channels -> Down``: the convolution that halves, where ``resampling`` is ``conv``.
 
     Raises:
         ValueError: If ``attention`` names a level that there is not, or on images that cannot be halved so often.
@@ -128,10 +130,11 @@ class Encoder(nn.Module):
         multipliers: Sequence[int],
         blocks: int,
         attention: Sequence[int],
-        block: Callable[..., ResidualBlock],
-        attend: Callable[[int], SelfAttention],
+        block: Callable[..., nn.Module],
+        attend: Callable[[int], nn.Module],
         resampling: Resampling = "conv",
         inputs: int = 1,
+        down: Callable[[int], nn.Module] = Down,
     ) -> None:
         super().__init__()
         factors = [2**level for level in range(len(multipliers))]
@@ -145,7 +148,7 @@ class Encoder(nn.Module):
         for level, (factor, out) in enumerate(zip(factors, channels, strict=True)):
             if level:
                 last = self.skip_channels[-1]
-                self.stages.append(Down(last) if resampling == "conv" else block(last, last, resample="down"))
+                self.stages.append(down(last) if resampling == "conv" else block(last, last, resample="down"))
                 self.skip_channels.append(last)
             for _ in range(blocks):
                 attends = attend(out) if factor in attention else None
@@ -174,6 +177,7 @@ class Decoder(nn.Module):
         skip_channels: ``Encoder.skip_channels``.
         width: As in ``Encoder``; so are ``multipliers`` to ``resampling``.
         out_channels: Channels of the output, whose convolution starts at zero.
+        eps: Of the group norm before it.
     """
 
     def __init__(
@@ -183,10 +187,11 @@ class Decoder(nn.Module):
         multipliers: Sequence[int],
         blocks: int,
         attention: Sequence[int],
-        block: Callable[..., ResidualBlock],
-        attend: Callable[[int], SelfAttention],
+        block: Callable[..., nn.Module],
+        attend: Callable[[int], nn.Module],
         out_channels: int,
         resampling: Resampling = "conv",
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         skips = list(skip_channels)
@@ -203,7 +208,7 @@ class Decoder(nn.Module):
         self.ups = nn.ModuleList(
             Up(c) if resampling == "conv" else block(c, c, resample="up") for c, _ in pairwise(channels)
         )
-        self.norm = NormAct(h)
+        self.norm = NormAct(h, eps=eps)
         self.out = zero_init(nn.Conv2d(h, out_channels, 3, padding=1))
 
     def forward(self, skips: Sequence[Tensor], middle: Tensor, emb: Tensor) -> Tensor:

@@ -14,8 +14,7 @@ LEVELS = 12
 TRUNKS = {
     "encoder": lambda **kw: EncoderTrunk(1, width=8, multipliers=(1, 2), blocks=1, attention=(2,), **kw),
     "encoder-plain": lambda **kw: EncoderTrunk(1, 8, (1, 2), 1, (), head_channels=None, **kw),
-    "unet": lambda **kw: UNetTrunk(1, 10, width=8, multipliers=(1, 2), blocks=1, attention=(2,), **kw),
-    "unet-residual": lambda **kw: UNetTrunk(1, 10, 8, (1, 2), 1, (), resampling="residual", **kw),
+    "unet": lambda **kw: UNetTrunk(1, 10, width=8, multipliers=(1, 2), blocks=1, attention=(2,), dropout=0, **kw),
 }
 every_trunk = pytest.mark.parametrize("trunk", TRUNKS)
 

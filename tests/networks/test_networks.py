@@ -7,12 +7,16 @@ from torch import nn
 from torch.autograd.gradcheck import gradgradcheck
 
 from methods import UNLABELED
+from methods.networks.ddpm_unet import DDPMUNet
 from methods.networks.encoder_classifier import EncoderClassifier
 from methods.networks.layers import attention, group_norm, layout, standardise, upsample
+from methods.networks.ncsnpp import NCSNpp
+from methods.networks.ncsnpp_classifier import NCSNppEncoderClassifier
 from methods.networks.unet import UNet, pool
 from methods.networks.wrn import WideResNet
 
 SIZE = 8
+TINY = dict(width=8, multipliers=(1, 2), blocks=1, attention=(2,))
 NETWORKS = {
     "unet": lambda **kw: UNet(1, width=8, multipliers=(1, 2), blocks=1, attention=(2,), heads=2, **kw),
     "unet-residual": lambda: UNet(1, width=8, multipliers=(1, 2), blocks=1, attention=(), resampling="residual"),
@@ -21,6 +25,9 @@ NETWORKS = {
         1, 3, SIZE, width=8, multipliers=(1, 2), blocks=1, attention=(), data_std=0.5, pool="flatten"
     ),
     "encoder": lambda **kw: EncoderClassifier(1, 3, SIZE, width=8, multipliers=(1, 2), blocks=1, attention=(2,), **kw),
+    "ddpm": lambda **kw: DDPMUNet(1, **TINY, dropout=0, **kw),
+    "ncsnpp": lambda **kw: NCSNpp(1, **TINY, dropout=0, **kw),
+    "ncsnpp-encoder": lambda **kw: NCSNppEncoderClassifier(1, 3, SIZE, **TINY, dropout=0, **kw),
 }
 every_network = pytest.mark.parametrize("network", NETWORKS)
 
@@ -124,7 +131,7 @@ def test_a_loss_of_input_gradients_reaches_every_weight(network):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("network", ["unet", "encoder"])
+@pytest.mark.parametrize("network", ["unet", "encoder", "ddpm", "ncsnpp", "ncsnpp-encoder"])
 def test_plain_and_fused_attention_agree_in_value_and_gradient(network):
     plain, fused = built(network), built(network, backend="sdpa")
     fused.load_state_dict(plain.state_dict())
@@ -158,14 +165,15 @@ def test_channels_last_gives_the_same_answer_and_is_kept(network):
     assert set(layouts) == {torch.channels_last}
 
 
-@pytest.mark.parametrize("network", ["unet", "unet-residual"])
+@pytest.mark.parametrize("network", ["unet", "unet-residual", "ddpm", "ncsnpp"])
 def test_the_output_of_a_new_unet_is_zero(network):
     x, log_sigma = batch()
     assert not NETWORKS[network]()(x, log_sigma).any()
 
 
-def test_no_label_is_the_class_after_the_last():
-    net = built("unet", classes=3)
+@pytest.mark.parametrize("network", ["unet", "ddpm", "ncsnpp"])
+def test_no_label_is_the_class_after_the_last(network):
+    net = built(network, classes=3)
     x, log_sigma = batch()
     unlabeled = torch.full((4,), UNLABELED)
     torch.testing.assert_close(net(x, log_sigma, unlabeled), net(x, log_sigma))
@@ -231,7 +239,7 @@ def test_a_second_input_hardly_changes_a_new_encoder_classifier():
     torch.testing.assert_close(two((x, torch.randn_like(x)), log_sigma), one(x, log_sigma), atol=5e-3, rtol=0)
 
 
-@pytest.mark.parametrize("network", ["wrn", "encoder"])
+@pytest.mark.parametrize("network", ["wrn", "encoder", "ncsnpp-encoder"])
 def test_logits_stay_in_single_precision_under_autocast(network):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert built(network)(*batch()).dtype == torch.float32
@@ -251,6 +259,9 @@ def test_a_classifier_of_clean_images_refuses_a_noise_level_and_a_noisy_one_need
     ("network", "size", "message"),
     [
         ("unet", 7, "multiples of 2, got 7x7"),
+        ("ddpm", 7, "multiples of 2, got 7x7"),
+        ("ncsnpp", 7, "multiples of 2, got 7x7"),
+        ("ncsnpp-encoder", 10, "sides of 8 pixels"),
         ("wrn", 10, "multiples of 4, got 10x10"),
         ("encoder", 10, "sides of 8 pixels"),
     ],
@@ -268,8 +279,11 @@ def test_images_of_a_wrong_size_are_refused(network, size, message):
         (lambda: WideResNet(1, 3, depth=12), "depth must be .* got 12"),
         (lambda: EncoderClassifier(1, 3, 10, width=8, attention=()), "multiple of 8, got 10"),
         (lambda: EncoderClassifier(1, 3, 8, width=8, attention=(), standardise=True, data_std=1.0), "one of the two"),
+        (lambda: NCSNpp(1, width=8, multipliers=(1, 2), attention=(3,)), r"among \[1, 2\], got \[3\]"),
+        (lambda: NCSNppEncoderClassifier(1, 3, 10, width=8), "multiple of 8, got 10"),
+        (lambda: DDPMUNet(1, width=8, steps=1), "at least 2 .* got 1"),
     ],
-    ids=["attention", "heads", "depth", "image-size", "two-scalings"],
+    ids=["attention", "heads", "depth", "image-size", "two-scalings", "ncsnpp-attention", "ncsnpp-image-size", "steps"],
 )
 def test_arguments_that_do_not_fit_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
@@ -297,6 +311,9 @@ def test_upsampling_repeats_pixels_in_either_layout(memory_format):
         ("unet.UNet", {"in_channels": 1, "width": 8, "multipliers": [1, 2], "attention": [], "classes": 3}),
         ("wrn.WideResNet", {"in_channels": 1, "classes": 3, "depth": 10, "activation": "relu"}),
         ("encoder_classifier.EncoderClassifier", {"in_channels": 1, "classes": 3, "image_size": 8, "width": 8}),
+        ("ddpm_unet.DDPMUNet", {"in_channels": 1, "width": 8, "multipliers": [1, 2], "classes": 3, "steps": 500}),
+        ("ncsnpp.NCSNpp", {"in_channels": 1, "width": 8, "multipliers": [1, 2], "classes": 3, "backend": "sdpa"}),
+        ("ncsnpp_classifier.NCSNppEncoderClassifier", {"in_channels": 1, "classes": 3, "image_size": 8, "width": 8}),
     ],
 )
 def test_a_network_is_built_from_a_config(name, arguments):

@@ -1,0 +1,75 @@
+"""The encoder half of NCSN++ as a classifier of noisy images."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from methods.networks.layers import AttentionPool, Backend, Logits, NormAct, head_count
+from methods.networks.ncsnpp import EPS, BigGANBlock, FourierEmbedding, ProgressiveEncoder
+
+
+class NCSNppEncoderClassifier(nn.Module):
+    """Encoder of NCSN++, group norm, SiLU, attention pool, linear: ``(x, log sigma) -> logits``.
+
+    It is told the noise level as the score network is.
+
+    Source: (d), which takes the encoder half of NCSN++ in the manner of Dhariwal and Nichol 2021 (arXiv:2105.05233),
+    Sec. 4.1, and says no more of the head.
+
+    Args:
+        in_channels: Channels of the images.
+        classes: Number of classes ``K``.
+        image_size: Side of the images in pixels.
+        width: Channels of the first level.
+        multipliers: Channels of each level over ``width``; each level has half the resolution of the one before.
+        blocks: Residual blocks per level.
+        attention: Down-factors of the levels with attention, beside the middle.
+        head_channels: Channels per head of the pool; layers of fewer have one head.
+        dropout: Share of activations dropped in residual blocks.
+        fourier_scale: As in ``NCSNpp``; so is ``sigma_unit``.
+        backend: How attention is computed; losses with second derivatives need ``plain``.
+
+    Raises:
+        ValueError: As ``ProgressiveEncoder``; if ``image_size`` cannot be halved so often; on images of another size.
+    """
+
+    def __init__(
+        self,
+        in_channels: PositiveInt,
+        classes: PositiveInt,
+        image_size: PositiveInt,
+        width: PositiveInt = 128,
+        multipliers: Sequence[PositiveInt] = (1, 2, 2, 2),
+        blocks: PositiveInt = 4,
+        attention: Sequence[PositiveInt] = (2,),
+        head_channels: PositiveInt = 64,
+        dropout: ClosedUnitInterval = 0.1,
+        fourier_scale: PositiveFloat = 16.0,
+        sigma_unit: PositiveFloat = 2.0,
+        backend: Backend = "plain",
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.classes, self.image_size = in_channels, classes, image_size
+        self.noise = FourierEmbedding(width, 4 * width, fourier_scale, sigma_unit)
+        block = partial(BigGANBlock, embedding=4 * width, dropout=dropout)
+        self.encoder = ProgressiveEncoder(in_channels, width, multipliers, blocks, attention, block, backend)
+        channels, factor = self.encoder.out_channels, self.encoder.factor
+        if image_size % factor:
+            raise ValueError(f"image_size must be a multiple of {factor}, got {image_size}")
+        self.norm = NormAct(channels, eps=EPS)
+        self.pool = AttentionPool(image_size // factor, channels, head_count(channels, head_channels), backend)
+        self.head = Logits(channels, classes)
+
+    def features(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        """Penultimate vector ``(B, D)``, ``D`` the channels of the lowest level."""
+        if x.shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(f"images must have sides of {self.image_size} pixels, got {tuple(x.shape[2:])}")
+        _, middle = self.encoder(x, F.silu(self.noise(log_sigma)))
+        return self.pool(self.norm(middle))
+
+    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        """Logits ``(B, K)``."""
+        return self.head(self.features(x, log_sigma))

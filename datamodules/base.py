@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datamodules.grey_levels import GreyLevels
 from datamodules.splits import LabelSplit, stratified
+from datamodules.transforms import Augmentation
 
 Part = Literal["train", "validation", "test"]
 
@@ -30,13 +31,15 @@ class ImageData(LightningDataModule, ABC):
         labels: Which images are labeled; all of them when not given.
         validation_fraction: Share of the training part held out for choices, stratified.
         split_seed: Seed of the splits.
-        seed: Seed of order and dequantisation; the run's seed.
+        seed: Seed of order, augmentation and dequantisation; the run's seed.
     """
 
     name: str
     shape: tuple[int, int, int]
     data_classes: int
     grey: GreyLevels
+    augmentation = Augmentation()
+    """What is done to training images at random; nothing, unless a data set says so."""
 
     def __init__(
         self,
@@ -59,10 +62,19 @@ class ImageData(LightningDataModule, ABC):
     def load(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         """Grey levels uint8 ``(N, C, H, W)`` and labels ``(N,)`` of the official parts."""
 
+    def _loaded(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
+        images, y = self.load(part)
+        outside = np.setdiff1d(y, np.arange(self.data_classes))
+        if len(outside):
+            raise ValueError(
+                f"{self.name}: the {part} part holds the label {outside[0]}, the classes are 0..{self.data_classes - 1}"
+            )
+        return images, y
+
     def _split(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
-        images, y = self.load("train")
+        images, y = self._loaded("train")
         held_out = stratified(
             y,
             round(self.validation_fraction * len(y)),
@@ -85,7 +97,7 @@ class ImageData(LightningDataModule, ABC):
     def images(self, part: Part) -> tuple[Tensor, Tensor]:
         """Grey levels uint8 ``(N, C, H, W)`` and the task's true labels int64 ``(N,)`` of a part."""
         if part not in self._parts:
-            images, y = self.load("test")
+            images, y = self._loaded("test")
             self._parts["test"] = _tensors(images, y if self.labels is None else self.labels.relabel(y))
         return self._parts[part]
 
@@ -129,6 +141,10 @@ class ImageData(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> "EvaluationBatches":
         return EvaluationBatches(self, "test")
+
+    def augmented(self, u: Tensor, *key: int) -> Tensor:
+        """Grey levels changed at random as the data set's augmentation says, a function of ``key``."""
+        return self.augmentation(u, np.random.default_rng([self.seed, *key]))
 
     def dequantised(self, u: Tensor, *key: int) -> Tensor:
         """Images with uniform noise inside their bins, a function of ``key``."""
@@ -174,7 +190,8 @@ class TrainingBatches:
         for stream, (name, (_, size)) in enumerate(self.pools.items()):
             rows = self._rows(stream, name, k)
             share = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-            x = self.data.dequantised(self.images[rows], 2, stream, k)[share]
+            u = self.data.augmented(self.images[rows], 5, stream, k)
+            x = self.data.dequantised(u, 2, stream, k)[share]
             out[name] = (x, self.y[rows[share]]) if name == "labeled" else x
         return out
 

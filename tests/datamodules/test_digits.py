@@ -242,3 +242,14 @@ def test_a_task_says_what_becomes_of_the_classes_of_the_data():
     odd = Digits(labels=PositiveUnlabeled([1, 3, 5, 7, 9], 100))
     assert odd.task == "1, 3, 5, 7, 9 against the rest"
     assert odd.task_classes.tolist() == [0, 1] * 5
+
+
+@pytest.mark.parametrize(("part", "label"), [("train", 10), ("train", -1), ("test", 99)])
+def test_labels_outside_the_classes_are_refused(part, label):
+    class Mislabeled(Digits):
+        def load(self, wanted):
+            images, y = super().load(wanted)
+            return images, np.where(np.arange(len(y)) == 5, label, y) if wanted == part else y
+
+    with pytest.raises(ValueError, match=f"the {part} part holds the label {label}, the classes are 0..9"):
+        Mislabeled().images("test")

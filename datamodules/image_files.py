@@ -1,0 +1,168 @@
+"""Folders of PNG and JPEG files: what lies where, and its pixels, read once and kept as one array of bytes."""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from datamodules.transforms import resized
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+LAYOUT = 1
+"""Number of this file's way to make arrays from files; another number makes kept arrays void."""
+
+
+def unusable(path: Path, why: str) -> ValueError:
+    """The error that a file or folder cannot be used, with what to do about it."""
+    return ValueError(f"{path}: {why}")
+
+
+def class_folders(folder: Path) -> dict[str, list[Path]]:
+    """Images of each class, both in the order of their names; names that start with a dot are passed over.
+
+    Raises:
+        ValueError: If there is no class, a class has no image, or something else than an image lies there.
+    """
+    classes: dict[str, list[Path]] = {}
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            raise unusable(entry, "a file among the folders of the classes; remove it")
+        classes[entry.name] = _entries(entry)
+        if not classes[entry.name]:
+            raise unusable(entry, "the folder of this class has no image; add some or remove it")
+        other = next((file for file in classes[entry.name] if file.suffix.lower() not in SUFFIXES), None)
+        if other is not None:
+            raise unusable(other, f"not named as an image ({', '.join(SUFFIXES)}); remove it or convert it")
+    if not classes:
+        raise unusable(folder, "no folders of classes in it; put the images of each class in a folder of its name")
+    return classes
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def decode(path: Path, size: int | None = None) -> np.ndarray:
+    """Pixels of one image, uint8 ``(H, W)`` for grey or ``(H, W, 3)`` for RGB.
+
+    Anything that is not 8-bit grey or RGB already is refused, unless it loses nothing on the way there: black and
+    white, palettes, and an alpha channel that is opaque everywhere.
+
+    Args:
+        path: A PNG or JPEG file.
+        size: Height and width in pixels to scale to.
+
+    Raises:
+        ValueError: If the file cannot be read or would lose something.
+    """
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            sixteen = _is_16_bit_png(file.read(26))
+            file.seek(0)
+            with Image.open(file, formats=("PNG", "JPEG")) as image:
+                image.load()
+    except Image.UnidentifiedImageError:
+        raise unusable(path, "not a PNG or JPEG image; remove it or convert it") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise unusable(path, f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller or remove it") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise unusable(path, f"a damaged image ({error}); copy it anew or remove it") from None
+    if sixteen:
+        raise unusable(path, "16 bits a channel; convert it to 8-bit grey or RGB")
+    plain = _plain(path, image)
+    return np.asarray(plain if size is None else resized(plain, size))
+
+
+def _is_16_bit_png(start: bytes) -> bool:
+    """From the header, since Pillow reads 16-bit RGB as 8-bit without a word."""
+    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24:25] == b"\x10"
+
+
+def _plain(path: Path, image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB, with the same pixels."""
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise unusable(path, f"colours of mode {image.mode}; convert it to 8-bit grey or RGB")
+    if "A" in image.mode or "transparency" in image.info:
+        lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+        if lowest < 255:
+            raise unusable(path, "transparent pixels; put it on a background and save it without alpha")
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+
+
+def read_images(files: list[Path], size: int | None = None) -> np.ndarray:
+    """Pixels of all images, uint8 ``(N, C, H, W)``; in colour where one of them is.
+
+    Raises:
+        ValueError: If an image cannot be used, or differs in height or width from the first.
+    """
+    images = []
+    for file in _shown(files):
+        images.append(decode(file, size))
+        if images[-1].shape[:2] != images[0].shape[:2]:
+            (h, w), (h0, w0) = images[-1].shape[:2], images[0].shape[:2]
+            raise unusable(file, f"{h} x {w} pixels, but {h0} x {w0} in {files[0]}; give resize to scale all")
+    colour = any(image.ndim == 3 for image in images)
+    out = np.empty((len(images), 3 if colour else 1, *images[0].shape[:2]), np.uint8)
+    for target, image in zip(out, images, strict=True):
+        target[:] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+    return out
+
+
+def _shown(files: list[Path]) -> Iterable[Path]:
+    """The files, with their progress on a terminal."""
+    if not sys.stderr.isatty():
+        return files
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(files, description="reading images", console=Console(stderr=True))
+
+
+def kept_images(files: list[Path], below: Path, cache: Path, size: int | None = None) -> np.ndarray:
+    """``read_images``, read from ``cache`` where the files are those of an earlier time by name, size and date.
+
+    Args:
+        files: Images below the folder ``below``.
+        below: What their names are relative to.
+        cache: Folder of the arrays; may be deleted at any time. Where it cannot be written, nothing is kept.
+        size: Height and width in pixels to scale to.
+    """
+    stats = [(file, file.stat()) for file in files]
+    state = [(str(file.relative_to(below)), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+    key = hashlib.sha256(json.dumps([LAYOUT, PIL.__version__, size, state]).encode()).hexdigest()
+    kept = cache / f"{key}.npy"
+    try:
+        images = np.load(kept, mmap_mode="r", allow_pickle=False)
+        if images.ndim == 4 and len(images) == len(files) and images.dtype == np.uint8:
+            return images
+    except (OSError, ValueError, EOFError):
+        pass  # none yet, or damaged: made anew below
+    images = read_images(files, size)
+    try:
+        _keep(kept, images)
+    except OSError as error:
+        warnings.warn(f"{len(files)} images will be read again next time: {error}", stacklevel=2)
+    return images
+
+
+def _keep(path: Path, images: np.ndarray) -> None:
+    """Write an array so that ``path`` holds all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, images, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

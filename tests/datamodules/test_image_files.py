@@ -1,0 +1,84 @@
+"""Image files: read without loss, or refused in one line that names the file."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.image_files import decode
+from datamodules.image_folder import ImageFolder
+
+RNG = np.random.default_rng(0)
+
+
+def png(width, height, depth, colour, data):
+    """A PNG file by hand, of depths that Pillow does not write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+COLOURS = Image.fromarray(RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8))
+GREY = COLOURS.convert("L")
+CLEAR = Image.new("L", (6, 5), 254)
+
+
+def with_alpha(image, alpha):
+    image = image.copy()
+    image.putalpha(alpha)
+    return image
+
+
+LOSSLESS = {
+    "black and white": (Image.fromarray(np.eye(5, 6) > 0), 255 * np.eye(5, 6)),
+    "palette": (COLOURS.quantize(16), np.asarray(COLOURS.quantize(16).convert("RGB"))),
+    "opaque colours": (with_alpha(COLOURS, 255), np.asarray(COLOURS)),
+    "opaque grey": (with_alpha(GREY, 255), np.asarray(GREY)),
+}
+
+
+@pytest.mark.parametrize(("image", "pixels"), LOSSLESS.values(), ids=LOSSLESS)
+def test_what_is_grey_or_rgb_in_other_words_keeps_its_pixels(tmp_path, image, pixels):
+    image.save(tmp_path / "image.png")
+    assert np.array_equal(decode(tmp_path / "image.png"), pixels)
+
+
+UNUSABLE = {
+    "text": ("a.png", lambda p: p.write_text("no image"), "not a PNG or JPEG image"),
+    "empty": ("a.jpg", lambda p: p.write_bytes(b""), "not a PNG or JPEG image"),
+    "another format": ("a.png", lambda p: COLOURS.save(p, format="GIF"), "not a PNG or JPEG image"),
+    "cut": ("a.png", lambda p: p.write_bytes(png(6, 5, 8, 0, bytes(35))[:-20]), "a damaged image"),
+    "cut jpeg": ("a.jpg", lambda p: (COLOURS.save(p), p.write_bytes(p.read_bytes()[:-99])), "a damaged image"),
+    "a folder": ("a.png", lambda p: p.mkdir(), "a damaged image"),
+    "16-bit grey": ("a.png", lambda p: p.write_bytes(png(6, 5, 16, 0, bytes(65))), "16 bits a channel"),
+    "16-bit colours": ("a.png", lambda p: p.write_bytes(png(6, 5, 16, 2, bytes(185))), "16 bits a channel"),
+    "cmyk": ("a.jpg", lambda p: COLOURS.convert("CMYK").save(p), "colours of mode CMYK"),
+    "see-through": ("a.png", lambda p: with_alpha(COLOURS, CLEAR).save(p), "transparent pixels"),
+    "see-through grey": ("a.png", lambda p: with_alpha(GREY, CLEAR).save(p), "transparent pixels"),
+    "see-through palette": ("a.png", lambda p: COLOURS.quantize(4).save(p, transparency=0), "transparent pixels"),
+    "see-through colour": ("a.png", lambda p: COLOURS.save(p, transparency=COLOURS.getpixel((0, 0))), "transparent"),
+    "huge": ("a.png", lambda p: p.write_bytes(png(10**5, 10**5, 8, 0, b"")), "more than 89478485 pixels"),
+    "large": ("a.png", lambda p: p.write_bytes(png(10**4, 10**4, 8, 0, b"")), "more than 89478485 pixels"),
+    "another size": ("z.png", lambda p: Image.new("RGB", (7, 5)).save(p), "5 x 7 pixels, but 5 x 6 in .*00.png"),
+    "another name": ("Thumbs.db", lambda p: p.write_bytes(b""), r"not named as an image \(.png, .jpg, .jpeg\)"),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_image_is_refused_with_one_line_that_names_it(tmp_path, name, make, message):
+    for part in ("train", "test"):
+        for k in ("ant", "bee"):
+            (tmp_path / "insects" / part / k).mkdir(parents=True)
+            COLOURS.save(tmp_path / "insects" / part / k / "00.png")
+    path = tmp_path / "insects" / "train" / "bee" / name
+    make(path)
+    with pytest.raises(ValueError, match=message) as refusal:
+        ImageFolder("insects", root=str(tmp_path))
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / ".diffclass-cache").exists()

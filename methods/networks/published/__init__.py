@@ -1,0 +1,1 @@
+"""Weights that the papers' authors and their sources published, under the names of our networks."""

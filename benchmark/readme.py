@@ -10,7 +10,10 @@ from benchmark.suite import load_suite
 from benchmark.tables import to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd", "precision", "nn_ratio")
+COLUMNS = (
+    *("accuracy/clean", "accuracy/middle", "nll", "level_ce", "telescoping", "mse/denoise/t=0.2"),
+    *("accuracy/generated", "fd", "fd/intra", "precision", "nn_ratio"),
+)
 
 
 def table(suite: str) -> str:

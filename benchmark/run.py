@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--only", metavar="CELL", action="append", help="run this cell and what it needs; may be repeated")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds, separated by commas; the suite's own by default")
     p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
+    p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
     p.add_argument("--fresh", action="store_true", help="forget what an earlier run in the folder finished")
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
     p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
@@ -53,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, got {options.workers}")
     only = _checked(suite, options.only)
+    if options.data_root is not None:
+        if not Path(options.data_root).is_dir():
+            raise InputError(f"--data-root: no folder at {options.data_root}")
+        os.environ["DIFFCLASS_DATA"] = str(Path(options.data_root).absolute())  # the workers inherit it
     out = options.out or Path("runs") / suite.name
     engine = LocalEngine(options.workers)
     with engine:

@@ -24,7 +24,10 @@ __all__ = ["Entry", "Row", "rows", "to_csv", "to_markdown", "write_tables"]
 # What a row chooses itself: rows that differ in it alone are still ranked together.
 CHOICES = frozenset({"guidance_scale", "sampler", "steps", "nfe"})
 # Protocol entries with a column of their own, and its heading.
-LABELS = {"n_labeled": "labels", "sampler": "sampler", "steps": "steps", "nfe": "NFE"}
+LABELS = {
+    **{"n_labeled": "labels", "task": "task", "process": "noise levels"},
+    **{"sampler": "sampler", "steps": "steps", "nfe": "NFE"},
+}
 # What a spreadsheet takes for the start of a formula, half and full width.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 ALWAYS_SHOWN = frozenset({"kind", "nfe"})
@@ -139,7 +142,7 @@ class _Table:
         self.rows = [row for row in self.rows if not _reasons_of(row, self.metrics)]
         self.asked = {(row.cell, metric) for row in self.rows for metric in row.entries}
         # Only generation has one sampler, its steps and NFE for a whole row; elsewhere they stand in the cells.
-        wanted = LABELS if self.name == GENERATION else ("n_labeled",) if self.name != COST else ()
+        wanted = LABELS if self.name == GENERATION else ("n_labeled", "task", "process") if self.name != COST else ()
         self.labels = [key for key in wanted if any(self._of_row(row, key) for row in self.rows)]
         if len({tuple(self._of_row(row, "n_labeled")) for row in self.rows if self._entries(row)}) == 1:
             self.labels = [key for key in self.labels if key != "n_labeled"]  # said once, beneath

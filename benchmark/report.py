@@ -101,11 +101,16 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
     for record in results.records:
         if record.metric.startswith(CURVE) and record.value is not None:
             points[record.cell][record.protocol["sigma"]].append(record.value)
-    points = {cell: found for cell, found in points.items() if found}
+    drawn: list[dict[float, list[float]]] = []
+    for cell in order:  # cells that share a classifier have one line, under the name of the first
+        if points[cell] and points[cell] not in drawn:
+            drawn.append(points[cell])
+        else:
+            del points[cell]
     if not points:
         return None
     with matplotlib.rc_context({"svg.hashsalt": results.suite, "svg.fonttype": "none", "font.size": 11}):
-        figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(10, 4.8), layout="constrained")
         styles = [(color, line) for line in ("-", "--", ":") for color in pyplot.get_cmap("tab10").colors]
         for (cell, found), (color, line) in zip(points.items(), styles, strict=False):
             sigmas = sorted(found)
@@ -113,7 +118,7 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
             axes.plot(sigmas, means, label=cell, color=color, linestyle=line, marker=".", linewidth=1.6)
         axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=9, frameon=False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)

@@ -1,0 +1,27 @@
+"""The page of a run: its curves."""
+
+from benchmark.record import Results, measured
+from benchmark.report import _curve
+
+
+def accuracy(cell: str, sigma: float, value: float):
+    return measured(
+        cell, "m", 0, f"accuracy/t={sigma:g}", value, n=10, stderr=None, protocol={"sigma": sigma}, seconds=None,
+        peak_memory_bytes=None, key="",
+    )  # fmt: skip
+
+
+def test_cells_that_share_a_classifier_have_one_line():
+    curves = {"first": 0.9, "twin": 0.9, "other": 0.8}
+    records = [accuracy(cell, sigma, high - sigma / 10) for cell, high in curves.items() for sigma in (0.5, 1.0)]
+    drawn = _curve(Results(suite="s", commit="", environment={}, records=records), ["first", "twin", "silent", "other"])
+    assert {name: f">{name}<" in drawn for name in ("first", "twin", "silent", "other")} == {
+        "first": True,
+        "twin": False,
+        "silent": False,
+        "other": True,
+    }
+
+
+def test_without_curves_there_is_no_picture():
+    assert _curve(Results(suite="s", commit="", environment={}, records=[]), ["a"]) is None

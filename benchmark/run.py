@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m benchmark.run", description=__doc__)
     p.add_argument("--suite", metavar="NAME", required=True, help=f"suite to run; there are: {', '.join(suites())}")
-    p.add_argument("--only", metavar="CELL", action="append", help="tabulate this cell, after training what it needs; may be repeated")
+    p.add_argument("--only", metavar="CELL", action="append", help="tabulate this cell alone; may be repeated")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds, separated by commas; the suite's own by default")
     p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
     p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")

@@ -136,8 +136,7 @@ def _diagnostics(job: Job, protocol: Protocol) -> Iterator[Record]:
         return
     found = load_arrays(job.folder / "diagnostics.npz")
     # How well levels can be told apart depends on where they lie: other levels, another task.
-    process = job.config["model"]["init_args"]["process"]["init_args"]
-    record.protocol["process"] = f"{process['schedule']}, {process['steps']} levels"
+    record.protocol["process"] = record.manifest["process"]
     yield record("level_ce", mean_estimate(found["level_ce"]))
     yield record("telescoping", _telescoping(found["telescoping"]))
 

@@ -154,7 +154,7 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     if not found:
         return {"outputs": [], "reason": "no classifier of noise levels"}
     save_arrays(folder / "diagnostics.npz", **{name: np.concatenate(parts) for name, parts in found.items()})
-    return {"outputs": ["diagnostics.npz"]}
+    return {"outputs": ["diagnostics.npz"], "process": method.denoiser.process.extra_repr()}
 
 
 def _dequantised_test(data: ImageData, protocol: Protocol) -> Tensor:

@@ -204,10 +204,14 @@ class DiscreteVP(NoiseProcess):
         pure_noise: bool = False,
     ) -> None:
         super().__init__()
-        self.steps, self.last = steps, steps + int(pure_noise)
+        self.steps, self.schedule, self.last = steps, schedule, steps + int(pure_noise)
         self.t_min, self.t_max = 1 / self.last, steps / self.last
         data, noise = torch.ones(1, dtype=torch.float64), torch.zeros(int(pure_noise), dtype=torch.float64)
         self.register_buffer("alpha_bar", torch.cat([data, SCHEDULES[schedule](steps), noise]), persistent=False)
+
+    def extra_repr(self) -> str:
+        """What tells its levels from others': ``cosine, 100 levels``."""
+        return f"{self.schedule}, {self.steps} levels"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteVP":
         exact = self.alpha_bar  # stays double when a model is cast: 1 - alpha_bar is 1e-4 at the first level

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
-from methods import UNLABELED
 from methods.networks.ddpm_unet import LabelEmbedding, encoder_and_decoder
-from methods.networks.layers import Logits, NormAct, SelfAttention, head_count, zero_init
+from methods.networks.layers import Logits, NormAct, SelfAttention, class_index, head_count, zero_init
 from methods.networks.unet import Encoder, Resampling, ResidualBlock
 
 
@@ -55,9 +54,7 @@ class ClassEmbedding(nn.Embedding):
 
     def forward(self, y: Tensor | None, like: Tensor) -> Tensor:
         """For as many labels as there are images in ``like``, where ``y`` gives none."""
-        if y is None:
-            y = torch.full((len(like),), UNLABELED, device=like.device)
-        return F.silu(super().forward(torch.where(y == UNLABELED, self.num_embeddings - 1, y)))
+        return F.silu(super().forward(class_index(y, self.num_embeddings - 1, like)))
 
 
 class EncoderTrunk(nn.Module):

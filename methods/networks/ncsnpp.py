@@ -7,7 +7,6 @@ continuous time.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from methods.networks.fir import FirConv, FirDown, FirUp
 from methods.networks.layers import Backend, NormAct, SelfAttention, Stem, check_size, class_index, zero_init
-from methods.networks.unet import Stage
+from methods.networks.unet import Decoder, Stage
 
 EPS = 1e-6
 """Of every group norm."""
@@ -179,54 +178,6 @@ class ProgressiveEncoder(nn.Module):
         return skips, middle
 
 
-class FirDecoder(nn.Module):
-    """From the middle up: ``blocks + 1`` blocks per level, each on its input and one skip; then the output.
-
-    Args:
-        skip_channels: ``ProgressiveEncoder.skip_channels``.
-        width: As in ``ProgressiveEncoder``; so are ``multipliers`` to ``backend``, but attention comes once in a level,
-            after its last block.
-        out_channels: Channels of the output, whose convolution starts at zero.
-    """
-
-    def __init__(
-        self,
-        skip_channels: Sequence[int],
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: Sequence[int],
-        block: Callable[..., BigGANBlock],
-        backend: Backend,
-        out_channels: int,
-    ) -> None:
-        super().__init__()
-        skips = list(skip_channels)
-        channels = [width * multiplier for multiplier in reversed(multipliers)]
-        self.levels = nn.ModuleList()
-        h = channels[0]
-        for level, out in enumerate(channels):
-            attends = 2 ** (len(channels) - 1 - level) in attention
-            stages = nn.ModuleList()
-            for last in [False] * blocks + [True]:
-                attend = RescaledAttention(out, backend) if attends and last else None
-                stages.append(Stage(block(h + skips.pop(), out), attend))
-                h = out
-            self.levels.append(stages)
-        self.ups = nn.ModuleList(block(c, c, resample="up") for c, _ in pairwise(channels))
-        self.norm = NormAct(h, eps=EPS)
-        self.out = zero_init(nn.Conv2d(h, out_channels, 3, padding=1))
-
-    def forward(self, skips: Sequence[Tensor], middle: Tensor, emb: Tensor) -> Tensor:
-        skips, h = list(skips), middle
-        for level, stages in enumerate(self.levels):
-            if level:
-                h = self.ups[level - 1](h, emb)
-            for stage in stages:
-                h = stage(torch.cat([h, skips.pop()], dim=1), emb)
-        return self.out(self.norm(h))
-
-
 class NCSNpp(nn.Module):
     """``F(x, log sigma, y)``, ``(B, C, H, W) -> (B, C, H, W)``; zero everywhere at the start.
 
@@ -272,9 +223,12 @@ class NCSNpp(nn.Module):
         self.noise = FourierEmbedding(width, embedding, fourier_scale, sigma_unit)
         self.label = None if classes is None else nn.Embedding(classes + 1, embedding)
         block = partial(BigGANBlock, embedding=embedding, dropout=dropout, film=classes is not None)
-        levels = (width, multipliers, blocks, attention, block, backend)
-        self.encoder = ProgressiveEncoder(in_channels, *levels)
-        self.decoder = FirDecoder(self.encoder.skip_channels, *levels, in_channels)
+        levels = (width, multipliers, blocks, attention, block)
+        self.encoder = ProgressiveEncoder(in_channels, *levels, backend)
+        attend = partial(RescaledAttention, backend=backend)
+        self.decoder = Decoder(
+            self.encoder.skip_channels, *levels, attend, in_channels, "residual", eps=EPS, attends="once"
+        )
 
     def embed(self, log_sigma: Tensor, y: Tensor | None = None) -> Tensor:
         """Activated embedding of noise level and class, ``(B, E)``; no label is a class of its own, index ``K``."""

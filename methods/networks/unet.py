@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 
-from methods import UNLABELED
 from methods.networks.layers import (
     Backend,
     Images,
@@ -23,6 +22,7 @@ from methods.networks.layers import (
     Stem,
     as_inputs,
     check_size,
+    class_index,
     downsample,
     upsample,
     zero_init,
@@ -178,6 +178,7 @@ class Decoder(nn.Module):
         width: As in ``Encoder``; so are ``multipliers`` to ``resampling``.
         out_channels: Channels of the output, whose convolution starts at zero.
         eps: Of the group norm before it.
+        attends: Whether attention follows every stage of its levels, or comes once in a level, after the last.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class Decoder(nn.Module):
         out_channels: int,
         resampling: Resampling = "conv",
         eps: float = 1e-5,
+        attends: Literal["always", "once"] = "always",
     ) -> None:
         super().__init__()
         skips = list(skip_channels)
@@ -199,10 +201,11 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList()
         h = channels[0]
         for level, out in enumerate(channels):
-            attends = 2 ** (len(channels) - 1 - level) in attention
+            attended = 2 ** (len(channels) - 1 - level) in attention
             stages = nn.ModuleList()
-            for _ in range(blocks + 1):
-                stages.append(Stage(block(h + skips.pop(), out), attend(out) if attends else None))
+            for stage in range(blocks + 1):
+                follows = attended and (attends == "always" or stage == blocks)
+                stages.append(Stage(block(h + skips.pop(), out), attend(out) if follows else None))
                 h = out
             self.levels.append(stages)
         self.ups = nn.ModuleList(
@@ -278,8 +281,7 @@ class UNet(nn.Module):
         """Activated embedding of noise level and class, ``(B, E)``; no label is a class of its own, index ``K``."""
         emb = self.noise(log_sigma)
         if self.label is not None:
-            null = torch.full_like(log_sigma, self.classes, dtype=torch.long)
-            emb = emb + self.label(null if y is None else torch.where(y == UNLABELED, null, y))
+            emb = emb + self.label(class_index(y, self.classes, like=log_sigma))
         return F.silu(emb)
 
     def encode(self, x: Tensor, log_sigma: Tensor, y: Tensor | None = None) -> tuple[list[Tensor], Tensor, Tensor]:

@@ -53,6 +53,8 @@ def started(folder, *options):
     return subprocess.Popen(
         words(*options), cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

@@ -5,7 +5,9 @@ import itertools
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -70,11 +72,13 @@ class LocalEngine:
 
     def _submit(self, *call: Any) -> tuple[Future, ProcessPoolExecutor]:
         """Hand work to a worker; new ones are started where one has died since the last time."""
+        pool = self._workers()
         try:
-            return self._workers().submit(*call), self._pool
+            with _uninterrupted():
+                return pool.submit(*call), pool
         except BrokenProcessPool:
             self._pool = None
-            return self._workers().submit(*call), self._pool
+            return self._submit(*call)
 
     def resolve(self, cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
         """Configurations with all defaults, worked out where the heavy libraries are imported."""
@@ -145,6 +149,23 @@ class LocalEngine:
         with contextlib.suppress(queue.Empty):
             while self._messages is not None:
                 on_message(self._messages.get_nowait())
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait: a worker that was started but never told its work would end with a traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: caught.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[0])
 
 
 def visible_gpus() -> list[str]:

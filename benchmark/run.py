@@ -19,8 +19,9 @@ from benchmark.costs import predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.files import write_json
+from benchmark.forecast import show_plan
 from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
-from benchmark.progress import LiveView, PlainView, State, clock
+from benchmark.progress import LiveView, PlainView, State
 from benchmark.record import Record, Results
 from benchmark.report import write_report
 from benchmark.stages import read_manifest
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     with engine:
         if options.dry_run:
             jobs = _jobs(suite, engine, out, seeds, write=False)
-            _show_plan(_chosen(jobs, only), suite, engine.workers)
+            show_plan(_chosen(jobs, only), suite, engine.workers)
             return OK
         with _owned(out):
             jobs = _chosen(_jobs(suite, engine, out, seeds, write=True), only)
@@ -109,18 +110,6 @@ def _jobs(suite: Suite, engine: LocalEngine, out: Path, seeds: list[int], write:
         if write:
             write_json(out / "plan.json", {"key": key, "resolved": resolved})
     return plan(suite, resolved, out, seeds)
-
-
-def _show_plan(jobs: list[Job], suite: Suite, workers: int) -> None:
-    predicted = predicted_seconds(suite.name)
-    print(f"suite {suite.name}: {len(jobs)} jobs on {workers} processes")
-    for job in jobs:
-        seconds = predicted.get((job.cell.name, job.part))
-        state = "finished" if job.finished else f"{clock(seconds)} CPU"
-        needs = f"  after {', '.join(job.needs)}" if job.needs else ""
-        print(f"  {job.name:<44} {state:>12}  {', '.join(s.name for s in job.stages)}{needs}")
-    left = remaining_seconds([job for job in jobs if not job.finished], predicted, workers)
-    print(f"predicted: {clock(left)}" + ("" if left is not None else " (no committed results to predict from)"))
 
 
 @contextmanager

@@ -1,9 +1,7 @@
-"""The contract of a data set, and batches that are a function of the step alone."""
+"""The contract of a data set."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from lightning import LightningDataModule
 from torch import Tensor
 
+from datamodules.batches import EvaluationBatches, TrainingBatches
 from datamodules.grey_levels import GreyLevels
 from datamodules.splits import LabelSplit, stratified
 from datamodules.transforms import Augmentation
@@ -124,7 +123,7 @@ class ImageData(LightningDataModule, ABC):
         """Labeled training images."""
         return len(self.labeled_indices)
 
-    def train_dataloader(self) -> "TrainingBatches":
+    def train_dataloader(self) -> TrainingBatches:
         images, y = self.images("train")
         pools = {"labeled": (torch.as_tensor(self.labeled_indices), self.batch_size)}
         if self.unlabeled_batch_size:
@@ -133,13 +132,13 @@ class ImageData(LightningDataModule, ABC):
             pools["unlabeled"] = (torch.as_tensor(pool), self.unlabeled_batch_size)
         return TrainingBatches(self, images, y, pools)
 
-    def val_dataloader(self) -> "EvaluationBatches":
+    def val_dataloader(self) -> EvaluationBatches:
         return EvaluationBatches(self, "validation")
 
-    def test_dataloader(self) -> "EvaluationBatches":
+    def test_dataloader(self) -> EvaluationBatches:
         return EvaluationBatches(self, "test")
 
-    def predict_dataloader(self) -> "EvaluationBatches":
+    def predict_dataloader(self) -> EvaluationBatches:
         return EvaluationBatches(self, "test")
 
     def augmented(self, u: Tensor, *key: int) -> Tensor:
@@ -154,83 +153,3 @@ class ImageData(LightningDataModule, ABC):
 
 def _tensors(images: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(y.astype(np.int64))
-
-
-class TrainingBatches:
-    """The training batches of one epoch, from the trainer's current step on.
-
-    Each pool is read as an endless chain of shuffles of itself, so that a batch may exceed a small pool and every image
-    comes up equally often. An epoch is one pass over the largest pool, in whole optimiser steps.
-    """
-
-    def __init__(self, data: ImageData, images: Tensor, y: Tensor, pools: dict[str, tuple[Tensor, int]]) -> None:
-        self.data, self.pools = data, pools
-        trainer = data.trainer
-        self.rank, self.world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        for name, (_, size) in pools.items():
-            if size % self.world:
-                raise ValueError(f"the {name} batch of {size} does not divide over {self.world} devices")
-        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
-        self.images, self.y = images.to(device), y.to(device)
-        self.accumulated = 1 if trainer is None else trainer.accumulate_grad_batches
-        longest = max(math.ceil(len(pool) / size) for pool, size in pools.values())
-        self.epoch_steps = math.ceil(longest / self.accumulated) * self.accumulated
-        self._orders: dict[tuple[str, int], Tensor] = {}
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        trainer = self.data.trainer
-        step = 0 if trainer is None else trainer.global_step * self.accumulated
-        end = (step // self.epoch_steps + 1) * self.epoch_steps
-        for k in range(step, end):
-            yield self.batch(k)
-
-    def batch(self, k: int) -> dict[str, Any]:
-        """This device's share of batch ``k``."""
-        out: dict[str, Any] = {}
-        for stream, (name, (_, size)) in enumerate(self.pools.items()):
-            rows = self._rows(stream, name, k)
-            share = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-            u = self.data.augmented(self.images[rows], 5, stream, k)
-            x = self.data.dequantised(u, 2, stream, k)[share]
-            out[name] = (x, self.y[rows[share]]) if name == "labeled" else x
-        return out
-
-    def _rows(self, stream: int, name: str, k: int) -> Tensor:
-        """Rows of batch ``k``: positions ``k B .. (k + 1) B`` of the chain of shuffles."""
-        pool, size = self.pools[name]
-        epochs = range(k * size // len(pool), ((k + 1) * size - 1) // len(pool) + 1)
-        chain = torch.cat([self._order(stream, name, epoch) for epoch in epochs])
-        start = k * size - epochs[0] * len(pool)
-        return chain[start : start + size]
-
-    def _order(self, stream: int, name: str, epoch: int) -> Tensor:
-        if (name, epoch) not in self._orders:
-            pool = self.pools[name][0]
-            self._orders = {key: order for key, order in self._orders.items() if key[0] != name or key[1] >= epoch - 1}
-            shuffle = np.random.default_rng([self.data.seed, 3, stream, epoch]).permutation(len(pool))
-            self._orders[name, epoch] = pool[torch.from_numpy(shuffle)].to(self.images.device)
-        return self._orders[name, epoch]
-
-
-class EvaluationBatches:
-    """A part once through, in order, every image on exactly one device, with the same dequantisation each time."""
-
-    def __init__(self, data: ImageData, part: Part, batch_size: int = 500) -> None:
-        self.data, self.part, self.batch_size = data, part, batch_size
-        trainer = data.trainer
-        self.rank, self.world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
-
-    def _starts(self) -> range:
-        count = len(self.data.images(self.part)[1])
-        return range(self.rank * self.batch_size, count, self.world * self.batch_size)
-
-    def __len__(self) -> int:
-        return len(self._starts())
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        images, y = self.data.images(self.part)
-        for start in self._starts():
-            rows = slice(start, start + self.batch_size)
-            x = self.data.dequantised(images[rows], 4, start).to(self.device)
-            yield {"labeled": (x, y[rows].to(self.device))}

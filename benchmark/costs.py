@@ -51,3 +51,17 @@ def remaining_seconds(
     for job in jobs:
         longest[job.name] = costs[job.name] + max((longest.get(n, 0.0) for n in job.needs), default=0.0)
     return max([sum(costs.values()) / workers, *longest.values()], default=0.0)
+
+
+def most_urgent_first(jobs: list[Job], predicted: dict[tuple[str, str], float]) -> list[Job]:
+    """``jobs`` by the longest way from the start of each to the end of all that waits for it.
+
+    A job whose cost is not known counts as one second, so that what much else waits for still comes first.
+    """
+    ahead: dict[str, float] = {}
+    for job in reversed(jobs):  # needs come first
+        way = ahead.get(job.name, 0.0) + predicted.get((job.cell.name, job.part), 1.0)
+        ahead[job.name] = way
+        for name in (*job.needs, *job.after):
+            ahead[name] = max(ahead.get(name, 0.0), way)
+    return sorted(jobs, key=lambda job: -ahead[job.name])

@@ -172,7 +172,8 @@ def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iter
     real = load_arrays(job.reference / "real.npz")
     features, probabilities, labels = looked["features"], looked["probabilities"], drawn["labels"]
     task = np.array(record.manifest.get("task_classes", range(probabilities.shape[1])))
-    record.protocol |= {"feature_network": f"{job.reference.parent.name}, {job.reference.name}", "against": "train"}
+    against = "train" if protocol.real_images is None else f"{len(real['train_features'])} of train"
+    record.protocol |= {"feature_network": f"{job.reference.parent.name}, {job.reference.name}", "against": against}
     train = Statistics.of(real["train_features"])
     own = Statistics.of(features)
     n = len(features)

@@ -47,7 +47,7 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     reason = method.unsupported.get("classify")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    u, y = data.images("test")
+    u, y = _test(data, protocol)
     x = data.grey.centre(u)
     arrays = {"y": y.numpy(), "clean": _logits(method, x, None, protocol.batch)}
     process = method.noisy_process
@@ -102,7 +102,7 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
     if reason is not None:
         return {"outputs": [], "reason": reason}
     dequantised = method.likelihood.dequantised
-    x = _dequantised_test(data, protocol) if dequantised else data.grey.centre(data.images("test")[0])
+    x = _dequantised_test(data, protocol) if dequantised else data.grey.centre(_test(data, protocol)[0])
     bits = []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)
@@ -157,8 +157,13 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     return {"outputs": ["diagnostics.npz"], "process": method.denoiser.process.extra_repr()}
 
 
+def _test(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Grey levels and labels of the test images that the protocol asks about."""
+    return data.some_images("test", protocol.test_images, [protocol.seed, 4])
+
+
 def _dequantised_test(data: ImageData, protocol: Protocol) -> Tensor:
-    u, _ = data.images("test")
+    u, _ = _test(data, protocol)
     v = np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32)
     return data.grey.dequantise(u, torch.from_numpy(v))
 
@@ -200,9 +205,11 @@ def sample(
 
 
 def image_samples(cell: Cell, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Real images in the place of samples: the whole test part, or copies of training images."""
+    """Real images in the place of samples: the test images asked about, or copies of training images."""
     u, y = data.images(cell.images)
-    if cell.images == "train":
+    if cell.images == "test":
+        u, y = _test(data, protocol)
+    else:
         rows = np.random.default_rng([protocol.seed, 3]).permutation(len(u))[: protocol.samples]
         u, y = u[rows], y[rows]
     save_samples(folder / "samples.npz", u, y)
@@ -233,14 +240,18 @@ def features(reference: Method, data: ImageData, folder: Path, images: np.ndarra
 
 
 def real_features(reference: Method, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Images, labels and reference features of the training and test parts, and the features' centre and scale."""
-    train, _ = data.images("train")
+    """Images, labels and reference features of the images that samples are held against and of the test images asked
+    about, and the features' centre and scale.
+    """
+    parts = {
+        "train": data.some_images("train", protocol.real_images, [protocol.seed, 5]),
+        "test": _test(data, protocol),
+    }
     network = ClassifierFeatures.fit(
-        reference.classifier, data.grey.centre, "reference", train, protocol.batch, reference.device
+        reference.classifier, data.grey.centre, "reference", parts["train"][0], protocol.batch, reference.device
     )
     arrays = {"feature_mean": network.mean.cpu().numpy(), "feature_scale": network.scale.cpu().numpy()}
-    for part in ("train", "test"):
-        u, y = data.images(part)
+    for part, (u, y) in parts.items():
         found, probabilities = extract(network, u, protocol.batch, reference.device)
         arrays |= {f"{part}_features": found, f"{part}_probabilities": probabilities}
         arrays |= {f"{part}_images": u.permute(0, 2, 3, 1).numpy(), f"{part}_labels": y.numpy()}

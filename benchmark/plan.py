@@ -38,6 +38,7 @@ class Job:
         trained: Folder of the training whose weights it uses: its own, or that of an earlier cell that trains alike.
         arguments: Command line that builds the method.
         needs: Jobs that must be finished first.
+        after: Jobs that are better done first, for it can take over some of their stages.
         reference: Folder of the reference classifier's cell.
         sampler: What the sampler is, for the protocol of records.
         method: Module name of the method.
@@ -51,6 +52,7 @@ class Job:
     trained: Path | None = None
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     reference: Path | None = None
     reference_arguments: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -97,6 +99,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
         seeds: Seeds of the cells that have no fixed one.
     """
     trainings: dict[tuple[str, int], Job] = {}
+    protocol = asdict(suite.protocol)
     names = order(suite)
     names.sort(key=lambda name: name != suite.reference and name not in _ancestors(suite, suite.reference))
 
@@ -127,7 +130,8 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             )  # fmt: skip
             stages = [Stage("train", key)]
             if name == suite.reference:
-                stages.append(Stage("real", digest([key, code_digest(("benchmark.outputs",))])))
+                on = {k: protocol[k] for k in ("seed", "test_images", "real_images")}
+                stages.append(Stage("real", digest([key, on, code_digest(("benchmark.outputs",))])))
             job = Job(
                 cell, seed, "train", folder, tuple(stages), folder,
                 arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}),
@@ -145,12 +149,14 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
             sampled_with = {k: needed[k].stages[0].key for k in cell.samples_with}
             weights = {job.name for job in (reference, trained, *needed.values()) if job is not None}
+            borrows = trained is not None and trained.folder != folder
             job = Job(
                 cell, seed, "evaluate", folder,
                 _evaluation_stages(suite, cell, trained, resolved.get(name, {}), sampled_with, reference),
                 trained.folder if trained else None,
                 arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}) if trained else (),
                 needs=tuple(sorted(weights)),
+                after=(f"{trained.cell.name}/seed{trained.seed}/evaluate",) if borrows else (),
                 reference=reference.folder, reference_arguments=reference.arguments,
                 config=resolved.get(name, {}),
             )  # fmt: skip
@@ -184,14 +190,16 @@ def _evaluation_stages(
 
     stages: list[Stage] = []
     if trained:
-        levels = {k: protocol[k] for k in ("seed", "noisy_draws", "levels")}
+        asked = {k: protocol[k] for k in ("seed", "test_images")}
+        levels = asked | {k: protocol[k] for k in ("noisy_draws", "levels")}
         # Some classifiers are read off the density or the denoiser, whose settings then matter.
         likelihood = model.get("likelihood")
         stages.append(stage("classify", protocol=levels, likelihood=likelihood, with_=sampled_with))
-        stages.append(stage("likelihood", likelihood=likelihood, seed=protocol["seed"], with_=sampled_with))
-        stages.append(stage("denoise", times=protocol["denoise_times"], seed=protocol["seed"]))
-        stages.append(stage("diagnose", seed=protocol["seed"]))
-    sampling = {k: protocol[k] for k in ("seed", "samples")} | {k: model.get(k) for k in SAMPLING}
+        stages.append(stage("likelihood", likelihood=likelihood, protocol=asked, with_=sampled_with))
+        stages.append(stage("denoise", times=protocol["denoise_times"], protocol=asked))
+        stages.append(stage("diagnose", protocol=asked))
+    drawn = ("seed", "samples") if trained else ("seed", "samples", "test_images")
+    sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}
     for scale in cell.guidance_scales or [None]:
         tag = scale_tag(scale)
         drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.costs import predicted_seconds, remaining_seconds
+from benchmark.costs import most_urgent_first, predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.files import write_json
@@ -25,9 +26,10 @@ from benchmark.progress import LiveView, PlainView, State
 from benchmark.record import Record, Results
 from benchmark.report import write_report
 from benchmark.stages import read_manifest
-from benchmark.suite import Suite, check_seeds, load_suite, suites
+from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
+from benchmark.yaml_files import parse_text
 
 LEAST_FREE_BYTES = 100 * 2**20
 
@@ -36,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m benchmark.run", description=__doc__)
     p.add_argument("--suite", metavar="NAME", required=True, help=f"suite to run; there are: {', '.join(suites())}")
+    p.add_argument("--budget", metavar="NAME", default=PAPER, help="a smaller budget that the suite states, e.g. small")
+    p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of every method")
+    p.add_argument("--name", metavar="NAME", help="name in results; needed where --set changes what is compared")
     p.add_argument("--only", metavar="CELL", action="append", help="tabulate this cell alone; may be repeated")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds, separated by commas; the suite's own by default")
     p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
@@ -50,7 +55,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a suite; returns the exit code."""
     options = parser().parse_args(argv)
-    suite = load_suite(options.suite)
+    if options.name is not None and not NAME.fullmatch(options.name):
+        raise InputError(f"--name must be 1 to 64 letters, digits, dots, dashes or underscores, got {options.name!r}")
+    changes = _changes(options.set)
+    if changes and options.name is None:
+        raise InputError("--set makes another suite of it; give that one a name in results with --name NAME")
+    suite = load_suite(options.suite, options.budget, changes, options.name)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, got {options.workers}")
@@ -72,6 +82,17 @@ def main(argv: list[str] | None = None) -> int:
                 for folder in {job.cell.name for job in jobs}:
                     shutil.rmtree(out / folder, ignore_errors=True)
             return _execute(suite, engine, jobs, out)
+
+
+def _changes(words: list[str]) -> dict[str, Any]:
+    """Settings by dotted key, from ``KEY=VALUE`` with YAML values."""
+    changes = {}
+    for word in words:
+        key, given, value = word.partition("=")
+        if not given or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
+            raise InputError(f"--set takes KEY=VALUE with a dotted key such as trainer.max_steps=100, got {word!r}")
+        changes[key] = parse_text(value, f"--set {key}")
+    return changes
 
 
 def _seeds(text: str) -> list[int]:
@@ -174,7 +195,7 @@ def _execute(suite: Suite, engine: LocalEngine, jobs: list[Job], out: Path) -> i
             before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
         with view:
-            results = engine.run(todo, suite.protocol, view)
+            results = engine.run(most_urgent_first(todo, predicted), suite.protocol, view)
         for number, handler in before.items():
             signal.signal(number, handler)
     if signals:

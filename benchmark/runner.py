@@ -47,9 +47,9 @@ def carry_out(job: Job, protocol: Protocol, report: Report, stop: Callable[[], b
         InputError: If the configuration or a file cannot be used.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    runner = _Training(job, report, stop) if job.part == "train" else _Evaluation(job, protocol, report)
+    runner = _Training(job, protocol, report, stop) if job.part == "train" else _Evaluation(job, protocol, report)
     for stage in job.stages:
-        if stage.completed(job.folder) is None:
+        if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report({"stage": stage.name, "done": 0, "total": 0})
             stage.complete(job.folder, lambda stage=stage: runner.do(stage))
     gc.collect()
@@ -67,8 +67,8 @@ def method_of(arguments: Sequence[str], folder: Path) -> tuple[LightningModule, 
 class _Training:
     """The stages of a training job."""
 
-    def __init__(self, job: Job, report: Report, stop: Callable[[], bool]) -> None:
-        self.job, self.report, self.stop = job, report, stop
+    def __init__(self, job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool]) -> None:
+        self.job, self.protocol, self.report, self.stop = job, protocol, report, stop
 
     def do(self, stage: Stage) -> dict[str, Any]:
         return self.train(stage) if stage.name == "train" else self.real()
@@ -106,7 +106,7 @@ class _Training:
 
     def real(self) -> dict[str, Any]:
         method, data = method_of(self.job.arguments, self.job.folder)
-        return outputs.real_features(method, data, Protocol(), self.job.folder)
+        return outputs.real_features(method, data, self.protocol, self.job.folder)
 
 
 class _Evaluation:

@@ -1,13 +1,14 @@
 """Stages of a cell: finished once its manifest, with the hashes of what it wrote, has been renamed into place."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, digest_file, write_json
+from benchmark.files import digest, digest_file, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,18 @@ class Stage:
         }
         write_json(self.manifest(folder), {**manifest, "digest": digest(manifest)})
         return manifest
+
+    def adopt(self, folder: Path, other: Path) -> bool:
+        """Take the result of the same stage from another folder, if it is finished there; whether it was."""
+        manifest = None if other == folder else self.completed(other)
+        if manifest is None:
+            return False
+        self.manifest(folder).unlink(missing_ok=True)
+        for name in manifest["outputs"]:
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(other / name, temporary)
+        write_json(self.manifest(folder), {**manifest, "digest": digest(manifest)})
+        return True
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:

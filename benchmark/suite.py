@@ -10,9 +10,11 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmark.errors import InputError
-from benchmark.yaml_files import mapping, read_yaml
+from benchmark.yaml_files import mapping, optional_mapping, read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PAPER = "paper"
+"""The budget that a suite's file and configurations state, before anything is made smaller."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
@@ -29,6 +31,8 @@ class Protocol:
         denoise_times: Times at which the noise predicted by a method's own denoiser is compared with the true one.
         batch: Images evaluated at once.
         neighbours: ``k`` of precision and recall.
+        test_images: Test images that answers are asked for, a stratified choice; all when not given.
+        real_images: Training images that samples are held against, a stratified choice; all when not given.
     """
 
     samples: int = 1000
@@ -39,6 +43,8 @@ class Protocol:
     denoise_times: tuple[float, ...] = (0.02, 0.2, 0.6, 0.8)
     batch: int = 500
     neighbours: int = 3
+    test_images: int | None = None
+    real_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,26 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Suite:
-    """A suite file.
+class Overrides:
+    """Settings that a budget changes in some cells.
 
     Attributes:
-        name: The file's name.
+        set: Overrides of the configuration, by dotted key.
+        cells: Names of the cells; all that have a configuration when not given.
+        guidance_scales: In place of those cells' own.
+    """
+
+    set: dict[str, Any] = field(default_factory=dict)
+    cells: list[str] | None = None
+    guidance_scales: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file, at one of its budgets.
+
+    Attributes:
+        name: The file's name; at another budget than the papers', followed by a dash and the budget's.
         reference: Cell whose classifier judges samples and gives the features of fidelity.
         protocol: How cells are measured.
         cells: By name, in the order of the table.
@@ -97,10 +118,18 @@ def suites() -> list[str]:
     return sorted(path.stem for path in (CONFIGS / "suites").glob("*.yaml"))
 
 
-def load_suite(name: str) -> Suite:
+def load_suite(
+    name: str, budget: str = PAPER, changes: dict[str, Any] | None = None, rename: str | None = None
+) -> Suite:
     """Read and check ``configs/suites/<name>.yaml``, or the suite file at a path that ends in ``.yaml``.
 
     The configurations of a suite's cells are looked for beside the suite file, then below ``configs``.
+
+    Args:
+        name: Name or path.
+        budget: ``paper`` for the file as it stands, or one of its ``budgets``.
+        changes: Overrides of every cell's configuration, by dotted key.
+        rename: Name of the suite in results.
 
     Raises:
         InputError: Naming file, key and remedy.
@@ -114,18 +143,59 @@ def load_suite(name: str) -> Suite:
         hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(f"no suite named {name!r}; {hint}there are: {', '.join(suites())}")
     raw = read_yaml(path)
-    _check_keys(raw, {"reference", "protocol", "cells", "seeds"}, f"{path.name}")
-    cells = mapping(raw.get("cells"), f"{path.name}: cells")
+    _check_keys(raw, {"reference", "protocol", "cells", "seeds", "budgets"}, f"{path.name}")
+    protocol = optional_mapping(raw, "protocol", path.name)
+    cells = {cell: _cell(cell, spec, path) for cell, spec in mapping(raw.get("cells"), f"{path.name}: cells").items()}
+    if budget != PAPER:
+        smaller = _budget(raw, budget, path.name)
+        protocol = {**protocol, **optional_mapping(smaller, "protocol", f"{path.name}: budget {budget}")}
+        cells = _overridden(cells, smaller.get("overrides") or [], f"{path.name}: budget {budget}")
+    if changes:
+        cells = {name: _changed(cell, Overrides(set=changes)) for name, cell in cells.items()}
     suite = Suite(
-        name=path.stem,
+        name=rename or (path.stem if budget == PAPER else f"{path.stem}-{budget}"),
         reference=str(raw.get("reference")),
-        protocol=_build(Protocol, raw.get("protocol") or {}, f"{path.name}: protocol"),
-        cells={cell: _cell(cell, spec, path) for cell, spec in cells.items()},
+        protocol=_build(Protocol, protocol, f"{path.name}: protocol"),
+        cells=cells,
         seeds=check_seeds(raw.get("seeds", [0]), f"{path.name}: seeds"),
     )
     _check_protocol(suite.protocol, f"{path.name}: protocol")
     _check_links(suite, path.name)
     return suite
+
+
+def _budget(raw: dict[str, Any], name: str, file: str) -> dict[str, Any]:
+    """What a suite file says of a budget."""
+    budgets = optional_mapping(raw, "budgets", file)
+    if name not in budgets:
+        raise InputError(f"{file}: no budget {name!r}; there are: {', '.join([PAPER, *budgets])}")
+    where = f"{file}: budget {name}"
+    smaller = mapping(budgets[name], where)
+    _check_keys(smaller, {"protocol", "overrides"}, where)
+    return smaller
+
+
+def _overridden(cells: dict[str, Cell], overrides: Any, where: str) -> dict[str, Cell]:
+    """Cells with a list of overrides, later ones over earlier ones."""
+    if not isinstance(overrides, list):
+        raise InputError(f"{where}: overrides must be a list, got {overrides!r}")
+    for number, raw in enumerate(overrides):
+        change = _build(Overrides, raw, f"{where}: overrides {number}")
+        for name in change.cells or ():
+            if name not in cells or cells[name].config is None:
+                raise InputError(f"{where}: overrides {number}: {name!r} is no cell with a config")
+        cells = {
+            name: _changed(cell, change) if change.cells is None or name in change.cells else cell
+            for name, cell in cells.items()
+        }
+    return cells
+
+
+def _changed(cell: Cell, change: Overrides) -> Cell:
+    if cell.config is None:
+        return cell
+    scales = cell.guidance_scales if change.guidance_scales is None else change.guidance_scales
+    return dataclasses.replace(cell, set={**cell.set, **change.set}, guidance_scales=scales)
 
 
 def _check_keys(raw: dict[str, Any], known: set[str], where: str) -> None:
@@ -152,9 +222,6 @@ def _cell(name: str, spec: Any, file: Path) -> Cell:
         if not found:
             raise InputError(f"{where}: no file {cell.config} beside the suite file or below configs")
         cell = dataclasses.replace(cell, config=str(found[0].resolve()))
-    scales = [f"{scale:g}" for scale in cell.guidance_scales]
-    if any(scale < 0 for scale in cell.guidance_scales) or len(set(scales)) < len(scales):
-        raise InputError(f"{where}: guidance_scales must be distinct numbers >= 0, got {cell.guidance_scales}")
     return cell
 
 
@@ -193,8 +260,8 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 
 def _check_protocol(protocol: Protocol, where: str) -> None:
-    for key in ("samples", "noisy_draws", "levels", "batch", "neighbours"):
-        if getattr(protocol, key) < 1:
+    for key in ("samples", "noisy_draws", "levels", "batch", "neighbours", "test_images", "real_images"):
+        if getattr(protocol, key) is not None and getattr(protocol, key) < 1:
             raise InputError(f"{where}: {key} must be at least 1, got {getattr(protocol, key)}")
     if protocol.neighbours >= protocol.samples:
         raise InputError(f"{where}: samples must exceed neighbours = {protocol.neighbours}, got {protocol.samples}")
@@ -220,6 +287,11 @@ def _check_links(suite: Suite, file: str) -> None:
     if suite.reference not in suite.cells or suite.cells[suite.reference].config is None:
         raise InputError(f"{file}: reference must name a cell with a config, got {suite.reference!r}")
     for cell in suite.cells.values():
+        scales = [f"{scale:g}" for scale in cell.guidance_scales]
+        if any(scale < 0 for scale in cell.guidance_scales) or len(set(scales)) < len(scales):
+            raise InputError(
+                f"{file}: cell {cell.name}: guidance_scales must be distinct numbers >= 0, got {cell.guidance_scales}"
+            )
         for key, needed in cell.needs.items():
             if needed not in suite.cells or suite.cells[needed].config is None:
                 raise InputError(f"{file}: cell {cell.name}: {key} needs {needed!r}, which is no cell with a config")

@@ -28,17 +28,28 @@ def parse_yaml(path: Path) -> Any:
         InputError: If it cannot be read, naming the line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return parse_text(text, str(path))
+
+
+def parse_text(text: str, where: str) -> Any:
+    """The value that a YAML text gives.
+
+    Raises:
+        InputError: If it cannot be read, naming ``where`` and the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
     except RecursionError:
-        raise InputError(f"{path} is nested too deeply") from None
+        raise InputError(f"{where} is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from error
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -59,3 +70,12 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise InputError(f"{where}: expected keys and values, got {value!r}")
     return value
+
+
+def optional_mapping(raw: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The mapping under a key; an empty one where the key is missing or empty.
+
+    Raises:
+        InputError: If something else is there.
+    """
+    return mapping(raw[key], f"{where}: {key}") if raw.get(key) not in (None, {}) else {}

@@ -100,6 +100,14 @@ class ImageData(LightningDataModule, ABC):
             self._parts["test"] = _tensors(images, y if self.labels is None else self.labels.relabel(y))
         return self._parts[part]
 
+    def some_images(self, part: Part, count: int | None, seed: list[int]) -> tuple[Tensor, Tensor]:
+        """``images`` of a part, or ``count`` of them with the class proportions of all if there are more."""
+        u, y = self.images(part)
+        if count is None or count >= len(y):
+            return u, y
+        rows = torch.from_numpy(stratified(y.numpy(), count, self.classes, np.random.default_rng(seed)))
+        return u[rows], y[rows]
+
     @property
     def task(self) -> str | None:
         """What is told apart, where that is not the data set's classes."""

@@ -91,7 +91,7 @@ class LocalEngine:
     def run(
         self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
     ) -> dict[str, dict[str, Any]]:
-        """Carry out ``jobs``, each after its needs; the result of each by name.
+        """Carry out ``jobs``, each after its needs, earlier ones first; the result of each by name.
 
         A result has ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
         """
@@ -99,10 +99,9 @@ class LocalEngine:
         results: dict[str, dict[str, Any]] = {}
         attempts: dict[str, int] = {}
         running: dict[Future, tuple[Job, ProcessPoolExecutor]] = {}
-        dependents = {name: sum(name in job.needs for job in waiting.values()) for name in waiting}
 
         def submit_ready() -> None:
-            for job in sorted(waiting.values(), key=lambda job: -dependents[job.name]):
+            for job in list(waiting.values()):
                 blocked = [n for n in job.needs if results.get(n, {"status": "ok"})["status"] != "ok"]
                 if blocked:
                     cause = results[blocked[0]]
@@ -113,7 +112,8 @@ class LocalEngine:
                     del waiting[job.name]
                     on_message({"job": job.name, "event": status, **results[job.name]})
                     return submit_ready()
-                unmet = any(n in waiting or any(n == r.name for r, _ in running.values()) for n in job.needs)
+                under_way = {*waiting, *(other.name for other, _ in running.values())}
+                unmet = under_way.intersection((*job.needs, *job.after))
                 if not unmet and len(running) < self.workers:
                     future, pool = self._submit(worker.work, job, protocol)
                     running[future] = waiting.pop(job.name), pool

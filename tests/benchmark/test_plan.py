@@ -354,6 +354,11 @@ def test_cells_that_differ_in_sampling_alone_share_one_training():
     noisy = next(job for job in jobs if job.name == "noisy/seed1/evaluate")
     assert "twin/seed1/train" in noisy.needs
     assert (noisy.trained, noisy.folder) == (Path("out/twin/seed1"), Path("out/noisy/seed1"))
+    # What both are asked alike is asked once: the second waits for the first and takes over its answers.
+    twin_too = next(job for job in jobs if job.name == "twin/seed1/evaluate")
+    assert (noisy.after, twin_too.after) == (("twin/seed1/evaluate",), ())
+    asked = [{stage.name: stage.key for stage in job.stages} for job in (noisy, twin_too)]
+    assert [asked[0][name] == asked[1][name] for name in ("classify", "denoise", "metrics")] == [True, True, False]
     changed = copy.deepcopy(twin)
     changed["optimizer"]["init_args"]["lr"] = 1e-3
     jobs = plan(dataclasses.replace(SUITE, cells=cells), {**RESOLVED, "twin": changed}, Path("out"), [0])

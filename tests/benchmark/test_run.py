@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.costs import remaining_seconds
+from benchmark.costs import most_urgent_first, remaining_seconds
 from benchmark.execute.local import LocalEngine, visible_gpus
 from benchmark.plan import Job
 from benchmark.run import _owned, main
@@ -446,3 +446,40 @@ def test_time_left_is_that_of_the_longest_chain_or_of_all_work_shared():
     assert remaining_seconds(jobs, cost, workers=2, done={"a": 0.5, "c": 1.0}) == 25
     assert remaining_seconds(jobs, {}, workers=2) is None
     assert remaining_seconds([], {}, workers=2) == 0
+
+
+def test_the_longest_chain_starts_first_and_what_much_waits_for_where_no_cost_is_known():
+    def job(name, *needs, after=()):
+        return Job(Cell(name), 0, "train", Path(name), (), needs=needs, after=after)
+
+    jobs = [
+        job("short"),
+        job("long"),
+        job("base"),
+        job("top", "base/seed0/train"),
+        job("late", after=["top/seed0/train"]),
+    ]
+    costs = {("short", "train"): 5, ("long", "train"): 20, ("base", "train"): 10, ("top", "train"): 9}
+    names = [j.cell.name for j in most_urgent_first(jobs, costs | {("late", "train"): 2})]
+    assert names == ["base", "long", "top", "short", "late"]
+    assert most_urgent_first(jobs, {})[0].cell.name == "base"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--set", "trainer.max_steps=3"], "give that one a name in results with --name NAME"),
+        (["--set", "trainer.max_steps", "--name", "x"], "--set takes KEY=VALUE"),
+        (["--set", "../x=3", "--name", "x"], "--set takes KEY=VALUE"),
+        (["--set", "trainer.max_steps=[3", "--name", "x"], "--set trainer.max_steps, line 1: "),
+        (["--name", "../x"], "--name must be 1 to 64 letters"),
+        (["--budget", "huge"], "digits.yaml: no budget 'huge'; there are: paper"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_named(capsys, tmp_path, options, told):
+    out = tmp_path / "out"
+    assert main(["--suite", "digits", "--out", str(out), *options]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert not out.exists()

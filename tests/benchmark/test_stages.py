@@ -95,3 +95,15 @@ def test_work_may_report_its_own_time(folder):
 def test_a_manifest_that_cannot_be_read_is_none(tmp_path):
     assert read_manifest(tmp_path / "none.json") is None
     assert read_manifest(tmp_path) is None
+
+
+def test_a_finished_stage_is_adopted_with_its_files_and_only_under_its_key(folder, tmp_path):
+    other = tmp_path / "other"
+    assert STAGE.adopt(other, folder)
+    assert STAGE.completed(other) == STAGE.completed(folder)
+    assert (other / "a.npz").read_bytes() == b"first"
+    assert not Stage("sample@3", "key of tomorrow").adopt(tmp_path / "third", folder)
+    assert not STAGE.adopt(folder, folder)
+    lose_output(folder)
+    assert not STAGE.adopt(tmp_path / "third", folder)
+    assert not (tmp_path / "third").exists()

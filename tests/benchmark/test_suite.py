@@ -57,6 +57,64 @@ def test_a_suite_says_what_is_run_and_how_it_is_measured(load):
     assert list(suite.cells) == ["ref", "other"]
 
 
+SMALL = {
+    "protocol": {"samples": 5, "test_images": 50},
+    "overrides": [
+        {"set": {"trainer.max_steps": 9, "data.init_args.batch_size": 8}},
+        {"cells": ["other"], "set": {"trainer.max_steps": 3}, "guidance_scales": [2]},
+    ],
+}
+
+
+def test_a_budget_changes_protocol_and_settings_later_overrides_last_and_shows_in_the_name(tmp_path):
+    content = changed("budgets", to={"small": SMALL})
+    content["cells"]["other"] |= {"set": {"seed_everything": 4, "trainer.max_steps": 99}, "guidance_scales": [1, 3]}
+    content["cells"]["floor"] = {"images": "test"}
+    content["protocol"] = {"levels": 3, "samples": 90}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    paper, small = load_suite(str(path)), load_suite(str(path), "small")
+    assert (paper.name, small.name) == ("mine", "mine-small")
+    assert paper.cells["other"].set["trainer.max_steps"] == 99
+    assert paper.cells["ref"].set == {}
+    assert small.cells["ref"].set == {"trainer.max_steps": 9, "data.init_args.batch_size": 8}
+    expected = {"seed_everything": 4, "trainer.max_steps": 3, "data.init_args.batch_size": 8}
+    assert (small.cells["other"].set, small.cells["other"].guidance_scales) == (expected, [2])
+    assert small.cells["floor"] == paper.cells["floor"]
+    assert small.protocol == Protocol(samples=5, test_images=50, levels=3)
+
+
+def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name_given(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed("budgets", to={"small": SMALL})))
+    suite = load_suite(str(path), "small", {"trainer.max_steps": 2}, "elsewhere")
+    assert suite.name == "elsewhere"
+    assert {cell.set["trainer.max_steps"] for cell in suite.cells.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ({"tiny": SMALL}, "mine.yaml: no budget 'small'; there are: paper, tiny"),
+        (None, "mine.yaml: no budget 'small'; there are: paper"),
+        ([1], "mine.yaml: budgets: expected keys and values, got [1]"),
+        ({"small": {"protocl": {}}}, "budget small: unknown key 'protocl'; did you mean protocol?"),
+        ({"small": {"protocol": {"samples": 0}}}, "protocol: samples must be at least 1, got 0"),
+        ({"small": {"overrides": "no"}}, "budget small: overrides must be a list, got 'no'"),
+        ({"small": {"overrides": [{"cells": ["nobody"]}]}}, "overrides 0: 'nobody' is no cell with a config"),
+        ({"small": {"overrides": [{"sets": {}}]}}, "overrides 0: unknown key 'sets'; did you mean set?"),
+        ({"small": {"overrides": [{"guidance_scales": [-1]}]}}, "guidance_scales must be distinct numbers >= 0"),
+    ],
+)
+def test_a_budget_that_cannot_be_used_is_refused_in_one_line(tmp_path, budgets, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed("budgets", to=budgets)))
+    with pytest.raises(InputError) as refused:
+        load_suite(str(path), "small")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_file_in_the_usual_place_is_found_by_its_name():
     assert "digits" in suites()
     assert load_suite("digits").name == "digits"
@@ -99,7 +157,7 @@ REFUSED = {
     "unknown protocol key": (
         changed("protocol", "sample", to=3), "mine.yaml: protocol: unknown key 'sample'; did you mean samples?"
     ),
-    "far from any key": (changed("zzz", to=1), "known keys are cells, protocol, reference, seeds"),
+    "far from any key": (changed("zzz", to=1), "known keys are budgets, cells, protocol, reference, seeds"),
     "no cells": (changed("cells", to={}), "mine.yaml: cells: expected keys and values, got {}"),
     "empty cell": (changed(*CELL, to=None), "cell other: expected keys and values, got None"),
     "no config": (changed(*CELL, to={"floor": True}), "cell other: give either config or images"),

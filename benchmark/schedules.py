@@ -2,7 +2,7 @@
 
 import math
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -36,3 +36,19 @@ class Warmup(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, warmup: PositiveInt) -> None:
         super().__init__(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+
+
+class WarmupSteps(LambdaLR):
+    """Linear warm-up, then a constant that is multiplied by a factor again and again.
+
+    Args:
+        optimizer: Whose learning rate is scheduled.
+        warmup: Steps of the linear part.
+        every: Steps from one multiplication to the next, counted from the start.
+        factor: What the rate is multiplied by.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, warmup: NonNegativeInt, every: PositiveInt, factor: PositiveFloat = 0.1
+    ) -> None:
+        super().__init__(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)) * factor ** (step // every))

@@ -54,12 +54,14 @@ class ImageFolder(StoredImages):
         self.native = self._images.shape[1:]
         super().__init__(root=root, resize=resize, **kwargs)
 
-    def _official(self, parts: list[dict[str, list[Path]]], fraction: float | None, seed: int) -> dict[str, np.ndarray]:
-        """Which images are which part."""
-        rows = np.arange(len(self._y))
+    def _official(
+        self, parts: list[dict[str, list[Path]]], fraction: float | None, seed: int
+    ) -> dict[str, np.ndarray | slice]:
+        """Which images are which part; as slices where they lie together, which copy nothing."""
         if fraction is None:
             first = sum(map(len, parts[0].values()))
-            return {"train": rows[:first], "test": rows[first:]}
+            return {"train": slice(first), "test": slice(first, None)}
+        rows = np.arange(len(self._y))
         rng = np.random.default_rng([seed, 6])
         test = stratified(self._y, round(fraction * len(rows)), self.data_classes, rng)
         train = np.setdiff1d(rows, test)

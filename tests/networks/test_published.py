@@ -20,10 +20,10 @@ from methods.networks.published.guided import (
     from_guided_classifier,
     from_guided_diffusion,
     from_joint_diffusion,
-    told_steps,
 )
 from methods.networks.published.ncsnpp import from_score_sde
 from methods.networks.published.reader import Reader
+from methods.networks.steps import GuidedStepEmbedding
 from methods.networks.unet import UNet, pool
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -91,6 +91,7 @@ def test_averages_take_the_place_of_parameters_in_their_order():
 
 
 UNET = dict(multipliers=(1, 2), blocks=1)
+TOLD = dict(**UNET, noise=GuidedStepEmbedding)
 
 
 def pytorch_diffusion() -> tuple[Weights, torch.Tensor, torch.Tensor]:
@@ -138,8 +139,7 @@ def test_guided_diffusion_answers_as_published(resampling, sides, attention):
     net, x, y = guided(resampling, sides), images(), torch.tensor([1, 0, 2])
     net.tell(STEP, y, classes=3)
     theirs = net.decode(*net.encode(x, (1, 2)), (1, 2), out=6)
-    ours = UNet(3, **UNET, attention=attention, classes=3, out_channels=6, resampling=resampling)
-    ours = told_steps(ours).eval()
+    ours = UNet(3, **TOLD, attention=attention, classes=3, out_channels=6, resampling=resampling).eval()
     ours.load_state_dict(from_guided_diffusion(net.w))
     assert_close(ours(x, log_sigma(), y), theirs, **CLOSE)
     assert not ours.label.weight[-1].any()
@@ -154,7 +154,7 @@ def joint() -> tuple[Guided, torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_joint_diffusion_answers_as_published():
     net, x, eps, logits = joint()
-    ours = told_steps(UNet(3, **UNET, attention=(2,))).eval()
+    ours = UNet(3, **TOLD, attention=(2,)).eval()
     head = JointHead(ours.pooled_channels, 5).eval()
     unet_state, head_state = from_joint_diffusion({**net.w, "augmentation.ColorJitter_0.p": torch.ones(1)})
     ours.load_state_dict(unet_state)
@@ -174,16 +174,16 @@ def guided_classifier(resampling: str = "residual") -> tuple[Guided, torch.Tenso
 @pytest.mark.parametrize("resampling", ["conv", "residual"])
 def test_the_guided_classifier_answers_as_published(resampling):
     net, x, theirs = guided_classifier(resampling)
-    ours = told_steps(EncoderClassifier(3, 7, 8, **UNET, attention=(2,), resampling=resampling)).eval()
+    ours = EncoderClassifier(3, 7, 8, **TOLD, attention=(2,), resampling=resampling).eval()
     ours.load_state_dict(from_guided_classifier(net.w, blocks=1))
     assert_close(ours(x, log_sigma()), theirs, **CLOSE)
 
 
 def test_a_network_that_is_told_steps_has_as_many_weights():
     with torch.device("meta"):
-        net = UNet(3, **UNET, attention=(2,))
-    before = {name: value.shape for name, value in net.state_dict().items()}
-    assert {name: value.shape for name, value in told_steps(net).state_dict().items()} == before
+        told, net = UNet(3, **TOLD, attention=(2,)), UNet(3, **UNET, attention=(2,))
+    expected = {name: value.shape for name, value in net.state_dict().items()}
+    assert {name: value.shape for name, value in told.state_dict().items()} == expected
 
 
 FORMATS = {

@@ -141,6 +141,8 @@ class BenchmarkCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self._get(self.config, "channels_last"):
             self.model.to(memory_format=torch.channels_last)
+        if self.trainer.max_steps == 0:
+            self.model.configure_optimizers = lambda: None  # what is not trained needs no optimiser
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         trainer = self._get(self.config_init, "trainer")

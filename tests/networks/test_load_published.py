@@ -22,6 +22,7 @@ from published_nets import (
     pytorch_diffusion,
     score_sde,
 )
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from methods.diffusion.process import DiscreteVP
@@ -241,18 +242,13 @@ class Malicious:
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize("content", [b"", b"\x80\x04 no weights", "cut off"])
+@pytest.mark.parametrize("content", [b"", b"no weights", 5000, 0.5], ids=["empty", "other", "start", "half"])
 def test_a_damaged_file_is_refused(suffix, content, classifier_file, tmp_path):
     path = tmp_path / f"damaged.{suffix}"
-    if isinstance(content, str):
-        whole = torch.load(classifier_file)
-        if suffix == "pth":
-            torch.save(whole, path)
-        else:
-            from safetensors.torch import save_file
-
-            save_file(whole, path)
-        content = path.read_bytes()[: path.stat().st_size // 2]
+    if not isinstance(content, bytes):
+        (torch.save if suffix == "pth" else save_file)(torch.load(classifier_file), path)
+        whole = path.read_bytes()
+        content = whole[: content if isinstance(content, int) else int(content * len(whole))]
     path.write_bytes(content)
     assert "damaged or holds other objects" in refusal(EncoderClassifier(3, 7, 8, **TOLD), str(path))
 

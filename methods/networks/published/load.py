@@ -124,9 +124,9 @@ def _read(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise type(error)(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception:
+    except PermissionError:
+        raise
+    except Exception:  # of many kinds, as torch meets with anything in what it takes for one of its own files
         raise ValueError(
             f"{path} cannot be read as weights alone: it is damaged or holds other objects; "
             "copy it anew, or save its weights as .safetensors"

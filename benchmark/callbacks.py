@@ -191,6 +191,10 @@ class ResumePoints(Checkpoint):
         for old in checkpoints(self.folder):
             remove_checkpoint(old)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.max_steps == 0:  # published weights as they are: training never began, hence did not end
+            self.on_train_end(trainer, pl_module)
+
     def path(self, step: int) -> Path:
         """File of a step's state."""
         return self.folder / f"step={step:08d}.ckpt"

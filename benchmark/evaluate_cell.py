@@ -219,7 +219,8 @@ def _costs(job: Job, protocol: Protocol) -> Iterator[Record]:
         if images:
             yield train("throughput/train", Estimate(images / train.manifest["seconds"], None, images))
         else:
-            yield from train.absent(("throughput/train",), "fitted in closed form")
+            reason = "published weights, not trained" if train.manifest.get("published") else "fitted in closed form"
+            yield from train.absent(("throughput/train",), reason)
         yield from _sampling_costs(job)
     for stage in job.stages:
         manifest = read_manifest(stage.manifest(job.folder)) or {}

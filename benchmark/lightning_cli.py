@@ -141,11 +141,17 @@ class BenchmarkCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self._get(self.config, "channels_last"):
             self.model.to(memory_format=torch.channels_last)
+        if self.trainer.max_steps == 0:
+            self.model.configure_optimizers = lambda: None  # what is not trained needs no optimiser
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         trainer = self._get(self.config_init, "trainer")
-        if trainer.max_steps is None or trainer.max_steps == 0 or trainer.max_steps < -1:
-            raise InputError(f"trainer.max_steps must be at least 1, or -1 for no limit, got {trainer.max_steps}")
+        least = 1 if self.model.start is None else 0  # published weights may be taken as they are
+        if trainer.max_steps is None or (trainer.max_steps < least and trainer.max_steps != -1):
+            hint = "; 0 is for published weights alone, model.init_args.checkpoint" if trainer.max_steps == 0 else ""
+            raise InputError(
+                f"trainer.max_steps must be at least {least}, or -1 for no limit, got {trainer.max_steps}{hint}"
+            )
         if self.subcommand == "fit" and trainer.max_steps == trainer.max_epochs == -1 and trainer.max_time is None:
             raise InputError("training would never end; give trainer.max_steps or trainer.max_epochs")
         self.trainer_defaults["callbacks"] = [
@@ -176,6 +182,7 @@ class BenchmarkCLI(LightningCLI):
                 raise InputError(f"no intact resume point in {folder}")
         if path is not None:
             check_weights(path, self.model, whole_state=subcommand == "fit")
+            self.model.start = None  # its weights, not those that its training started from
         return kwargs
 
     @staticmethod

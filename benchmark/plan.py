@@ -221,6 +221,9 @@ def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
     trainer = config.get("trainer") or {}
     model = config["model"]
     kept = {k: v for k, v in (model.get("init_args") or {}).items() if k not in NOT_TRAINING}
+    published = kept.get("checkpoint")
+    if isinstance(published, str) and Path(published).is_file():  # it counts by what it holds, not by where it lies
+        kept["checkpoint"] = digest_file(Path(published))
     config = {
         "model": {"class_path": model["class_path"], "init_args": kept},
         "trainer": {k: trainer.get(k) for k in TRAINING},

@@ -86,6 +86,7 @@ class _Training:
         write_text(job.folder / "config.yaml", cli.parser.dump(cli.config, skip_link_targets=False))
         outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         cli.trainer.callbacks.insert(0, _Progress(self.report))
+        trained = cli.trainer.max_steps != 0
         clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
         _reset_peak_memory()
         with warnings.catch_warnings():
@@ -97,7 +98,8 @@ class _Training:
             "cpu_seconds": clock.cpu_seconds,
             "steps": cli.trainer.global_step,
             "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
-            "n_labeled": cli.datamodule.n_labeled,
+            "n_labeled": cli.datamodule.n_labeled if trained else None,  # what published weights saw is not known here
+            "published": not trained,
             "task": cli.datamodule.task,
             "data": cli.datamodule.name,
             "parameters": sum(p.numel() for p in cli.model.parameters()),

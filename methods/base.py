@@ -38,6 +38,8 @@ class Method(LightningModule, ABC):
         sampler: Turns noise into images through the denoiser.
         likelihood: Made from the denoiser; without it the method has no density.
         guidance_scale: Weight of the class score in sampling; 1 is Bayes, 0 ignores labels.
+        start: Puts published weights into the parts; called once, when a trainer begins, before that restores
+            a checkpoint of ours. None afterwards.
     """
 
     clean_time: float = 0.0
@@ -50,6 +52,7 @@ class Method(LightningModule, ABC):
         sampler: Sampler | None = None,
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
         guidance_scale: NonNegativeFloat = 1.0,
+        start: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         if guidance_scale < 0:
@@ -57,6 +60,7 @@ class Method(LightningModule, ABC):
         self.denoiser, self.classifier, self.sampler = denoiser, classifier, sampler
         self.likelihood = None if likelihood is None else likelihood(denoiser)
         self.guidance_scale = guidance_scale
+        self.start = start
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -112,6 +116,11 @@ class Method(LightningModule, ABC):
     def diagnostics(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
         """Checks that belong beside the likelihood, by metric, one row per image of ``x``; none for most methods."""
         return {}
+
+    def setup(self, stage: str) -> None:
+        if self.start is not None:
+            self.start()
+            self.start = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = self.losses(batch)

@@ -14,6 +14,7 @@ from methods.diffusion.guidance import ClassifierFreeGuidance
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.process import DiscreteVP
 from methods.diffusion.samplers import Noise, Sampler
+from methods.networks.published.load import starting_from
 
 
 class GaussianAnchor(nn.Module):
@@ -218,9 +219,11 @@ class ClassificationDiffusion(Method):
         guidance_scale: Of classifier-free guidance; 1 is the plain conditional model.
         class_prior: ``p(y)`` for the posterior of the class; uniform if not given.
         anchor: Gaussian fitted to the training images, whose log-densities are added to the logits; not in (c).
+        checkpoint: Published weights of the network to start from, see ``load_published``; they know no anchor.
 
     Raises:
-        ValueError: If both weights are 0; if ``class_prior`` is not of all classes; as ``LevelClassifier``.
+        ValueError: If both weights are 0; if there are both an anchor and a checkpoint; if ``class_prior`` is not of
+            all classes; as ``LevelClassifier``.
     """
 
     def __init__(
@@ -234,7 +237,10 @@ class ClassificationDiffusion(Method):
         guidance_scale: NonNegativeFloat = 1.0,
         class_prior: Sequence[float] | None = None,
         anchor: GaussianAnchor | None = None,
+        checkpoint: str | None = None,
     ) -> None:
+        if anchor is not None and checkpoint is not None:
+            raise ValueError("published weights were trained without an anchor; give one of anchor and checkpoint")
         if ce_weight == mse_weight == 0:
             raise ValueError("one of ce_weight and mse_weight must be above 0")
         denoiser = LevelDenoiser(LevelClassifier(network, process, anchor))
@@ -244,7 +250,8 @@ class ClassificationDiffusion(Method):
             if len(prior) != classes:
                 raise ValueError(f"class_prior must have {classes} entries, got {len(prior)}")
             classifier = BayesClassifier(denoiser, prior)
-        super().__init__(denoiser, classifier, sampler, SinglePass, guidance_scale)
+        start = starting_from(checkpoint, network)
+        super().__init__(denoiser, classifier, sampler, SinglePass, guidance_scale, start)
         self.ce_weight, self.mse_weight, self.label_dropout = ce_weight, mse_weight, label_dropout
 
     def guidance(self) -> Denoiser:

@@ -8,6 +8,7 @@ from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import AssistedClassifier
 from methods.diffusion.samplers import Sampler
+from methods.networks.published.load import starting_from
 
 
 class DenoisingAssisted(Method):
@@ -23,6 +24,8 @@ class DenoisingAssisted(Method):
         network: ``((x_t, x_hat), log sigma) -> logits``.
         sampler: See ``Method``.
         guidance_scale: See ``Method``.
+        checkpoint: Published weights of the network to start from, see ``load_published``. Those of a noisy
+            classifier will do: the convolution of the second input then starts near zero, as in (a) for ImageNet.
     """
 
     def __init__(
@@ -31,9 +34,11 @@ class DenoisingAssisted(Method):
         network: nn.Module,
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
+        checkpoint: str | None = None,
     ) -> None:
         classifier = AssistedClassifier(denoiser, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
+        start = starting_from(checkpoint, network)
+        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, start=start)
         self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

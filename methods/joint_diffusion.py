@@ -15,6 +15,7 @@ from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 from methods.networks.joint_head import JointHead
+from methods.networks.published.load import JointNetwork, starting_from
 from methods.networks.unet import UNet, pool
 
 
@@ -154,6 +155,7 @@ class JointDiffusion(Method):
         guidance_rule: ``(denoiser, classifier, scale) -> denoiser`` with a ``scale``: how labels steer sampling.
             Training and weights do not depend on it.
         guidance_scale: See ``Method``; times ``step`` it is the step size of ``FeatureGuidance``.
+        checkpoint: Published weights of network and head to start from, see ``load_published``.
     """
 
     def __init__(
@@ -168,6 +170,7 @@ class JointDiffusion(Method):
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
         guidance_rule: Callable[[Denoiser, nn.Module, float], Denoiser] = ClassifierGuidance,
         guidance_scale: float = 1.0,
+        checkpoint: str | None = None,
     ) -> None:
         head = JointHead(network.pooled_channels, classes, head_dropout)
         super().__init__(
@@ -176,6 +179,7 @@ class JointDiffusion(Method):
             sampler,
             likelihood,
             guidance_scale,
+            starting_from(checkpoint, JointNetwork(network, head)),
         )
         self.clean_weight, self.noisy_weight = clean_weight, noisy_weight
         self.waiting = LabeledBuffer()

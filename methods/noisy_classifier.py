@@ -7,6 +7,7 @@ from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import NoisyClassifier
 from methods.diffusion.samplers import Sampler
+from methods.networks.published.load import starting_from
 
 
 class NoisyClassifierGuidance(Method):
@@ -19,6 +20,7 @@ class NoisyClassifierGuidance(Method):
         network: ``(x_t, log sigma) -> logits``.
         sampler: See ``Method``.
         guidance_scale: See ``Method``.
+        checkpoint: Published weights of the network to start from, see ``load_published``.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class NoisyClassifierGuidance(Method):
         network: nn.Module,
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
+        checkpoint: str | None = None,
     ) -> None:
         classifier = NoisyClassifier(denoiser, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
+        start = starting_from(checkpoint, network)
+        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, start=start)
         self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

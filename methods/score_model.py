@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from methods.base import Batch, Method
-from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.denoiser import Denoiser, EpsDenoiser
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.process import TimeLaw
 from methods.diffusion.samplers import Sampler
+from methods.networks.published.load import starting_from
 
 
 class ScoreModel(Method):
@@ -22,6 +23,10 @@ class ScoreModel(Method):
         times: Law of the training times.
         sampler: See ``Method``.
         likelihood: See ``Method``.
+        checkpoint: Published weights of the network to start from, see ``load_published``; they predict the noise.
+
+    Raises:
+        ValueError: If there is a checkpoint, and the denoiser is no ``EpsDenoiser``.
     """
 
     def __init__(
@@ -30,8 +35,14 @@ class ScoreModel(Method):
         times: TimeLaw,
         sampler: Sampler | None = None,
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
+        checkpoint: str | None = None,
     ) -> None:
-        super().__init__(denoiser=denoiser, sampler=sampler, likelihood=likelihood)
+        if checkpoint is not None and not isinstance(denoiser, EpsDenoiser):
+            raise ValueError(
+                f"published networks predict the noise: a checkpoint needs EpsDenoiser, got {type(denoiser).__name__}"
+            )
+        start = None if checkpoint is None else starting_from(checkpoint, denoiser.network)
+        super().__init__(denoiser=denoiser, sampler=sampler, likelihood=likelihood, start=start)
         self.times = times
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

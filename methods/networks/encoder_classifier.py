@@ -17,6 +17,7 @@ from methods.networks.layers import (
     NoiseEmbedding,
     NormAct,
     SelfAttention,
+    TellNoise,
     as_inputs,
     head_count,
     standardise,
@@ -49,6 +50,7 @@ class EncoderClassifier(nn.Module):
             what ``standardise`` hides, their norms; for processes whose images grow.
         pool: How the lowest level becomes a vector: what the mean of all pixels attends to, or all pixels.
         backend: How attention is computed; losses with second derivatives need ``plain``.
+        noise: How the noise level is told; published weights need ``steps.GuidedStepEmbedding``.
 
     Raises:
         ValueError: As ``Encoder``; if ``image_size`` cannot be halved so often; if both ``standardise`` and
@@ -72,14 +74,16 @@ class EncoderClassifier(nn.Module):
         data_std: PositiveFloat | None = None,
         pool: Literal["attention", "flatten"] = "attention",
         backend: Backend = "plain",
+        noise: TellNoise = NoiseEmbedding,
     ) -> None:
         super().__init__()
         self.in_channels, self.classes, self.image_size = in_channels, classes, image_size
+        self.blocks, self.head_channels = blocks, head_channels
         if standardise and data_std is not None:
             raise ValueError("standardise hides the norms that data_std keeps; give one of the two")
         self.standardise, self.data_std = standardise, data_std
         embedding = 4 * width
-        self.noise = NoiseEmbedding(width // 2, embedding)
+        self.noise = noise(width // 2, embedding)
         self.encoder = Encoder(
             in_channels,
             width,

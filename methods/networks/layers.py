@@ -1,7 +1,7 @@
 """Pieces that the networks share. All keep the memory layout of their input and have second derivatives."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +17,9 @@ Backend = Literal["plain", "sdpa"]
 
 Images = Tensor | Sequence[Tensor]
 """A batch ``(B, C, H, W)``, or several views of the same batch, e.g. ``(x_t, x_hat)``."""
+
+TellNoise = Callable[[int, int], nn.Module]
+"""``(frequencies, embedding) -> module`` that embeds ``log sigma``, ``(B,) -> (B, embedding)``."""
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
 

@@ -20,10 +20,12 @@ from methods.networks.layers import (
     NormAct,
     SelfAttention,
     Stem,
+    TellNoise,
     as_inputs,
     check_size,
     class_index,
     downsample,
+    head_count,
     upsample,
     zero_init,
 )
@@ -241,6 +243,8 @@ class UNet(nn.Module):
         out_channels: Channels of the output; those of the images by default.
         resampling: How the resolution changes.
         backend: How attention is computed; losses with second derivatives need ``plain``.
+        noise: How the noise level is told; published weights need ``steps.GuidedStepEmbedding``.
+        head_channels: Channels per attention head, in place of ``heads``: 64 in guided diffusion's for ImageNet.
 
     Raises:
         ValueError: As ``Encoder`` and ``SelfAttention``.
@@ -259,15 +263,20 @@ class UNet(nn.Module):
         out_channels: PositiveInt | None = None,
         resampling: Resampling = "conv",
         backend: Backend = "plain",
+        noise: TellNoise = NoiseEmbedding,
+        head_channels: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.in_channels, self.classes = in_channels, classes
         self.out_channels = in_channels if out_channels is None else out_channels
         embedding = 4 * width
-        self.noise = NoiseEmbedding(width // 2, embedding)
+        self.noise = noise(width // 2, embedding)
         self.label = None if classes is None else nn.Embedding(classes + 1, embedding)
         block = partial(ResidualBlock, embedding=embedding, dropout=dropout)
-        attend = partial(SelfAttention, heads=heads, backend=backend)
+
+        def attend(channels: int) -> SelfAttention:
+            return SelfAttention(channels, head_count(channels, head_channels) if head_channels else heads, backend)
+
         levels = (width, multipliers, blocks, attention, block, attend)
         self.encoder = Encoder(in_channels, *levels, resampling)
         self.decoder = Decoder(self.encoder.skip_channels, *levels, self.out_channels, resampling)

@@ -183,17 +183,18 @@ def ddpm(
 
 
 class Guided:
-    """UNet of guided diffusion, 128 wide, in halves: ``residual`` resamples in blocks, or else by convolutions."""
+    """UNet of guided diffusion in halves: ``residual`` resamples in blocks, or else by convolutions."""
 
     def __init__(self, w: Weights, blocks: int, sides: tuple[int, ...], heads: int | None, residual: bool) -> None:
         self.w, self.blocks, self.sides, self.heads, self.resamples = w, blocks, sides, heads, residual
+        self.width = 128
 
     def tell(self, t: Tensor, y: Tensor | None = None, classes: int = 0) -> None:
-        sin, cos = waves(t, torch.exp(-math.log(10_000) * torch.arange(64) / 64))
-        emb = self.w.linear("time_embed.0", torch.cat([cos, sin], 1), 512)
-        self.emb = self.w.linear("time_embed.2", F.silu(emb), 512)
+        sin, cos = waves(t, torch.exp(-math.log(10_000) * torch.arange(half := self.width // 2) / half))
+        emb = self.w.linear("time_embed.0", torch.cat([cos, sin], 1), 4 * self.width)
+        self.emb = self.w.linear("time_embed.2", F.silu(emb), 4 * self.width)
         if y is not None:
-            self.emb = self.emb + self.w.get_or_draw("label_emb.weight", classes, 512)[y]
+            self.emb = self.emb + self.w.get_or_draw("label_emb.weight", classes, 4 * self.width)[y]
 
     def block(self, n: str, x: Tensor, out: int, resample: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
         w = self.w
@@ -215,10 +216,10 @@ class Guided:
         return self.attention(f"{n}.1", h) if h.shape[-1] in self.sides else h
 
     def encode(self, x: Tensor, multipliers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        hs = [self.w.conv("input_blocks.0.0", x, 128)]
+        hs = [self.w.conv("input_blocks.0.0", x, self.width)]
         for level, multiplier in enumerate(multipliers):
             for _ in range(self.blocks):
-                hs.append(self.stage(f"input_blocks.{len(hs)}", hs[-1], 128 * multiplier))
+                hs.append(self.stage(f"input_blocks.{len(hs)}", hs[-1], self.width * multiplier))
             if level < len(multipliers) - 1:
                 n, h, c = f"input_blocks.{len(hs)}.0", hs[-1], hs[-1].shape[1]
                 if self.resamples:
@@ -234,7 +235,7 @@ class Guided:
         for level, multiplier in reversed(list(enumerate(multipliers))):
             for i in range(self.blocks + 1):
                 n = f"output_blocks.{next(index)}"
-                h = self.stage(n, torch.cat([h, hs.pop()], 1), 128 * multiplier)
+                h = self.stage(n, torch.cat([h, hs.pop()], 1), self.width * multiplier)
                 if level and i == self.blocks:
                     up = f"{n}.{1 + (h.shape[-1] in self.sides)}"
                     c = h.shape[1]
@@ -256,3 +257,42 @@ class Guided:
         r = torch.cat([*(z.mean(dim=(2, 3)) for z in (h, *hs)), t[:, None].float()], 1)
         r = self.w.linear("clasifier.fc_1", self.w.batch_norm("clasifier.bn_1", r), (r.shape[1] - 1) // 2)
         return self.w.linear("clasifier.fc_2", self.w.batch_norm("clasifier.bn_2", F.leaky_relu(r)), classes)
+
+
+# Examples of random weights, each with images and the answers to them; they are told the steps STEP.
+STEP = torch.tensor([0, 417, 999])
+SCORE_SDE = dict(width=16, multipliers=(1, 2, 2), blocks=2)
+UNET = dict(multipliers=(1, 2), blocks=1)
+
+
+def images(side: int = 8) -> torch.Tensor:
+    return torch.rand(3, 3, side, side) * 2 - 1
+
+
+def score_sde() -> Weights:
+    weights = Weights(sigmas=torch.ones(9))
+    ncsnpp(weights, torch.rand(1, 3, 16, 16), torch.ones(1), **SCORE_SDE, sides=(8,))
+    return weights
+
+
+def pytorch_diffusion() -> tuple[Weights, torch.Tensor, torch.Tensor]:
+    weights, x = Weights(), images()
+    sines = torch.cat(waves(STEP, torch.exp(-math.log(10_000) / 63 * torch.arange(64))), 1)
+    return weights, x, ddpm(weights, x, sines, 3, **UNET, sides=(4,))
+
+
+def guided(resampling: str = "conv", sides: tuple[int, ...] = (4,), heads: int | None = 4) -> Guided:
+    return Guided(Weights(), 1, sides, heads, resampling == "residual")
+
+
+def joint() -> tuple[Guided, torch.Tensor, torch.Tensor, torch.Tensor]:
+    net, x = guided(), images()
+    net.tell(torch.zeros(3))
+    middle, skips = net.encode(x, (1, 2))
+    return net, x, net.decode(middle, skips, (1, 2), out=3), net.classify(middle, skips, torch.zeros(3), classes=5)
+
+
+def guided_classifier(resampling: str = "residual") -> tuple[Guided, torch.Tensor, torch.Tensor]:
+    net, x = guided(resampling, heads=None), images()
+    net.tell(STEP)
+    return net, x, net.pool(net.encode(x, (1, 2))[0], classes=7)

@@ -9,7 +9,9 @@ from torch import nn
 
 from methods import UNLABELED
 from methods.diffusion.process import DiscreteVP, VarianceExploding
-from methods.networks.ddpm_unet import DDPMUNet, PaddedDown, StepEmbedding, from_diffusers
+from methods.networks.ddpm_unet import DDPMUNet, PaddedDown
+from methods.networks.published.diffusers import from_diffusers
+from methods.networks.steps import StepEmbedding
 
 SIZES = {
     "cifar10": ({}, 35_746_307),
@@ -30,12 +32,12 @@ def test_the_network_has_the_parameters_of_its_source(arguments, parameters):
 def test_every_level_of_the_process_is_its_step_exactly(steps, pure_noise):
     process = DiscreteVP(steps, pure_noise=pure_noise)
     levels = torch.arange(1, steps + 1)
-    found = StepEmbedding(steps, 4, 8).step(process.log_sigma(levels / process.last))
+    found = StepEmbedding(4, 8, steps).step(process.log_sigma(levels / process.last))
     assert torch.equal(found, levels - 1.0)
 
 
 def test_levels_between_two_steps_are_fractions_and_levels_beyond_are_the_nearest_step():
-    noise = StepEmbedding(1000, 4, 8)
+    noise = StepEmbedding(4, 8)
     table = noise.log_sigmas
     torch.testing.assert_close(noise.step(0.75 * table[:-1] + 0.25 * table[1:]), torch.arange(999) + 0.25)
     assert noise.step(torch.tensor([-12.0, 12.0])).tolist() == [0, 999]

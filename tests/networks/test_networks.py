@@ -12,6 +12,7 @@ from methods.networks.encoder_classifier import EncoderClassifier
 from methods.networks.layers import attention, group_norm, layout, standardise, upsample
 from methods.networks.ncsnpp import NCSNpp
 from methods.networks.ncsnpp_classifier import NCSNppEncoderClassifier
+from methods.networks.steps import GuidedStepEmbedding
 from methods.networks.unet import UNet, pool
 from methods.networks.wrn import WideResNet
 
@@ -305,12 +306,17 @@ def test_upsampling_repeats_pixels_in_either_layout(memory_format):
     assert layout(upsample(x)) == memory_format
 
 
+STEPS = {"class_path": "methods.networks.steps.GuidedStepEmbedding", "init_args": {"steps": 500}}
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
         ("unet.UNet", {"in_channels": 1, "width": 8, "multipliers": [1, 2], "attention": [], "classes": 3}),
         ("wrn.WideResNet", {"in_channels": 1, "classes": 3, "depth": 10, "activation": "relu"}),
         ("encoder_classifier.EncoderClassifier", {"in_channels": 1, "classes": 3, "image_size": 8, "width": 8}),
+        ("unet.UNet", {"in_channels": 1, "width": 8, "classes": 3, "noise": STEPS, "head_channels": 4}),
+        ("encoder_classifier.EncoderClassifier", {"in_channels": 1, "classes": 3, "image_size": 8, "noise": STEPS}),
         ("ddpm_unet.DDPMUNet", {"in_channels": 1, "width": 8, "multipliers": [1, 2], "classes": 3, "steps": 500}),
         ("ncsnpp.NCSNpp", {"in_channels": 1, "width": 8, "multipliers": [1, 2], "classes": 3, "backend": "sdpa"}),
         ("ncsnpp_classifier.NCSNppEncoderClassifier", {"in_channels": 1, "classes": 3, "image_size": 8, "width": 8}),
@@ -322,6 +328,9 @@ def test_a_network_is_built_from_a_config(name, arguments):
     config = {"network": {"class_path": f"methods.networks.{name}", "init_args": arguments}}
     net = parser.instantiate_classes(parser.parse_object(config)).network
     assert (net.in_channels, net.classes) == (1, 3)
+    if arguments.get("noise") is STEPS:
+        assert type(net.noise) is GuidedStepEmbedding
+        assert len(net.noise.log_sigmas) == 500
 
 
 def test_an_encoder_scaled_by_the_data_sees_images_of_unit_variance():

@@ -1,11 +1,23 @@
 """Published weights in our networks: every name is found, and the answers are those of the published network."""
 
-import math
 import re
 
 import pytest
 import torch
-from published_nets import Guided, Weights, ddpm, ncsnpp, waves
+from published_nets import (
+    SCORE_SDE,
+    STEP,
+    UNET,
+    Weights,
+    ddpm,
+    guided,
+    guided_classifier,
+    images,
+    joint,
+    ncsnpp,
+    pytorch_diffusion,
+    score_sde,
+)
 from torch.testing import assert_close
 
 from methods import UNLABELED
@@ -20,16 +32,14 @@ from methods.networks.published.guided import (
     from_guided_classifier,
     from_guided_diffusion,
     from_joint_diffusion,
-    told_steps,
 )
 from methods.networks.published.ncsnpp import from_score_sde
 from methods.networks.published.reader import Reader
+from methods.networks.steps import GuidedStepEmbedding
 from methods.networks.unet import UNet, pool
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 CLOSE = dict(atol=1e-4, rtol=1e-4)
-SCORE_SDE = dict(width=16, multipliers=(1, 2, 2), blocks=2)
-STEP = torch.tensor([0, 417, 999])
 
 
 @pytest.fixture
@@ -39,18 +49,8 @@ def no_gradients():
         yield
 
 
-def images(side: int = 8) -> torch.Tensor:
-    return torch.rand(3, 3, side, side) * 2 - 1
-
-
 def log_sigma() -> torch.Tensor:
     return DiscreteVP(1000).log_sigma((STEP + 1) / 1000)
-
-
-def score_sde() -> Weights:
-    weights = Weights(sigmas=torch.ones(9))
-    ncsnpp(weights, torch.rand(1, 3, 16, 16), torch.ones(1), **SCORE_SDE, sides=(8,))
-    return weights
 
 
 @pytest.mark.parametrize("shape", [dict(blocks=1, multipliers=(1,)), dict(blocks=1, multipliers=(1, 2)), SCORE_SDE])
@@ -90,13 +90,7 @@ def test_averages_take_the_place_of_parameters_in_their_order():
         from_score_sde(wrapped, [*trained, trained[-1]])
 
 
-UNET = dict(multipliers=(1, 2), blocks=1)
-
-
-def pytorch_diffusion() -> tuple[Weights, torch.Tensor, torch.Tensor]:
-    weights, x = Weights(), images()
-    sines = torch.cat(waves(STEP, torch.exp(-math.log(10_000) / 63 * torch.arange(64))), 1)
-    return weights, x, ddpm(weights, x, sines, 3, **UNET, sides=(4,))
+TOLD = dict(**UNET, noise=GuidedStepEmbedding)
 
 
 def test_ddpm_answers_as_published():
@@ -126,10 +120,6 @@ def test_classification_diffusion_answers_as_published(classes):
     assert_close(ours(x, y), theirs, **CLOSE)
 
 
-def guided(resampling: str = "conv", sides: tuple[int, ...] = (4,), heads: int | None = 4) -> Guided:
-    return Guided(Weights(), 1, sides, heads, resampling == "residual")
-
-
 @pytest.mark.parametrize(
     ("resampling", "sides", "attention"),
     [("conv", (4,), [2]), ("residual", (4,), [2]), ("residual", (), []), ("conv", (4, 8), [1, 2])],
@@ -138,23 +128,15 @@ def test_guided_diffusion_answers_as_published(resampling, sides, attention):
     net, x, y = guided(resampling, sides), images(), torch.tensor([1, 0, 2])
     net.tell(STEP, y, classes=3)
     theirs = net.decode(*net.encode(x, (1, 2)), (1, 2), out=6)
-    ours = UNet(3, **UNET, attention=attention, classes=3, out_channels=6, resampling=resampling)
-    ours = told_steps(ours).eval()
+    ours = UNet(3, **TOLD, attention=attention, classes=3, out_channels=6, resampling=resampling).eval()
     ours.load_state_dict(from_guided_diffusion(net.w))
     assert_close(ours(x, log_sigma(), y), theirs, **CLOSE)
     assert not ours.label.weight[-1].any()
 
 
-def joint() -> tuple[Guided, torch.Tensor, torch.Tensor, torch.Tensor]:
-    net, x = guided(), images()
-    net.tell(torch.zeros(3))
-    middle, skips = net.encode(x, (1, 2))
-    return net, x, net.decode(middle, skips, (1, 2), out=3), net.classify(middle, skips, torch.zeros(3), classes=5)
-
-
 def test_joint_diffusion_answers_as_published():
     net, x, eps, logits = joint()
-    ours = told_steps(UNet(3, **UNET, attention=(2,))).eval()
+    ours = UNet(3, **TOLD, attention=(2,)).eval()
     head = JointHead(ours.pooled_channels, 5).eval()
     unet_state, head_state = from_joint_diffusion({**net.w, "augmentation.ColorJitter_0.p": torch.ones(1)})
     ours.load_state_dict(unet_state)
@@ -165,25 +147,19 @@ def test_joint_diffusion_answers_as_published():
     assert_close(head(pool(skips, middle), torch.zeros(3)), logits, **CLOSE)
 
 
-def guided_classifier(resampling: str = "residual") -> tuple[Guided, torch.Tensor, torch.Tensor]:
-    net, x = guided(resampling, heads=None), images()
-    net.tell(STEP)
-    return net, x, net.pool(net.encode(x, (1, 2))[0], classes=7)
-
-
 @pytest.mark.parametrize("resampling", ["conv", "residual"])
 def test_the_guided_classifier_answers_as_published(resampling):
     net, x, theirs = guided_classifier(resampling)
-    ours = told_steps(EncoderClassifier(3, 7, 8, **UNET, attention=(2,), resampling=resampling)).eval()
+    ours = EncoderClassifier(3, 7, 8, **TOLD, attention=(2,), resampling=resampling).eval()
     ours.load_state_dict(from_guided_classifier(net.w, blocks=1))
     assert_close(ours(x, log_sigma()), theirs, **CLOSE)
 
 
 def test_a_network_that_is_told_steps_has_as_many_weights():
     with torch.device("meta"):
-        net = UNet(3, **UNET, attention=(2,))
-    before = {name: value.shape for name, value in net.state_dict().items()}
-    assert {name: value.shape for name, value in told_steps(net).state_dict().items()} == before
+        told, net = UNet(3, **TOLD, attention=(2,)), UNet(3, **UNET, attention=(2,))
+    expected = {name: value.shape for name, value in net.state_dict().items()}
+    assert {name: value.shape for name, value in told.state_dict().items()} == expected
 
 
 FORMATS = {

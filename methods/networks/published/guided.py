@@ -1,47 +1,19 @@
 """Weights of guided diffusion's UNet and classifier, and of (e), whose code extends the former.
 
-Both are told the step, not ``log sigma``: ``told_steps`` makes ours so before such weights are loaded.
+Both are told the step, not ``log sigma``: ours must be built with ``noise=GuidedStepEmbedding``.
 """
 
-import math
 from collections.abc import Mapping
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from methods.networks.ddpm_unet import StepEmbedding
-from methods.networks.encoder_classifier import EncoderClassifier
 from methods.networks.layers import head_count
 from methods.networks.published.reader import BATCH_NORM, PARTS, Reader
-from methods.networks.unet import UNet
-
-Network = TypeVar("Network", UNet, EncoderClassifier)
-
-
-class GuidedStepEmbedding(StepEmbedding):
-    """``StepEmbedding`` at frequencies ``10_000 ** (-j / n)``: the last of ``n`` is not quite 1e-4 per step."""
-
-    def __init__(self, steps: int, frequencies: int, embedding: int) -> None:
-        super().__init__(steps, frequencies, embedding)
-        self.frequencies = torch.exp(-math.log(10_000) * torch.arange(frequencies) / frequencies)
-
-
-def told_steps(network: Network, steps: int = 1000) -> Network:
-    """The network itself, from now on told the step of a linear schedule in place of ``log sigma``; as many weights.
-
-    Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), code.
-
-    Raises:
-        ValueError: As ``StepEmbedding``.
-    """
-    first = network.noise.layers[0]
-    network.noise = GuidedStepEmbedding(steps, first.in_features // 2, first.out_features).to(first.weight.device)
-    return network
 
 
 def from_guided_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of ``told_steps(UNet(...))`` from those of ``UNetModel`` of the same shape.
+    """Weights of ``UNet`` from those of ``UNetModel`` of the same shape.
 
     It must have been built with ``use_scale_shift_norm``, and with a fixed number of heads in the older order of
     attention, which the names do not tell. An output that has variances too needs twice the ``out_channels``. No label
@@ -62,7 +34,7 @@ def from_guided_diffusion(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_joint_diffusion(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of ``told_steps(UNet(...))`` and of ``JointHead`` from those of a model of (e).
+    """Weights of ``UNet`` and of ``JointHead`` from those of a model of (e).
 
     What belongs to its augmentations is left out. As ``from_guided_diffusion`` otherwise; the head agrees at ``t = 0``,
     where it was trained: the published unit of time is a step.
@@ -84,7 +56,7 @@ def from_joint_diffusion(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
 
 
 def from_guided_classifier(state: Mapping[str, Tensor], blocks: int = 2, head_channels: int = 64) -> dict[str, Tensor]:
-    """Weights of ``told_steps(EncoderClassifier(...))`` from those of ``EncoderUNetModel`` with attention pool.
+    """Weights of ``EncoderClassifier`` from those of ``EncoderUNetModel`` with attention pool.
 
     ``blocks`` and ``head_channels`` are those of the network. As ``from_guided_diffusion`` otherwise.
 

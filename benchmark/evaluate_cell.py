@@ -97,6 +97,9 @@ def _classification(job: Job, protocol: Protocol) -> Iterator[Record]:
     middle = (found["level_sigmas"] >= low) & (found["level_sigmas"] <= high)
     if middle.any():
         yield record("accuracy/middle", mean_estimate(right[middle].mean(0)), sigma=f"{low:g} to {high:g}")
+    else:
+        reason = f"no level of sigma {low:g} to {high:g} among the {protocol.levels}"
+        yield from record.absent(("accuracy/middle",), reason)
     for t, sigma, estimate in zip(found["level_times"], found["level_sigmas"], curve.per_level, strict=True):
         yield record(f"accuracy/t={t:.3f}", estimate, sigma=float(f"{sigma:.4g}"))
 

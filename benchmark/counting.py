@@ -2,91 +2,24 @@
 
 import contextlib
 import math
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from benchmark.callbacks import FINAL
 from benchmark.cli import build
 from benchmark.costs import CellCost, Work
 from benchmark.errors import one_line
+from benchmark.meter import META, Call, measured
 from benchmark.plan import NOT_TRAINING, arguments
 from benchmark.suite import Cell, Suite, order
 from datamodules.base import ImageData, stand_ins
 from methods.base import Method
-
-META = torch.device("meta")
-
-
-class Meter(TorchDispatchMode):
-    """Operators run inside it, their FLOPs by torch's own formulas, and the bytes they need.
-
-    Torch's ``FlopCounterMode`` refuses gradients with regard to an input, and counts no bytes.
-
-    Attributes:
-        flops: Of convolutions and matrix products, a multiply-add as two.
-        operators: Number of operators, views left out.
-        resident: Bytes of tensors that were there before and were used, such as weights.
-        peak: Most bytes that results took up at any one time.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = self.operators = self.resident = self.peak = 0
-        self._live = 0
-        self._made: set[int] = set()
-        self._given: dict[int, Any] = {}  # the storage itself, whose number must not be used again
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        for storage in _storages((args, kwargs)):
-            if storage._cdata not in self._made and storage._cdata not in self._given:
-                self._given[storage._cdata] = storage
-                self.resident += storage.nbytes()
-        result = func(*args, **kwargs)
-        self.operators += not func.is_view
-        formula = flop_registry.get(func._overloadpacket)
-        self.flops += formula(*args, **kwargs, out_val=result) if formula else 0
-        for storage in _storages(result):
-            if storage._cdata not in self._made and storage._cdata not in self._given:
-                self._made.add(storage._cdata)
-                self._live += storage.nbytes()
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self._live)
-        return result
-
-    def _free(self, number: int, size: int) -> None:
-        self._made.discard(number)
-        self._live -= size
-
-
-def _storages(values: Any) -> list[Any]:
-    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, Tensor)]
-
-
-class Call(NamedTuple):
-    """What one call costs: FLOPs, operators, and bytes of what it was given and of what it made."""
-
-    flops: int
-    operators: int
-    resident: int
-    peak: int
-
-
-def measured(call: Callable[[], Any]) -> Call:
-    """Carry out ``call`` on tensors without data, and count."""
-    with Meter() as meter:
-        call()
-    return Call(meter.flops, meter.operators, meter.resident, meter.peak)
 
 
 @dataclass(frozen=True)
@@ -121,15 +54,12 @@ def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
     Cells leave weights without data where others look for them, so that those that need them are counted whole, and a
     cell that would not fit what it gets is found before anything is trained.
     """
-    wanted = {suite.reference, *names}
-    for name in reversed(order(suite)):  # needs come first
-        if name in wanted:
-            wanted.update(suite.cells[name].needs.values())
+    first, wanted = _with_needs(suite, [suite.reference]), _with_needs(suite, [suite.reference, *names])
     costs: dict[str, CellCost | str] = {}
     steps: dict[str, tuple[int, Call]] = {}
     reference: Reference | None = None
     with TemporaryDirectory() as temporary:
-        for name in sorted(wanted, key=lambda name: (name != suite.reference, order(suite).index(name))):
+        for name in sorted(wanted, key=lambda name: (name not in first, order(suite).index(name))):
             cell = suite.cells[name]
             try:
                 if cell.config is None:
@@ -144,6 +74,15 @@ def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
     return costs
 
 
+def _with_needs(suite: Suite, names: Iterable[str]) -> set[str]:
+    """Cells, and all whose weights they need."""
+    found = set(names)
+    for name in reversed(order(suite)):  # where those that need come before what they need
+        if name in found:
+            found.update(suite.cells[name].needs.values())
+    return found
+
+
 def _built(cell: Cell, folder: Path) -> Any:
     """The cell's method, its data standing in, and the weights that others need of it in the place they are read."""
     own, needed = folder / cell.name, {key: folder / other for key, other in cell.needs.items()}
@@ -152,7 +91,7 @@ def _built(cell: Cell, folder: Path) -> Any:
         cli = build([*arguments(cell, 0, own, needed), *here])
     cli.model.to(META)
     final = own / "checkpoints" / FINAL
-    final.parent.mkdir(parents=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": cli.model.state_dict()}, final)
     return cli
 

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 import yaml
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.costs import CellCost
-from benchmark.counting import META, count, measured
+from benchmark.counting import count
 from benchmark.execute.local import LocalEngine
 from benchmark.forecast import forecast, show_plan
+from benchmark.meter import META, measured
 from benchmark.plan import arguments, plan
 from benchmark.suite import load_suite
 from methods.networks.ddpm_unet import DDPMUNet
@@ -90,6 +92,9 @@ def test_published_networks_cost_what_their_authors_code_costs(network, weights,
     x, log_sigma = torch.zeros(2, 3, 32, 32, device=META), torch.zeros(2, device=META)
     found = measured(lambda: F.mse_loss(network(x, log_sigma), x).backward())
     assert found.flops / 2 == pytest.approx(flops, rel=2e-3)
+    with FlopCounterMode(display=False) as counter:
+        F.mse_loss(network(x, log_sigma), x).backward()
+    assert found.flops == counter.get_total_flops()
 
 
 def method(name, file, **init_args):

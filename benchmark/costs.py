@@ -1,6 +1,8 @@
-"""How long a suite will take, from what its committed results say it took."""
+"""How long a suite will take: on CPUs from what its committed results say it took, on GPUs from FLOPs."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -9,6 +11,73 @@ from benchmark.plan import Job
 from benchmark.record import read_results
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+HALF_PEAK = 800e12
+"""FLOP/s of one H100's matrix units in bf16, dense."""
+
+SINGLE_PEAK = HALF_PEAK / 2
+"""The same in TF32, which convolutions in single precision use: losses made of gradients are trained so, because bf16
+changes their gradients by several per cent, and everything is evaluated so."""
+
+UTILISATION = 0.25
+"""Share of the peak that is reached: 20 to 25 % is the realistic first target for networks of 128 channels, whose ideal
+without fused kernels is about 40 %. Assumed, not measured."""
+
+LAUNCH = 5e-6
+"""Seconds that the host needs for each operator, which bound what small networks take. Assumed, not measured."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A number of calls of a network.
+
+    Attributes:
+        flops: Floating-point operations, a multiply-add as two; those of convolutions and matrix products.
+        operators: Tensor operators, each a launch on a GPU.
+        half: Whether they compute in half precision.
+    """
+
+    flops: float
+    operators: float
+    half: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """On one H100."""
+        return max(self.flops / (UTILISATION * (HALF_PEAK if self.half else SINGLE_PEAK)), LAUNCH * self.operators)
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What one cell costs with one seed.
+
+    Attributes:
+        work: Of its jobs ``train`` and ``evaluate``.
+        disk: Bytes that each of them writes, uncompressed; resume points count, which go when training ends.
+        memory: Bytes at the peak of each: weights, gradients, optimiser, average and activations.
+    """
+
+    work: Mapping[str, Sequence[Work]]
+    disk: Mapping[str, float]
+    memory: Mapping[str, float]
+
+    def flops(self, part: str) -> float:
+        """Floating-point operations of a part."""
+        return sum(work.flops for work in self.work.get(part, ()))
+
+    def seconds(self, part: str) -> float:
+        """Of a part, on one H100."""
+        return sum(work.seconds for work in self.work.get(part, ()))
+
+
+def gpu_seconds(costs: Mapping[str, CellCost | str]) -> dict[tuple[str, str], float]:
+    """Seconds on one H100 by (cell, part), of the cells that could be counted."""
+    return {
+        (name, part): cost.seconds(part)
+        for name, cost in costs.items()
+        if isinstance(cost, CellCost)
+        for part in ("train", "evaluate")
+    }
 
 
 def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:

@@ -24,6 +24,7 @@ class MNIST(PublishedImages):
     name = "mnist"
     native = (1, 28, 28)
     data_classes = 10
+    sizes: ClassVar[dict[str, int]] = COUNTS
     folders: ClassVar[tuple[str, ...]] = ("mnist", "MNIST/raw")
     digests: ClassVar[dict[str, str]] = {}
     """sha256 of unpacked files, where known."""

@@ -1,6 +1,6 @@
 """USPS, SVHN and CIFAR as torchvision stores them, in the data root or a folder of the data set's name below it."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class USPS(PublishedImages):
     name = "usps"
     native = (1, 16, 16)
     data_classes = 10
+    sizes: ClassVar[dict[str, int]] = {"train": 7_291, "test": 2_007}
 
     def read(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         return downloads.usps(self.root, part, self.download)
@@ -35,6 +36,7 @@ class SVHN(PublishedImages):
     name = "svhn"
     native = (3, 32, 32)
     data_classes = 10
+    sizes: ClassVar[dict[str, int]] = {"train": 73_257, "test": 26_032}
 
     def read(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         return downloads.svhn(self.root, part, self.download)
@@ -49,6 +51,7 @@ class CIFAR10(PublishedImages):
     name = "cifar10"
     native = (3, 32, 32)
     data_classes = 10
+    sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
 
     def read(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         return downloads.cifar(10, self.root, part, self.download)
@@ -63,6 +66,7 @@ class CIFAR100(PublishedImages):
     name = "cifar100"
     native = (3, 32, 32)
     data_classes = 100
+    sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
 
     def read(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         return downloads.cifar(100, self.root, part, self.download)

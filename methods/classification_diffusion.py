@@ -48,7 +48,7 @@ class GaussianAnchor(nn.Module):
         # other terms of the square are small too.
         shift = (1 - power.sqrt()) * (self.mean @ self.axes)
         constant = (shift**2 / variances + torch.log(2 * math.pi * variances)).sum(1)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             c = (x.flatten(1) - self.mean) @ axes
             square = c.square() @ (1 / variances).T.to(x.dtype) + c @ (2 * shift / variances).T.to(x.dtype)
         return -0.5 * (square + constant.to(x.dtype))

@@ -50,9 +50,11 @@ def test_the_committed_results_compare_equal_with_themselves():
     assert run("benchmark.compare", "results/digits.json", "results/digits.json").returncode == 0
 
 
-def test_a_dry_run_shows_jobs_order_and_predicted_time(tmp_path):
+def test_a_dry_run_shows_cells_and_what_they_cost(tmp_path):
     done = run("benchmark.run", "--suite", "digits", "--dry-run", "--out", str(tmp_path / "none"))
     assert done.returncode == 0, done.stderr
-    assert "denoising_assisted/seed0/train" in done.stdout
+    line = re.search(r"^denoising_assisted .*", done.stdout, re.MULTILINE)[0]
+    assert line.split()[1:7] == ["1", "0/10", "944", "G", "1.38", "T"]
+    assert "not counted" not in done.stdout
     assert re.search(r"predicted: \d+:\d\d", done.stdout)
     assert not (tmp_path / "none").exists()

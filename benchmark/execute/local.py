@@ -80,9 +80,9 @@ class LocalEngine:
             self._pool = None
             return self._submit(*call)
 
-    def resolve(self, cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
-        """Configurations with all defaults, worked out where the heavy libraries are imported."""
-        future, _ = self._submit(worker.resolve, cells)
+    def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
+        """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
+        future, _ = self._submit(worker.resolve, cells, dry)
         try:
             return future.result()
         except BrokenProcessPool:

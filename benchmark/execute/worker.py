@@ -41,8 +41,12 @@ def _prepare() -> None:
     torch.set_num_threads(_context["threads"])
 
 
-def resolve(cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
     """Each cell's configuration with all defaults filled in, from its command line.
+
+    Args:
+        cells: Command line by name.
+        dry: Whether nothing will be run: the files of data sets of known size may then be missing.
 
     Raises:
         InputError: Naming the cell and what is wrong.
@@ -55,12 +59,27 @@ def resolve(cells: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
     resolved = {}
     for name, arguments in cells.items():
         try:
-            cli = build([*arguments, "--trainer.logger=false"])
+            cli = (_built_dry if dry else build)([*arguments, "--trainer.logger=false"])
         except InputError as error:
             raise InputError(f"cell {name}: {error}") from None
         text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
         resolved[name] = yaml.safe_load(text)
     return resolved
+
+
+def _built_dry(arguments: list[str]) -> Any:
+    """A CLI whose data stands in, and whose weights are not made where the method can do without."""
+    import torch
+
+    from benchmark.cli import build
+    from datamodules.base import stand_ins
+
+    with stand_ins():
+        try:
+            with torch.device("meta"):
+                return build(arguments)
+        except InputError:  # of the configuration, which then comes again, or of a method that computes with weights
+            return build(arguments)
 
 
 def work(job: Job, protocol: Protocol) -> dict[str, Any]:

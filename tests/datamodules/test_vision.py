@@ -11,6 +11,7 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
+from datamodules.base import stand_ins
 from datamodules.stored import VARIABLE
 from datamodules.vision import CIFAR10, CIFAR100, SVHN, USPS
 
@@ -136,3 +137,22 @@ def test_a_download_goes_to_the_root(tmp_path, monkeypatch, data_set, lay_out, f
     monkeypatch.setattr(kind, "__init__", served)
     data_set(root=str(root), download=True, validation_fraction=0.25)
     assert (root / file).read_bytes() == (server / file).read_bytes()
+
+
+@pytest.mark.parametrize("kind", [USPS, SVHN, CIFAR10, CIFAR100])
+def test_a_stand_in_has_shape_sizes_and_classes_of_the_published_images_without_their_files(kind, tmp_path):
+    with stand_ins():
+        data = kind(root=str(tmp_path), resize=8, rgb=True)
+    parts = {part: data.images(part) for part in ("train", "validation", "test")}
+    assert all(u.shape[1:] == (3, 8, 8) == data.shape and u.max() == 0 for u, _ in parts.values())
+    sizes = {part: len(y) for part, (_, y) in parts.items()}
+    assert sizes["train"] + sizes["validation"] == kind.sizes["train"]
+    assert sizes["test"] == kind.sizes["test"]
+    assert torch.equal(parts["test"][1].unique(), torch.arange(kind.data_classes))
+
+
+def test_files_are_asked_for_again_after_the_stand_ins(tmp_path):
+    with stand_ins():
+        CIFAR10(root=str(tmp_path))
+    with pytest.raises((FileNotFoundError, RuntimeError)):
+        CIFAR10(root=str(tmp_path))

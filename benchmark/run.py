@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
     p.add_argument("--fresh", action="store_true", help="forget what an earlier run in the folder finished")
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
+    p.add_argument("--jobs", action="store_true", help="with --dry-run, also every job and what it waits for")
     p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
     return p
 
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     with engine:
         if options.dry_run:
             jobs = _jobs(suite, engine, out, seeds, write=False)
-            show_plan(_chosen(jobs, only), suite, engine.workers)
+            show_plan(_chosen(jobs, only), suite, engine.workers, options.jobs)
             return OK
         with _owned(out):
             jobs = _chosen(_jobs(suite, engine, out, seeds, write=True), only)
@@ -127,7 +128,7 @@ def _jobs(suite: Suite, engine: LocalEngine, out: Path, seeds: list[int], write:
             for name, cell in suite.cells.items()
             if cell.config is not None
         }
-        resolved = engine.resolve(cells)
+        resolved = engine.resolve(cells, dry=not write)
         if write:
             write_json(out / "plan.json", {"key": key, "resolved": resolved})
     return plan(suite, resolved, out, seeds)

@@ -82,9 +82,14 @@ class LocalEngine:
 
     def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
         """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
-        future, _ = self._submit(worker.resolve, cells, dry)
+        names = list(cells)
+        shares = [
+            {name: cells[name] for name in names[i :: self.workers]} for i in range(min(self.workers, len(names)))
+        ]
+        futures = [self._submit(worker.resolve, share, dry)[0] for share in shares]
         try:
-            return future.result()
+            found = {name: config for future in futures for name, config in future.result().items()}
+            return {name: found[name] for name in names}
         except BrokenProcessPool:
             raise InputError("the process that reads the configurations died (killed, or out of memory)") from None
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmark.speed.peers import peer, race
-from datamodules.base import Augmentation, GreyLevels, ImageData
+from datamodules.grey_levels import GreyLevels
+from datamodules.in_memory import ImagesInMemory
+from datamodules.transforms import Augmentation
 
 SIZE, PADDING, BATCH = 32, 4, 128
 Item = Callable[[int], Tensor]
@@ -32,7 +34,7 @@ def pixels(images: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (images, 3, SIZE, SIZE), dtype=np.uint8)
 
 
-class Pixels(ImageData):
+class Pixels(ImagesInMemory):
     """Random images as a data set of ours."""
 
     name, shape, data_classes, grey = "pixels", (3, SIZE, SIZE), 2, GreyLevels(256)

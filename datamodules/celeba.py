@@ -45,12 +45,13 @@ class CelebA(StoredImages):
             if not (folder / what).exists():
                 raise missing(f"{what} of {self.name}", folder, remedy="; it comes with CelebA's aligned images")
         self.data_task = attribute
-        names, part = _partition(folder / PARTITION)
+        names = _partition(folder / PARTITION)
         self._y = _attribute(folder / ATTRIBUTES, attribute, names)
         files = _images(folder / FOLDER, names)
         self._images = kept_images(files, folder, data_root(root) / CACHE, AlignedCrop())
-        self._rows = {"train": np.flatnonzero(part < 2), "test": np.flatnonzero(part == 2)}
-        self.official_validation = np.flatnonzero(part[part < 2] == 1)
+        first, held_out, _ = COUNTS.values()
+        self._rows = {"train": slice(first + held_out), "test": slice(first + held_out, None)}
+        self.official_validation = np.arange(first, first + held_out)
         super().__init__(root=root, validation_fraction=COUNTS["validation"] / len(names), **kwargs)
 
     def read(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,8 +83,8 @@ class AlignedCrop:
         return np.asarray(resized(Image.fromarray(image[top : top + side, left : left + side]), self.size))
 
 
-def _partition(path: Path) -> tuple[list[str], np.ndarray]:
-    """Names of the images, in order, and the part of each: 0 to train, 1 to validate, 2 to test."""
+def _partition(path: Path) -> list[str]:
+    """Names of the images: those to train, to validate and to test."""
     names, parts = [], []
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         match line.split():
@@ -96,7 +97,7 @@ def _partition(path: Path) -> tuple[list[str], np.ndarray]:
     if counts != list(COUNTS.values()):
         found, expected = (" + ".join(map(str, c)) for c in (counts, COUNTS.values()))
         raise unusable(path, f"it lists {found} images, the official partition {expected}; copy it anew")
-    return names, np.array(parts)
+    return [names[i] for i in np.argsort(parts, kind="stable")]
 
 
 def _attribute(path: Path, attribute: str, names: list[str]) -> np.ndarray:

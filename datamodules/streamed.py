@@ -33,8 +33,9 @@ class Files(Sequence[Path]):
 
     @classmethod
     def at(cls, paths: list[Path], below: Path) -> "Files":
-        """The files at these paths."""
-        return cls(below, np.array([os.fsencode(path.relative_to(below)) for path in paths]))
+        """The files at these paths, all of which start with that of ``below``."""
+        start = len(os.fsencode(below)) + 1
+        return cls(below, np.array([os.fsencode(path)[start:] for path in paths]))
 
     def __len__(self) -> int:
         return len(self.names)

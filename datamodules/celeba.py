@@ -3,11 +3,12 @@
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
+from datamodules.base import standing_in
 from datamodules.image_files import CACHE, decode, kept_images, unusable
 from datamodules.stored import StoredImages, data_root, missing
 from datamodules.transforms import resized
@@ -38,21 +39,26 @@ class CelebA(StoredImages):
     name = "celeba"
     native = (3, 64, 64)
     data_classes = 2
+    sizes: ClassVar[dict[str, int]] = {"train": COUNTS["train"] + COUNTS["validation"], "test": COUNTS["test"]}
 
     def __init__(self, root: str | None = None, attribute: str = "Smiling", **kwargs: Any) -> None:
-        folder = data_root(root) / self.name
-        for what in (PARTITION, ATTRIBUTES, FOLDER):
-            if not (folder / what).exists():
-                raise missing(f"{what} of {self.name}", folder, remedy="; it comes with CelebA's aligned images")
         self.data_task = attribute
-        names = _partition(folder / PARTITION)
-        self._y = _attribute(folder / ATTRIBUTES, attribute, names)
-        files = _images(folder / FOLDER, names)
-        self._images = kept_images(files, folder, data_root(root) / CACHE, AlignedCrop())
+        if not standing_in():
+            self._find(data_root(root), attribute)
         first, held_out, _ = COUNTS.values()
         self._rows = {"train": slice(first + held_out), "test": slice(first + held_out, None)}
         self.official_validation = np.arange(first, first + held_out)
-        super().__init__(root=root, validation_fraction=COUNTS["validation"] / len(names), **kwargs)
+        super().__init__(root=root, validation_fraction=held_out / sum(COUNTS.values()), **kwargs)
+
+    def _find(self, root: Path, attribute: str) -> None:
+        """Pixels and labels of all images, those to train first, then those to validate and to test."""
+        folder = root / self.name
+        for what in (PARTITION, ATTRIBUTES, FOLDER):
+            if not (folder / what).exists():
+                raise missing(f"{what} of {self.name}", folder, remedy="; it comes with CelebA's aligned images")
+        names = _partition(folder / PARTITION)
+        self._y = _attribute(folder / ATTRIBUTES, attribute, names)
+        self._images = kept_images(_images(folder / FOLDER, names), folder, root / CACHE, AlignedCrop())
 
     def read(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         rows = self._rows[part]

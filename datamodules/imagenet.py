@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from PIL import Image
 from torch import Tensor
 
-from datamodules.base import ImageData, Part
+from datamodules.base import ImageData, Part, standing_in
 from datamodules.batches import EvaluationBatches, TrainingBatches
 from datamodules.grey_levels import GreyLevels
 from datamodules.image_files import CACHE, SUFFIXES, class_folders, kept_images, opened, unusable
@@ -52,7 +52,9 @@ class ImageNet(ImageData):
         ValueError: If a file or folder cannot be used, or an argument does not fit the images.
     """
 
+    data_classes = 1000
     grey = GreyLevels(256)
+    sizes: ClassVar[dict[str, int]] = {"train": 1_281_167, "test": 50_000}
 
     def __init__(
         self,
@@ -65,24 +67,30 @@ class ImageNet(ImageData):
         **kwargs: Any,
     ) -> None:
         self.root, self.read = data_root(root), CentreCrop(size)
-        folder = self.root / "imagenet"
+        self._files: dict[str, Files] = {}
+        self._y: dict[str, np.ndarray] = {}
+        self._whole: dict[str, tuple[Tensor, Tensor]] = {}
+        if not standing_in():
+            self._find(self.root / "imagenet")
+        self.name = f"imagenet{'' if self.data_classes == 1000 else self.data_classes}-{size}"
+        self.shape, self.augmentation = (3, size, size), Augmentation(flip=flip)
+        if reference_images % self.data_classes:
+            raise ValueError(
+                f"reference_images must be a multiple of the {self.data_classes} classes, got {reference_images}"
+            )
+        self.reference_images, self.workers = reference_images, workers
+        super().__init__(validation_fraction=validation_fraction, **kwargs)
+
+    def _find(self, folder: Path) -> None:
+        """Files and classes of the official parts."""
         train, test = (_classes(folder, part) for part in ("train", "val"))
         if train.keys() != test.keys():
             lone = min(train.keys() ^ test.keys())
             raise unusable(folder, f"class {lone} is in one of train and val only; both need the same classes")
         self.data_classes = len(train)
-        self.name = f"imagenet{'' if len(train) == 1000 else len(train)}-{size}"
-        self.shape, self.augmentation = (3, size, size), Augmentation(flip=flip)
-        if reference_images % len(train):
-            raise ValueError(f"reference_images must be a multiple of the {len(train)} classes, got {reference_images}")
-        self.reference_images, self.workers = reference_images, workers
-        self._files: dict[str, Files] = {}
-        self._y: dict[str, np.ndarray] = {}
-        self._whole: dict[str, tuple[Tensor, Tensor]] = {}
         for part, classes in (("train", train), ("test", test)):
             self._files[part] = Files.at([file for files in classes.values() for file in files], folder)
             self._y[part] = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-        super().__init__(validation_fraction=validation_fraction, **kwargs)
 
     def training_labels(self) -> np.ndarray:
         return self._y["train"]
@@ -100,6 +108,9 @@ class ImageNet(ImageData):
         return self._whole[part]
 
     def _kept(self, part: Part) -> tuple[Tensor, Tensor]:
+        if self.stands_in:
+            u, y = self.stand_in(part)
+            return u[: self.reference_images], y[: self.reference_images]
         files, y = self._part(part)
         if len(y) > self.reference_images:
             each = np.full(self.data_classes, self.reference_images // self.data_classes)

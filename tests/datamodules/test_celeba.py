@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 
 from datamodules import celeba, image_files
-from datamodules.base import ImageData
+from datamodules.base import ImageData, stand_ins
 from datamodules.celeba import ATTRIBUTES, FOLDER, PARTITION, AlignedCrop, CelebA
 from datamodules.splits import PositiveUnlabeled
 from datamodules.stored import VARIABLE
@@ -94,6 +94,12 @@ def test_the_share_of_the_validation_part_is_no_argument_and_the_attribute_is(fo
     assert (data.task, data.batch_size) == ("Young", 4)
     with pytest.raises(Exception, match="validation_fraction"):
         parser.parse_object({"data": given | {"init_args": {"validation_fraction": 0.2}}})
+
+
+def test_a_stand_in_has_the_official_sizes_and_needs_no_file(tmp_path):
+    with stand_ins():
+        data = CelebA(root=str(tmp_path))
+    assert [data.images(part)[0].shape for part in COUNTS] == [(n, 3, 64, 64) for n in (162_770, 19_867, 19_962)]
 
 
 def rewritten(file, change):

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 
 from datamodules import image_files
-from datamodules.base import ImageData
+from datamodules.base import ImageData, stand_ins
 from datamodules.imagenet import CentreCrop, ImageNet
 from datamodules.stored import VARIABLE
 
@@ -236,6 +236,13 @@ def test_every_argument_can_be_given_in_a_config(made):
     given = {"class_path": "datamodules.imagenet.ImageNet", "init_args": arguments | {"validation_fraction": 0.1}}
     data = parser.instantiate_classes(parser.parse_object({"data": given})).data
     assert (data.shape, data.batch_size, data.validation_fraction) == ((3, SIZE, SIZE), 4, 0.1)
+
+
+def test_a_stand_in_has_the_published_sizes_and_needs_no_file(tmp_path):
+    with stand_ins():
+        data = ImageNet(str(tmp_path), reference_images=2000)
+    assert (data.name, data.classes, data.n_labeled) == ("imagenet-256", 1000, 1_281_167 - 12_812)
+    assert [data.images(part)[0].shape for part in ("train", "test")] == [(2000, 3, 256, 256)] * 2
 
 
 def filled(root, parts=("train", "val"), classes=CLASSES):

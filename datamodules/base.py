@@ -123,7 +123,7 @@ class ImageData(LightningDataModule, ABC):
         Raises:
             ValueError: If they are not.
         """
-        outside = np.setdiff1d(y, np.arange(self.data_classes))
+        outside = y[(y < 0) | (y >= self.data_classes)]
         if len(outside):
             raise ValueError(
                 f"{self.name}: the {part} part holds the label {outside[0]}, the classes are 0..{self.data_classes - 1}"
@@ -137,13 +137,13 @@ class ImageData(LightningDataModule, ABC):
         if held_out is None:
             rng = np.random.default_rng([self.split_seed, 0])
             held_out = stratified(y, round(self.validation_fraction * len(y)), self.data_classes, rng)
-        kept = np.setdiff1d(np.arange(len(y)), held_out)
+        kept = np.setdiff1d(np.arange(len(y)), held_out, assume_unique=True)
         if np.bincount(y[kept], minlength=self.data_classes).min() < 1:
             raise ValueError(f"validation_fraction {self.validation_fraction} leaves a class without training images")
         rng = np.random.default_rng([self.split_seed, 1])
         every = np.arange(len(kept))
         self.labeled_indices = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
-        self.unlabeled_indices = np.setdiff1d(every, self.labeled_indices)
+        self.unlabeled_indices = np.setdiff1d(every, self.labeled_indices, assume_unique=True)
         self.splits = {"train": kept, "validation": held_out, "labeled": kept[self.labeled_indices]}
         self._train_y = self.task_labels(y[kept])
 

@@ -193,13 +193,12 @@ class BenchmarkCLI(LightningCLI):
 
 
 def check_shapes(method: Method, data: ImageData) -> None:
-    """See whether a method takes the images of a data set and tells its classes apart, on two of them.
+    """See whether a method takes the images of a data set and tells its classes apart, on two grey ones.
 
     Raises:
         InputError: Naming what does not match.
     """
-    u, _ = data.images("train")
-    x, name = data.grey.centre(u[:2]), type(method).__name__
+    x, name = torch.zeros(2, *data.shape), type(method).__name__
     training = method.training
     try:
         if "classify" not in method.unsupported:

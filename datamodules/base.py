@@ -1,10 +1,10 @@
 """The contract of a data set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from lightning import LightningDataModule
 from torch import Tensor
 
-from datamodules.batches import EvaluationBatches, TrainingBatches
 from datamodules.grey_levels import GreyLevels
 from datamodules.splits import LabelSplit, stratified
 from datamodules.transforms import Augmentation
@@ -35,8 +34,13 @@ def stand_ins() -> Iterator[None]:
         _standing_in.reset(token)
 
 
+def standing_in() -> bool:
+    """Whether data sets of known size are to leave their files unread."""
+    return _standing_in.get()
+
+
 class ImageData(LightningDataModule, ABC):
-    """A small image data set as one uint8 tensor, with a validation part carved from the training part.
+    """Images with classes in three parts: training, validation and test.
 
     Batches are ``{"labeled": (x, y)}``, with ``"unlabeled": x`` where an unlabeled batch size is given. Images are in
     [-1, 1], dequantised. Batch ``k`` depends on ``(seed, k)`` alone, so that a resumed run repeats and skips
@@ -59,6 +63,10 @@ class ImageData(LightningDataModule, ABC):
     """Images in the official ``train`` and ``test`` parts, where that is known before they are read."""
     augmentation = Augmentation()
     """What is done to training images at random; nothing, unless a data set says so."""
+    data_task: str | None = None
+    """What the data set's classes are, where its name does not say so."""
+    official_validation: np.ndarray | None = None
+    """Training images that the makers of the data set held out for choices; drawn here where they did not."""
 
     def __init__(
         self,
@@ -73,56 +81,76 @@ class ImageData(LightningDataModule, ABC):
         self.batch_size, self.unlabeled_batch_size = batch_size, unlabeled_batch_size
         self.labels, self.validation_fraction = labels, validation_fraction
         self.split_seed, self.seed = split_seed, seed
-        self._stands_in = bool(self.sizes) and _standing_in.get()
-        self._parts: dict[str, tuple[Tensor, Tensor]] = {}
+        self.stands_in = bool(self.sizes) and standing_in()
         self.classes = self.data_classes if labels is None else labels.classes(self.data_classes)
-        self._split()
+        self._split(np.arange(self.sizes["train"]) % self.data_classes if self.stands_in else self.training_labels())
 
     @abstractmethod
-    def load(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-        """Grey levels uint8 ``(N, C, H, W)`` and labels ``(N,)`` of the official parts."""
+    def training_labels(self) -> np.ndarray:
+        """The data set's class of each image of the official training part, ``(N,)``."""
 
-    def _loaded(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
-        if self._stands_in:
-            n = self.sizes[part]
-            return np.zeros((n, *self.shape), np.uint8), np.arange(n) % self.data_classes
-        images, y = self.load(part)
-        outside = np.setdiff1d(y, np.arange(self.data_classes))
+    @abstractmethod
+    def images(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Grey levels ``(N, C, H, W)`` and the task's true labels int64 ``(N,)`` of a part.
+
+        Levels are uint8 where 256 are enough. A large data set gives a stated subset.
+        """
+
+    @abstractmethod
+    def train_dataloader(self) -> Iterable[dict[str, Any]]:
+        """This device's share of the batches, from the trainer's step to the end of the epoch."""
+
+    @abstractmethod
+    def val_dataloader(self) -> Iterable[dict[str, Any]]:
+        """The whole validation part, every image on exactly one device."""
+
+    @abstractmethod
+    def test_dataloader(self) -> Iterable[dict[str, Any]]:
+        """The whole test part, every image on exactly one device."""
+
+    def predict_dataloader(self) -> Iterable[dict[str, Any]]:
+        return self.test_dataloader()
+
+    def stand_in(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Black images, which take no memory, and every class in turn, in the place of ``images``."""
+        rows = np.arange(self.sizes["test"]) if part == "test" else self.splits[part]
+        black = torch.zeros(1, *self.shape, dtype=self.grey.dtype, device="cpu")
+        return black.expand(len(rows), -1, -1, -1), self.task_labels(rows % self.data_classes)
+
+    def checked(self, y: np.ndarray, part: str) -> np.ndarray:
+        """The labels of a part, if they are classes of the data set.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        outside = y[(y < 0) | (y >= self.data_classes)]
         if len(outside):
             raise ValueError(
                 f"{self.name}: the {part} part holds the label {outside[0]}, the classes are 0..{self.data_classes - 1}"
             )
-        return images, y
+        return y
 
-    def _split(self) -> None:
+    def _split(self, y: np.ndarray) -> None:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
-        images, y = self._loaded("train")
-        held_out = stratified(
-            y,
-            round(self.validation_fraction * len(y)),
-            self.data_classes,
-            np.random.default_rng([self.split_seed, 0]),
-        )
-        kept = np.setdiff1d(np.arange(len(y)), held_out)
+        held_out = self.official_validation
+        if held_out is None:
+            rng = np.random.default_rng([self.split_seed, 0])
+            held_out = stratified(y, round(self.validation_fraction * len(y)), self.data_classes, rng)
+        kept = np.setdiff1d(np.arange(len(y)), held_out, assume_unique=True)
         if np.bincount(y[kept], minlength=self.data_classes).min() < 1:
             raise ValueError(f"validation_fraction {self.validation_fraction} leaves a class without training images")
         rng = np.random.default_rng([self.split_seed, 1])
         every = np.arange(len(kept))
-        labeled = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
-        task = y if self.labels is None else self.labels.relabel(y)
-        self._parts["train"] = _tensors(images[kept], task[kept])
-        self._parts["validation"] = _tensors(images[held_out], task[held_out])
-        self.labeled_indices = labeled
-        self.unlabeled_indices = np.setdiff1d(every, labeled)
-        self.splits = {"train": kept, "validation": held_out, "labeled": kept[labeled]}
+        self.labeled_indices = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
+        self.unlabeled_indices = np.setdiff1d(every, self.labeled_indices, assume_unique=True)
+        self.splits = {"train": kept, "validation": held_out, "labeled": kept[self.labeled_indices]}
+        self._train_y = self.task_labels(y[kept])
 
-    def images(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Grey levels uint8 ``(N, C, H, W)`` and the task's true labels int64 ``(N,)`` of a part."""
-        if part not in self._parts:
-            images, y = self._loaded("test")
-            self._parts["test"] = _tensors(images, y if self.labels is None else self.labels.relabel(y))
-        return self._parts[part]
+    def task_labels(self, y: np.ndarray) -> Tensor:
+        """The task's labels int64 ``(N,)`` from the data set's."""
+        task = y if self.labels is None else self.labels.relabel(y)
+        return torch.from_numpy(task.astype(np.int64))
 
     def some_images(self, part: Part, count: int | None, seed: list[int]) -> tuple[Tensor, Tensor]:
         """``images`` of a part, or ``count`` of them with the class proportions of all if there are more."""
@@ -134,8 +162,9 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def task(self) -> str | None:
-        """What is told apart, where that is not the data set's classes."""
-        return None if self.labels is None else self.labels.task
+        """What is told apart, where that is not the data set's classes by its name."""
+        tasks = [self.data_task, None if self.labels is None else self.labels.task]
+        return ": ".join(task for task in tasks if task) or None
 
     @property
     def task_classes(self) -> np.ndarray:
@@ -146,8 +175,7 @@ class ImageData(LightningDataModule, ABC):
     @property
     def class_prior(self) -> Tensor:
         """Share of each class in the unlabeled pool, or in the training part where all is labeled, ``(K,)``."""
-        _, y = self._parts["train"]
-        pool = y[self.unlabeled_indices] if len(self.unlabeled_indices) else y
+        pool = self._train_y[self.unlabeled_indices] if len(self.unlabeled_indices) else self._train_y
         return torch.bincount(pool, minlength=self.classes) / len(pool)
 
     @property
@@ -155,23 +183,14 @@ class ImageData(LightningDataModule, ABC):
         """Labeled training images."""
         return len(self.labeled_indices)
 
-    def train_dataloader(self) -> TrainingBatches:
-        images, y = self.images("train")
+    def pools(self) -> dict[str, tuple[Tensor, int]]:
+        """Rows of the training part that each stream of batches draws from, and how many a step."""
         pools = {"labeled": (torch.as_tensor(self.labeled_indices), self.batch_size)}
         if self.unlabeled_batch_size:
             # With every label known there is no pool apart; all images then serve without their labels.
-            pool = self.unlabeled_indices if len(self.unlabeled_indices) else np.arange(len(y))
+            pool = self.unlabeled_indices if len(self.unlabeled_indices) else np.arange(len(self._train_y))
             pools["unlabeled"] = (torch.as_tensor(pool), self.unlabeled_batch_size)
-        return TrainingBatches(self, images, y, pools)
-
-    def val_dataloader(self) -> EvaluationBatches:
-        return EvaluationBatches(self, "validation")
-
-    def test_dataloader(self) -> EvaluationBatches:
-        return EvaluationBatches(self, "test")
-
-    def predict_dataloader(self) -> EvaluationBatches:
-        return EvaluationBatches(self, "test")
+        return pools
 
     def augmented(self, u: Tensor, *key: int) -> Tensor:
         """Grey levels changed at random as the data set's augmentation says, a function of ``key``."""
@@ -181,7 +200,3 @@ class ImageData(LightningDataModule, ABC):
         """Images with uniform noise inside their bins, a function of ``key``."""
         v = np.random.default_rng([self.seed, *key]).random(u.shape, dtype=np.float32)
         return self.grey.dequantise(u, torch.from_numpy(v).to(u.device))
-
-
-def _tensors(images: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(y.astype(np.int64))

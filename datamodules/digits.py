@@ -7,11 +7,11 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from datamodules.base import ImageData
 from datamodules.grey_levels import GreyLevels
+from datamodules.in_memory import ImagesInMemory
 
 
-class Digits(ImageData):
+class Digits(ImagesInMemory):
     """Optical recognition of handwritten digits (UCI; the copy in scikit-learn), 1,437 to train and 360 to test.
 
     The test part is stratified and drawn with seed 0, whatever the run's seeds.

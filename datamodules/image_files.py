@@ -6,7 +6,8 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,12 @@ from PIL import Image
 
 from datamodules.transforms import resized
 
+CACHE = ".diffclass-cache"
+"""Folder of kept arrays below the data root; may be deleted at any time."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
-LAYOUT = 1
+Read = Callable[[Path], np.ndarray]
+"""From a file to its pixels, uint8 ``(H, W)`` for grey or ``(H, W, 3)`` for RGB; its ``repr`` says all about it."""
+LAYOUT = 2
 """Number of this file's way to make arrays from files; another number makes kept arrays void."""
 
 
@@ -47,7 +52,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
 
 
 def decode(path: Path, size: int | None = None) -> np.ndarray:
@@ -63,6 +68,19 @@ def decode(path: Path, size: int | None = None) -> np.ndarray:
     Raises:
         ValueError: If the file cannot be read or would lose something.
     """
+    image, sixteen = opened(path)
+    if sixteen:
+        raise unusable(path, "16 bits a channel; convert it to 8-bit grey or RGB")
+    plain = _plain(path, image)
+    return np.asarray(plain if size is None else resized(plain, size))
+
+
+def opened(path: Path) -> tuple[Image.Image, bool]:
+    """A PNG or JPEG image, whole, and whether it is a PNG of 16 bits a channel.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -76,10 +94,7 @@ def decode(path: Path, size: int | None = None) -> np.ndarray:
         raise unusable(path, f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise unusable(path, f"a damaged image ({error}); copy it anew or remove it") from None
-    if sixteen:
-        raise unusable(path, "16 bits a channel; convert it to 8-bit grey or RGB")
-    plain = _plain(path, image)
-    return np.asarray(plain if size is None else resized(plain, size))
+    return image, sixteen
 
 
 def _is_16_bit_png(start: bytes) -> bool:
@@ -98,22 +113,38 @@ def _plain(path: Path, image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
-def read_images(files: list[Path], size: int | None = None) -> np.ndarray:
+@dataclass(frozen=True)
+class AsStored:
+    """Pixels of a file as they are, or scaled.
+
+    Args:
+        size: Height and width in pixels to scale to.
+    """
+
+    size: int | None = None
+
+    def __call__(self, path: Path) -> np.ndarray:
+        return decode(path, self.size)
+
+
+def read_images(files: list[Path], read: Read) -> np.ndarray:
     """Pixels of all images, uint8 ``(N, C, H, W)``; in colour where one of them is.
 
     Raises:
         ValueError: If an image cannot be used, or differs in height or width from the first.
     """
-    images = []
-    for file in _shown(files):
-        images.append(decode(file, size))
-        if images[-1].shape[:2] != images[0].shape[:2]:
-            (h, w), (h0, w0) = images[-1].shape[:2], images[0].shape[:2]
+    out = np.empty(0, np.uint8)
+    for i, file in enumerate(_shown(files)):
+        image = read(file)
+        pixels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        if i == 0:
+            out = np.empty((len(files), *pixels.shape), np.uint8)
+        elif pixels.shape[1:] != out.shape[2:]:
+            (h, w), (h0, w0) = pixels.shape[1:], out.shape[2:]
             raise unusable(file, f"{h} x {w} pixels, but {h0} x {w0} in {files[0]}; give resize to scale all")
-    colour = any(image.ndim == 3 for image in images)
-    out = np.empty((len(images), 3 if colour else 1, *images[0].shape[:2]), np.uint8)
-    for target, image in zip(out, images, strict=True):
-        target[:] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+        elif len(pixels) > out.shape[1]:
+            out = np.repeat(out, len(pixels), axis=1)  # the first one in colour
+        out[i] = pixels
     return out
 
 
@@ -127,26 +158,26 @@ def _shown(files: list[Path]) -> Iterable[Path]:
     return track(files, description="reading images", console=Console(stderr=True))
 
 
-def kept_images(files: list[Path], below: Path, cache: Path, size: int | None = None) -> np.ndarray:
+def kept_images(files: list[Path], below: Path, cache: Path, read: Read) -> np.ndarray:
     """``read_images``, read from ``cache`` where the files are those of an earlier time by name, size and date.
 
     Args:
         files: Images below the folder ``below``.
         below: What their names are relative to.
         cache: Folder of the arrays; may be deleted at any time. Where it cannot be written, nothing is kept.
-        size: Height and width in pixels to scale to.
+        read: How to read a file.
     """
     stats = [(file, file.stat()) for file in files]
     state = [(str(file.relative_to(below)), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-    key = hashlib.sha256(json.dumps([LAYOUT, PIL.__version__, size, state]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([LAYOUT, PIL.__version__, repr(read), state]).encode()).hexdigest()
     kept = cache / f"{key}.npy"
     try:
-        images = np.load(kept, mmap_mode="r", allow_pickle=False)
+        images = np.load(kept, mmap_mode="c", allow_pickle=False)
         if images.ndim == 4 and len(images) == len(files) and images.dtype == np.uint8:
             return images
     except (OSError, ValueError, EOFError):
         pass  # none yet, or damaged: made anew below
-    images = read_images(files, size)
+    images = read_images(files, read)
     try:
         _keep(kept, images)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 
-from datamodules.image_files import class_folders, kept_images, unusable
+from datamodules.image_files import CACHE, AsStored, class_folders, kept_images, unusable
 from datamodules.splits import stratified
 from datamodules.stored import StoredImages, data_root, missing
 
@@ -48,7 +48,7 @@ class ImageFolder(StoredImages):
         self.class_names = list(parts[0])
         self.data_classes = len(self.class_names)
         files = [file for part in parts for of_class in part.values() for file in of_class]
-        self._images = kept_images(files, folder, data_root(root) / ".diffclass-cache", resize)
+        self._images = kept_images(files, folder, data_root(root) / CACHE, AsStored(resize))
         self._y = np.concatenate([np.repeat(np.arange(len(part)), [len(f) for f in part.values()]) for part in parts])
         self._rows = self._official(parts, test_fraction, test_seed)
         self.native = self._images.shape[1:]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from datamodules.base import ImageData
 from datamodules.grey_levels import GreyLevels
+from datamodules.in_memory import ImagesInMemory
 from datamodules.transforms import Augmentation, Preparation, Shape
 
 VARIABLE = "DIFFCLASS_DATA"
@@ -26,7 +26,7 @@ def missing(what: str, *folders: Path, remedy: str = "") -> FileNotFoundError:
     return FileNotFoundError(f"no {what} in {looked_in}; set root or {VARIABLE} to the folder of the data sets{remedy}")
 
 
-class StoredImages(ImageData):
+class StoredImages(ImagesInMemory):
     """Images of 256 grey levels below a data root.
 
     Args:

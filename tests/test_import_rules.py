@@ -117,7 +117,7 @@ def test_data_knows_no_method(path):
     assert_only(of_ours(path), "methods", "methods.UNLABELED", "datamodules.*")
 
 
-@every(below("benchmark"))
+@every([path for path in below("benchmark") if path.parts[1] != "speed"])
 def test_the_benchmark_knows_methods_and_data_by_their_bases(path):
     bases = ("methods", "methods.UNLABELED", "methods.base.*", "datamodules", "datamodules.base.*")
     assert_only(of_ours(path), "benchmark.*", *bases)

@@ -4,11 +4,8 @@ One JSON row per target and peer; ratios above 1 favour us. Peers that are not i
 """
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Callable
-from importlib import import_module, metadata
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +15,7 @@ from threadpoolctl import threadpool_limits
 from benchmark.files import digest_file
 from benchmark.metrics.features import InceptionFeatures, extract
 from benchmark.metrics.fidelity import Statistics, frechet_distance, neighbour_radii, precision_recall
-
-
-def peer(module: str):
-    """The peer's module, or None with a message."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        print(f"skipped {module}: {error}", file=sys.stderr)
+from benchmark.speed.peers import peer, race
 
 
 def compare(target: str, package: str, ours: Callable, theirs: Callable, rounds: int, tolerance: float, **more) -> None:
@@ -34,16 +24,7 @@ def compare(target: str, package: str, ours: Callable, theirs: Callable, rounds:
     error = float(np.abs(mine - other).max() / np.abs(other).max())
     if not error <= tolerance:
         sys.exit(f"error: {target}: our numbers and {package}'s differ by {error:.2g} relative, allowed {tolerance}")
-    times = np.empty((rounds, 2))
-    for i, side in np.ndindex(*times.shape):
-        start = time.process_time()
-        (ours, theirs)[side]()
-        times[i, side] = time.process_time() - start
-    medians, ratios = np.median(times, 0), times[:, 1] / times[:, 0]
-    row = {"target": target, "peer": package, "ratio": medians[1] / medians[0], "min": ratios.min(), "rounds": rounds}
-    row |= {"seconds": medians.tolist(), "relative_error": error, "threads": torch.get_num_threads()}
-    row["versions"] = {name: metadata.version(name) for name in ("torch", "numpy", package)}
-    print(json.dumps(row | more), flush=True)
+    race(target, package, ours, theirs, rounds, relative_error=error, **more)
 
 
 def peak_bytes(work: Callable) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from datamodules.base import EvaluationBatches
+from datamodules.batches import EvaluationBatches
 from datamodules.digits import Digits
 from datamodules.splits import LabelFraction, LabelsPerClass, PositiveUnlabeled
 

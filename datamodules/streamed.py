@@ -1,0 +1,154 @@
+"""Batches whose images are read from files as they are needed, by worker processes ahead of the training."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import EvaluationBatches, TrainingBatches
+from datamodules.grey_levels import GreyLevels
+from datamodules.image_files import Read
+from datamodules.transforms import Augmentation
+
+if TYPE_CHECKING:
+    from datamodules.base import ImageData
+
+
+class Files(Sequence[Path]):
+    """Very many files, whose names take 40 bytes each instead of the 400 of a path.
+
+    Args:
+        below: A folder that they all lie in.
+        names: Their paths below it, as bytes.
+    """
+
+    def __init__(self, below: Path, names: np.ndarray) -> None:
+        self.below, self.names = below, names
+
+    @classmethod
+    def at(cls, paths: list[Path], below: Path) -> "Files":
+        """The files at these paths, all of which start with that of ``below``."""
+        start = len(os.fsencode(below)) + 1
+        return cls(below, np.array([os.fsencode(path)[start:] for path in paths]))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> Path:
+        return self.below / os.fsdecode(self.names[row])
+
+    def of(self, rows: np.ndarray) -> "Files":
+        """The files in these rows."""
+        return Files(self.below, self.names[rows])
+
+
+class RowNumbers:
+    """Takes the place of a data set in batches: these are then of row numbers, each with a seed, not of pixels.
+
+    An image's seed, from which its augmentation and dequantisation are drawn, is a function of the key of its batch
+    and its place there. So what batch ``k`` holds, and how it is shared out over devices, is decided by the same code
+    as for images in memory.
+
+    Args:
+        data: The data set that batches are of.
+        y: The task's labels of its part.
+    """
+
+    def __init__(self, data: "ImageData", y: Tensor) -> None:
+        self.trainer, self.seed = data.trainer, data.seed
+        self._images = torch.arange(len(y)), y
+
+    def images(self, part: str) -> tuple[Tensor, Tensor]:
+        """Row numbers ``(N,)`` and labels ``(N,)``."""
+        return self._images
+
+    def augmented(self, rows: Tensor, *key: int) -> Tensor:
+        """Row numbers as they are; seeds come with dequantisation."""
+        return rows
+
+    def dequantised(self, rows: Tensor, *key: int) -> Tensor:
+        """Row numbers and seeds ``(B, 2)``."""
+        seeds = np.random.default_rng([self.seed, *key]).integers(2**63, size=len(rows))
+        return torch.stack([rows, torch.from_numpy(seeds).to(rows.device)], 1)
+
+
+@dataclass(frozen=True)
+class Reader(Dataset):
+    """From a batch of row numbers and seeds to a batch of images.
+
+    A file that cannot be used comes back as the error, which a worker process would otherwise bury in its traceback.
+
+    Args:
+        files: The images' files.
+        read: How to read one, to pixels uint8 ``(H, W, 3)``.
+        augmentation: What is done to it at random.
+        grey: Its grey levels.
+    """
+
+    files: Files
+    read: Read
+    augmentation: Augmentation
+    grey: GreyLevels
+
+    def __getitem__(self, batch: dict[str, Any]) -> dict[str, Any] | ValueError:
+        try:
+            return {name: self._filled(value) for name, value in batch.items()}
+        except ValueError as error:
+            return error
+
+    def _filled(self, value: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        if isinstance(value, tuple):
+            return self._filled(value[0]), value[1]
+        return torch.stack([self.image(row, seed) for row, seed in value.tolist()])
+
+    def image(self, row: int, seed: int) -> Tensor:
+        """One image ``(C, H, W)`` in [-1, 1], augmented and dequantised as its seed says."""
+        rng = np.random.default_rng(seed)
+        u = torch.from_numpy(self.read(self.files[row]).transpose(2, 0, 1))
+        u = self.augmentation(u[None], rng)[0]
+        return self.grey.dequantise(u, torch.from_numpy(rng.random(u.shape, dtype=np.float32)))
+
+
+class StreamedBatches:
+    """Batches of images from batches of row numbers, read ahead in order.
+
+    Args:
+        numbers: Batches of row numbers and seeds, of ``RowNumbers``.
+        reader: What reads them.
+        workers: Processes that read; 0 reads in this one.
+
+    Raises:
+        ValueError: On the way, if a file cannot be used.
+    """
+
+    def __init__(self, numbers: TrainingBatches | EvaluationBatches, reader: Reader, workers: int) -> None:
+        self.numbers, self.reader, self.workers = numbers, reader, workers
+
+    def __len__(self) -> int:
+        return len(self.numbers)  # raises TypeError for those of training, whose number depends on the step
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in DataLoader(self.reader, batch_size=None, sampler=_OnCPU(self.numbers), num_workers=self.workers):
+            if isinstance(batch, ValueError):
+                raise batch
+            yield batch
+
+
+@dataclass(frozen=True)
+class _OnCPU:
+    """Batches of row numbers as worker processes can take them."""
+
+    numbers: TrainingBatches | EvaluationBatches
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.numbers:
+            yield {
+                name: tuple(part.cpu() for part in value) if isinstance(value, tuple) else value.cpu()
+                for name, value in batch.items()
+            }

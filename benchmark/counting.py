@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -129,8 +129,15 @@ def _reference(cli: Any, suite: Suite) -> Reference:
         call = measured(lambda: (method.classifier.features(x), method.classifier(x)))
         row = method.classifier.features(x).shape[1] + method.classifier(x).shape[1]
     method.train()
-    sizes = {part: len(data.images(part)[1]) for part in ("train", "test")}
+    asked = {"train": suite.protocol.real_images, "test": suite.protocol.test_images}
+    sizes = {part: _asked(data, part, count) for part, count in asked.items()}
     return Reference(call, batch, 4 * row, sizes)
+
+
+def _asked(data: ImageData, part: Literal["train", "test"], count: int | None) -> int:
+    """Images of a part, or ``count`` of them where there are more."""
+    n = len(data.images(part)[1])
+    return n if count is None else min(n, count)
 
 
 def _images(data: ImageData, n: int) -> Tensor:
@@ -241,7 +248,7 @@ class _Evaluation:
     def __init__(self, method: Method, data: ImageData, suite: Suite, reference: Reference | None) -> None:
         self.method, self.data, self.protocol = method.eval().requires_grad_(False), data, suite.protocol
         self.reference = reference
-        self.test = len(data.images("test")[1])
+        self.test = _asked(data, "test", suite.protocol.test_images)
         self._guided: dict[float, Call] = {}
         self.work: list[Work] = []
         self.disk = self.memory = 0.0

@@ -46,7 +46,7 @@ class TrainingBatches:
         for stream, (name, (_, size)) in enumerate(self.pools.items()):
             rows = self._rows(stream, name, k)
             share = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-            u = self.data.augmented(self.images[rows], 5, stream, k)
+            u = self.data.augmented(self.images.index_select(0, rows), 5, stream, k)
             x = self.data.dequantised(u, 2, stream, k)[share]
             out[name] = (x, self.y[rows[share]]) if name == "labeled" else x
         return out

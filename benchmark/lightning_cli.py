@@ -14,11 +14,13 @@ from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints, newest_checkpoint
 from benchmark.errors import InputError, innermost
+from benchmark.shard_statistics import ShardStatistics
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -150,6 +152,7 @@ class BenchmarkCLI(LightningCLI):
             raise InputError("training would never end; give trainer.max_steps or trainer.max_epochs")
         self.trainer_defaults["callbacks"] = [
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
+            ShardStatistics(),
             FiniteLoss(),
             ResumePoints(every_n_steps=self._get(self.config, "checkpoint_every"), stop=self._stop),
         ]
@@ -157,7 +160,13 @@ class BenchmarkCLI(LightningCLI):
         kwargs["plugins"] = [AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
-        return super().instantiate_trainer(**kwargs)
+        built = super().instantiate_trainer(**kwargs)
+        if isinstance(built.strategy, DDPStrategy):
+            idle = self.model.idle_parameters and self.datamodule.unlabeled_batch_size > 0
+            built.strategy._ddp_kwargs.setdefault("find_unused_parameters", idle)
+            # Buffers are constants, or kept equal by ShardStatistics.
+            built.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+        return built
 
     def _run_subcommand(self, subcommand: str) -> None:
         check_shapes(self.model, self.datamodule)

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints, newest_checkpoint
+from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
 from benchmark.shard_statistics import ShardStatistics
 from datamodules.base import ImageData
@@ -108,6 +109,9 @@ class BenchmarkCLI(LightningCLI):
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_argument("--channels_last", type=bool, default=True, help="layout of the weights of convolutions")
         parser.add_argument(
+            "--compile", type=bool, default=False, help="compile networks for training; not for second derivatives"
+        )
+        parser.add_argument(
             "--checkpoint_every", type=PositiveInt, default=1000, help="steps between two resume points"
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -154,6 +158,7 @@ class BenchmarkCLI(LightningCLI):
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
             ShardStatistics(),
             FiniteLoss(),
+            *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             ResumePoints(every_n_steps=self._get(self.config, "checkpoint_every"), stop=self._stop),
         ]
         plugins = trainer.plugins or []

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from methods import UNLABELED
-from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.denoiser import Denoiser, Pretrained
 from methods.diffusion.guidance import ClassifierGuidance
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.noise import KeyedNoise, keyed_seed
@@ -122,6 +122,12 @@ class Method(LightningModule, ABC):
         """Checks that belong beside the likelihood, by metric, one row per image of ``x``; none for most methods."""
         return {}
 
+    def networks(self) -> list[nn.Module]:
+        """The networks behind the parts, each once, those of a frozen denoiser included."""
+        parts = [part for module in self.modules() for part in (module, *_held(module))]
+        found = [part.network for part in parts if isinstance(getattr(part, "network", None), nn.Module)]
+        return list(dict.fromkeys(found))
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
@@ -158,3 +164,7 @@ class Method(LightningModule, ABC):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities ``(B, K)``."""
         return self.classify(batch["labeled"][0]).softmax(1)
+
+
+def _held(module: nn.Module) -> list[nn.Module]:
+    return list(module.held.modules()) if isinstance(module, Pretrained) else []

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import cli
+from methods.base import KeyedNoise
 
 STEPS = 4
 METHODS = {
@@ -61,6 +62,29 @@ def train(name, folder, *more, steps=STEPS):
         "final": built.model.state_dict(),
         "logged": {name: float(value) for name, value in built.trainer.logged_metrics.items()},
     }
+
+
+def draw(name, rows, batch):
+    """Samples with the numbers ``rows`` as grey levels, so many at once, of a method with random weights."""
+    torch.set_num_threads(1)
+    built = cli.build(
+        [
+            f"--config=configs/digits/{name}.yaml",
+            "--model.init_args.sampler.init_args.steps=5",
+            "--trainer.logger=false",
+        ]
+    )
+    method, data = built.model.eval(), built.datamodule
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in method.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    images = []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        y = torch.tensor(part) % data.classes if method.conditional else None
+        images.append(data.grey.quantise(method.sample(KeyedNoise(0, "sample", part, data.shape), y).detach()))
+    return torch.cat(images).numpy()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with the benchmark's exit codes."""
     arguments = sys.argv[1:] if args is None else args
     signals: list[int] = []
-    first = os.environ.get("RANK", "0") == "0"  # of the processes of one training, which are all told to stop
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    first = rank == "0"  # of the processes of one training, which are all told to stop
 
     def on_signal(number: int, frame: Any) -> None:
         if signals or "fit" not in arguments:

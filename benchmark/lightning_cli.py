@@ -32,6 +32,7 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=CLASS_PAT
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,
+    "devices": 1,  # what a step draws depends on the number of its shards, and so not on the machine
     "inference_mode": False,  # guidance and energy-like methods need gradients in evaluation
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,

@@ -1,6 +1,7 @@
 """A suite's training on several devices: processes of their own, which are told to stop, go on and fail as one."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.callbacks import FINAL, checkpoints
+from benchmark.callbacks import FINAL, checkpoints, newest_checkpoint
 from benchmark.cli import build
 from benchmark.errors import InputError, Stopped
 from benchmark.execute import multi_device
+from benchmark.execute.local import gpu_shares
 from benchmark.plan import Job
 from benchmark.runner import carry_out
 from benchmark.stages import Stage
@@ -94,6 +96,49 @@ def test_the_processes_do_not_outlive_the_one_that_started_them(tmp_path):
     newest = checkpoints(points)
     time.sleep(2)
     assert checkpoints(points) == newest
+
+
+@pytest.mark.slow
+def test_a_terminated_group_of_lightnings_own_processes_saves_its_state_and_ends(tmp_path):
+    """Its own handler of the signal would hang there."""
+    words = job(tmp_path, "--trainer.max_steps=100000", "--checkpoint_every=4").arguments
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmark.cli", "fit", *words],
+        env=multi_device._environment(), start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    points = tmp_path / "checkpoints"
+    while newest_checkpoint(points) is None:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    before = newest_checkpoint(points)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert newest_checkpoint(points).name > before.name
+    stopping, stopped = errors.splitlines()
+    assert stopping.startswith("stopping: the state is saved after this step")
+    assert stopped == f"error: stopped at step {int(newest_checkpoint(points).stem[5:])}; go on with " + (
+        f"--ckpt_path={newest_checkpoint(points)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "shares"),
+    [
+        ([], 2, [None]),
+        (["0", "1"], 2, ["0", "1"]),
+        (["0", "1"], 4, ["0", "1"]),
+        (["0", "1", "2", "3"], 2, ["0,1", "2,3"]),
+        (["4", "5", "6"], 2, ["4", "5", "6"]),
+        (["0", "1"], 1, ["0,1"]),
+    ],
+)
+def test_fewer_workers_than_gpus_see_several_each(gpus, workers, shares):
+    assert gpu_shares(gpus, workers) == shares
+
+
+def test_one_device_is_the_default():
+    assert build(["--config=configs/digits/supervised.yaml", "--trainer.logger=false"]).trainer.num_devices == 1
 
 
 def test_several_machines_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints, newest_checkpoint
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
+from benchmark.mixed_precision import UnscaledMixedPrecision
 from benchmark.shard_statistics import ShardStatistics
 from datamodules.base import ImageData
 from methods.base import Method
@@ -172,6 +174,9 @@ class BenchmarkCLI(LightningCLI):
             built.strategy._ddp_kwargs.setdefault("find_unused_parameters", idle)
             # Buffers are constants, or kept equal by ShardStatistics.
             built.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+        precision = built.precision_plugin
+        if type(precision) is MixedPrecision and precision.scaler is None:
+            built.strategy.precision_plugin = UnscaledMixedPrecision(precision.precision, precision.device)
         return built
 
     def _run_subcommand(self, subcommand: str) -> None:

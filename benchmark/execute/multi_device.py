@@ -150,7 +150,8 @@ def _error(last: dict[str, Any], stopping: bool, code: int, processes: int) -> E
     if stopping:
         return Stopped("stopped")
     if "error" in last:
-        return RuntimeError(f"{last['error']}: {last['text']}")
+        kind = "" if last["error"] == "RuntimeError" else f"{last['error']}: "
+        return RuntimeError(kind + last["text"])
     return RuntimeError(f"the {processes} processes of the training ended with exit code {code}; its log says more")
 
 

@@ -155,6 +155,7 @@ def test_several_machines_are_refused(tmp_path):
         ({"error": "FloatingPointError", "text": "loss"}, False, FloatingPointError, "loss"),
         ({"error": "InputError", "text": "cannot write"}, False, InputError, "cannot write"),
         ({"error": "KeyError", "text": "'x'"}, False, RuntimeError, "KeyError: 'x'"),
+        ({"error": "RuntimeError", "text": "x"}, False, RuntimeError, "x"),
         ({}, False, RuntimeError, "the 2 processes of the training ended with exit code -9; its log says more"),
     ],
 )

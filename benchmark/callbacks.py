@@ -1,6 +1,7 @@
 """What every training run has beside its method: weight averaging, keyed randomness, guards and checkpoints."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -180,8 +181,9 @@ class ResumePoints(Checkpoint):
         self.wall_before, self.cpu_before = state_dict["seconds"], state_dict["cpu_seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size > 1 and callable(self._handler):
-            # Lightning's own handler meets the other devices inside the signal, wherever each of them is, and hangs.
+        if callable(self._handler) and threading.current_thread() is threading.main_thread():
+            # Lightning's own handler ends a training unsaved if it comes between two steps, and on several devices it
+            # meets the others inside the signal, wherever each of them is, and hangs.
             signal.signal(signal.SIGTERM, self._handler)
         _respread(trainer)
 

@@ -1,5 +1,7 @@
 """What every training run has beside its method: weight averaging, keyed randomness, guards and checkpoints."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,9 +83,10 @@ class EMA(WeightAveraging):
 
 
 class KeyedRandomness(Callback):
-    """Seeds each step with a function of the run's seed, the step and the device's rank.
+    """Seeds each shard of a step with a function of the run's seed, the step, the shard and their number.
 
-    A run that resumes at a step draws what the unbroken run drew there.
+    A run that resumes at a step draws what the unbroken run drew there, and two devices draw what one draws in two
+    accumulated batches; see ``TrainingBatches``. Validation is seeded by batch and device.
 
     Args:
         seed: The run's seed.
@@ -92,16 +95,15 @@ class KeyedRandomness(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def _seed(self, purpose: str, trainer: Trainer, *step: int) -> None:
-        torch.manual_seed(keyed_seed(purpose, self.seed, *step, trainer.global_rank))
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._seed("train", trainer, trainer.global_step, batch_idx % trainer.accumulate_grad_batches)
+        accumulated, world = trainer.accumulate_grad_batches, trainer.world_size
+        shard, last = batch_idx % accumulated * world + trainer.global_rank, accumulated * world - 1
+        torch.manual_seed(keyed_seed("train", self.seed, trainer.global_step, shard, last))
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._seed("evaluate", trainer, batch_idx)
+        torch.manual_seed(keyed_seed("evaluate", self.seed, batch_idx, trainer.global_rank))
 
     on_test_batch_start = on_validation_batch_start
     on_predict_batch_start = on_validation_batch_start
@@ -113,11 +115,14 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
-        if bool(torch.isfinite(outputs["loss"])):
+        def bad(term: Tensor) -> bool:  # on any device, so that all of them end
+            return trainer.strategy.reduce_boolean_decision(not bool(torch.isfinite(term)), all=False)
+
+        if not bad(outputs["loss"]):
             return
-        bad = [name for name, term in outputs.items() if not bool(torch.isfinite(term))]
+        names = [name for name, term in outputs.items() if bad(term)]
         raise FloatingPointError(
-            f"loss is not finite at step {trainer.global_step}: {', '.join(n for n in bad if n != 'loss') or 'loss'}"
+            f"loss is not finite at step {trainer.global_step}: {', '.join(n for n in names if n != 'loss') or 'loss'}"
         )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -132,7 +137,8 @@ class FiniteLoss(Callback):
 class ResumePoints(Checkpoint):
     """Full state every so many steps, the newest two kept, and the weights alone when training ends.
 
-    Also counts the time spent, over all attempts, and stops at a step's end when asked to.
+    Also counts the time spent, over all attempts, and stops at a step's end when any device's process is asked to. A
+    resume point can be resumed on another number of devices or accumulated batches.
 
     Args:
         folder: Where checkpoints go; the trainer's root folder when not given.
@@ -152,6 +158,8 @@ class ResumePoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = Path(self.given or Path(trainer.default_root_dir) / "checkpoints")
         self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
+        self._processes = trainer.world_size
+        self._handler = signal.getsignal(signal.SIGTERM)
         if stage == "fit" and trainer.is_global_zero:
             for half_written in self.folder.glob(".*.tmp"):  # by an attempt that was killed
                 half_written.unlink(missing_ok=True)
@@ -163,8 +171,8 @@ class ResumePoints(Checkpoint):
 
     @property
     def cpu_seconds(self) -> float:
-        """Seconds of processor time spent on this training."""
-        return self.cpu_before + time.process_time() - self._cpu_start
+        """Seconds of processor time spent on this training; of several processes, all are taken to spend alike."""
+        return self.cpu_before + self._processes * (time.process_time() - self._cpu_start)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
@@ -172,13 +180,20 @@ class ResumePoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.wall_before, self.cpu_before = state_dict["seconds"], state_dict["cpu_seconds"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if callable(self._handler) and threading.current_thread() is threading.main_thread():
+            # Lightning's own handler ends a training unsaved if it comes between two steps, and on several devices it
+            # meets the others inside the signal, wherever each of them is, and hangs.
+            signal.signal(signal.SIGTERM, self._handler)
+        _respread(trainer)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
         if step == 0 or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if self.stop() and step != trainer.max_steps:
+        if trainer.strategy.reduce_boolean_decision(self.stop(), all=False) and step != trainer.max_steps:
             self._save(trainer, step)
             raise Stopped(f"stopped at step {step}; go on with --ckpt_path={self.path(step)}")
         if step % self.every_n_steps == 0 and step != trainer.max_steps:
@@ -188,8 +203,9 @@ class ResumePoints(Checkpoint):
         if trainer.received_sigterm:
             return
         trainer.save_checkpoint(self.folder / FINAL, weights_only=True)
-        for old in checkpoints(self.folder):
-            remove_checkpoint(old)
+        if trainer.is_global_zero:
+            for old in checkpoints(self.folder):
+                remove_checkpoint(old)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.max_steps == 0:  # published weights as they are: training never began, hence did not end
@@ -206,6 +222,19 @@ class ResumePoints(Checkpoint):
             write_text(_checksum(path), digest_file(path) + "\n")
             for old in checkpoints(self.folder)[:-2]:
                 remove_checkpoint(old)
+        trainer.strategy.barrier()  # no device ends, which would end the others, before the file is whole
+
+
+def _respread(trainer: Trainer) -> None:
+    """Count the batches of a resumed epoch as they are now, where they were accumulated otherwise before."""
+    progress, now = trainer.fit_loop.epoch_loop.batch_progress, trainer.accumulate_grad_batches
+    before = progress.total.ready // trainer.global_step if trainer.global_step else now
+    if before == now:
+        return
+    for counts in (progress.total, progress.current):
+        for name in ("ready", "started", "processed"):
+            setattr(counts, name, getattr(counts, name) // before * now)
+        counts.completed = counts.processed - 1  # resume points are written before a batch is completed
 
 
 def _checksum(path: Path) -> Path:

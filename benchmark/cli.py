@@ -14,18 +14,21 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with the benchmark's exit codes."""
     arguments = sys.argv[1:] if args is None else args
     signals: list[int] = []
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    first = rank == "0"  # of the processes of one training, which are all told to stop
 
     def on_signal(number: int, frame: Any) -> None:
         if signals or "fit" not in arguments:
             sys.exit(128 + number)  # nothing to save, or asked twice
         signals.append(number)
-        print("stopping: the state is saved after this step (again to stop at once)", file=sys.stderr, flush=True)
+        if first:
+            print("stopping: the state is saved after this step (again to stop at once)", file=sys.stderr, flush=True)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run(arguments, stop=lambda: bool(signals))
     except Stopped as stopped:
-        _fail(str(stopped), 128 + signals[0])
+        _fail(str(stopped) if first else "", 128 + (signals[0] if signals else signal.SIGTERM))
     except InputError as error:
         if os.environ.get("DIFFCLASS_DEBUG"):
             raise
@@ -43,7 +46,8 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    if message:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

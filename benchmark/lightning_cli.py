@@ -14,11 +14,16 @@ from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints, newest_checkpoint
+from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
+from benchmark.mixed_precision import UnscaledMixedPrecision
+from benchmark.shard_statistics import ShardStatistics
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -29,6 +34,7 @@ set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=CLASS_PAT
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,
+    "devices": 1,  # what a step draws depends on the number of its shards, and so not on the machine
     "inference_mode": False,  # guidance and energy-like methods need gradients in evaluation
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
@@ -106,6 +112,9 @@ class BenchmarkCLI(LightningCLI):
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_argument("--channels_last", type=bool, default=True, help="layout of the weights of convolutions")
         parser.add_argument(
+            "--compile", type=bool, default=False, help="compile networks for training; not for second derivatives"
+        )
+        parser.add_argument(
             "--checkpoint_every", type=PositiveInt, default=1000, help="steps between two resume points"
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -156,14 +165,25 @@ class BenchmarkCLI(LightningCLI):
             raise InputError("training would never end; give trainer.max_steps or trainer.max_epochs")
         self.trainer_defaults["callbacks"] = [
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
+            ShardStatistics(),
             FiniteLoss(),
+            *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             ResumePoints(every_n_steps=self._get(self.config, "checkpoint_every"), stop=self._stop),
         ]
         plugins = trainer.plugins or []
         kwargs["plugins"] = [AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
-        return super().instantiate_trainer(**kwargs)
+        built = super().instantiate_trainer(**kwargs)
+        if isinstance(built.strategy, DDPStrategy):
+            idle = self.model.idle_parameters and self.datamodule.unlabeled_batch_size > 0
+            built.strategy._ddp_kwargs.setdefault("find_unused_parameters", idle)
+            # Buffers are constants, or kept equal by ShardStatistics.
+            built.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+        precision = built.precision_plugin
+        if type(precision) is MixedPrecision and precision.scaler is None:
+            built.strategy.precision_plugin = UnscaledMixedPrecision(precision.precision, precision.device)
+        return built
 
     def _run_subcommand(self, subcommand: str) -> None:
         check_shapes(self.model, self.datamodule)

@@ -19,7 +19,7 @@ SAMPLING = ("sampler", "guidance_rule")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
 """Parts of a method that its weights do not depend on."""
 TRAINING = (
-    *("max_steps", "max_epochs", "max_time", "precision", "accumulate_grad_batches", "gradient_clip_val"),
+    *("max_steps", "max_epochs", "max_time", "precision", "accumulate_grad_batches", "devices", "gradient_clip_val"),
     *("gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic", "callbacks"),
 )
 """Trainer settings that weights depend on."""
@@ -227,7 +227,7 @@ def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
     config = {
         "model": {"class_path": model["class_path"], "init_args": kept},
         "trainer": {k: trainer.get(k) for k in TRAINING},
-        **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema", "channels_last")},
+        **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema", "channels_last", "compile")},
     }
     # Weights from other cells enter by their own keys, not by where they lie.
     return without(without(config, cell.needs), ["data.init_args.seed"])

@@ -1,6 +1,5 @@
 """One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
 
-import contextlib
 import gc
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,9 +13,12 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import outputs
 from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
 from benchmark.cli import build
+from benchmark.errors import InputError
 from benchmark.evaluate_cell import write_records
+from benchmark.execute import multi_device
 from benchmark.files import write_text
 from benchmark.lightning_cli import check_shapes
+from benchmark.memory import peak_memory, reset_peak_memory
 from benchmark.plan import Job, scale_tag
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Protocol
@@ -85,26 +87,42 @@ class _Training:
         check_shapes(cli.model, cli.datamodule)
         write_text(job.folder / "config.yaml", cli.parser.dump(cli.config, skip_link_targets=False))
         outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
-        cli.trainer.callbacks.insert(0, _Progress(self.report))
         trained = cli.trainer.max_steps != 0
-        clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
-        _reset_peak_memory()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=newest_checkpoint(folder))
+        fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
+        done = fit(cli, newest_checkpoint(folder))
         return {
             "outputs": [f"checkpoints/{FINAL}", "config.yaml", "splits.npz"],
-            "seconds": clock.seconds,
-            "cpu_seconds": clock.cpu_seconds,
-            "steps": cli.trainer.global_step,
+            **done,
             "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
             "n_labeled": cli.datamodule.n_labeled if trained else None,  # what published weights saw is not known here
             "published": not trained,
             "task": cli.datamodule.task,
             "data": cli.datamodule.name,
             "parameters": sum(p.numel() for p in cli.model.parameters()),
-            "peak_memory_bytes": _peak_memory(),
         }
+
+    def _fit(self, cli: Any, resumed: Path | None) -> dict[str, Any]:
+        """Train in this process."""
+        cli.trainer.callbacks.insert(0, _Progress(self.report))
+        clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
+        reset_peak_memory()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+        return {
+            "seconds": clock.seconds,
+            "cpu_seconds": clock.cpu_seconds,
+            "steps": cli.trainer.global_step,
+            "peak_memory_bytes": peak_memory(),
+        }
+
+    def _fit_on_many(self, cli: Any, resumed: Path | None) -> dict[str, Any]:
+        """Train in a process for each device."""
+        nodes, devices = cli.trainer.num_nodes, cli.trainer.num_devices
+        if nodes > 1:
+            raise InputError(f"trainer.num_nodes must be 1 in a suite, got {nodes}; use torchrun and lightning fit")
+        arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
+        return multi_device.fit(arguments, devices, self.job.folder, self.report, self.stop)
 
     def real(self) -> dict[str, Any]:
         method, data = method_of(self.job.arguments, self.job.folder)
@@ -135,7 +153,7 @@ class _Evaluation:
         job, protocol = self.job, self.protocol
         kind, _, tag = stage.name.partition("@")
         scale = float(tag) if tag else None
-        _reset_peak_memory()
+        reset_peak_memory()
         if kind == "metrics":
             return write_records(job, protocol)
         if kind == "features":
@@ -148,7 +166,7 @@ class _Evaluation:
         else:
             work = getattr(outputs, kind)
             result = work(method, data, protocol, job.folder, self.report)
-        return {**result, "peak_memory_bytes": _peak_memory()}
+        return {**result, "peak_memory_bytes": peak_memory()}
 
     def features(self, scale: float | None) -> dict[str, Any]:
         samples = self.job.folder / f"samples{scale_tag(scale)}.npz"
@@ -160,23 +178,3 @@ class _Evaluation:
         file = f"features{scale_tag(scale)}.npz"
         outputs.save_arrays(self.job.folder / file, **found)
         return {"outputs": [file]}
-
-
-def _reset_peak_memory() -> None:
-    """Start counting peak memory anew, where the system can."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> int | None:
-    """Bytes: of the GPU where there is one, else the process's resident peak; None where the system does not tell."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

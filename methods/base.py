@@ -10,7 +10,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from methods import UNLABELED
-from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.denoiser import Denoiser, Pretrained
 from methods.diffusion.guidance import ClassifierGuidance
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.noise import KeyedNoise, keyed_seed
@@ -45,6 +45,14 @@ class Method(LightningModule, ABC):
     clean_time: float = 0.0
     """Time at which the classifier reads images that come without one."""
 
+    idle_parameters: bool = False
+    """Whether the loss of a batch with unlabeled images may leave parameters out; several devices must know."""
+
+    @property
+    def second_order(self) -> bool:
+        """Whether the loss is made of gradients of a network, so that training takes second derivatives of it."""
+        return False
+
     def __init__(
         self,
         denoiser: Denoiser | None = None,
@@ -61,6 +69,7 @@ class Method(LightningModule, ABC):
         self.likelihood = None if likelihood is None else likelihood(denoiser)
         self.guidance_scale = guidance_scale
         self.start = start
+        self._step_sums: dict[str, Tensor] = {}
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -122,13 +131,27 @@ class Method(LightningModule, ABC):
             self.start()
             self.start = None
 
+    def networks(self) -> list[nn.Module]:
+        """The networks behind the parts, each once, those of a frozen denoiser included."""
+        parts = [part for module in self.modules() for part in (module, *_held(module))]
+        found = [part.network for part in parts if isinstance(getattr(part, "network", None), nn.Module)]
+        return list(dict.fromkeys(found))
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
+        detached = {name: term.detach() for name, term in terms.items()}
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
-            self.log_dict({f"train/{name}": term.detach() for name, term in terms.items()})
-            self.log("train/loss", loss.detach())
-        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+            self._log_step({**detached, "loss": loss.detach()}, batch_idx)
+        return {"loss": loss, **detached}
+
+    def _log_step(self, found: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the mean over the accumulated batches, and over the devices, of one optimiser step."""
+        accumulated = self.trainer.accumulate_grad_batches
+        micro = batch_idx % accumulated
+        self._step_sums = {name: term + (self._step_sums[name] if micro else 0) for name, term in found.items()}
+        if micro + 1 == accumulated:
+            self.log_dict({f"train/{n}": total / accumulated for n, total in self._step_sums.items()}, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step(batch, "val")
@@ -140,12 +163,17 @@ class Method(LightningModule, ABC):
         x, y = batch["labeled"]
         with torch.enable_grad():  # a loss may be made of gradients of the network
             terms = {name: term.detach() for name, term in self.losses(batch).items()}
-        self.log_dict({f"{part}/{name}": term for name, term in terms.items()}, batch_size=len(x))
-        self.log(f"{part}/loss", torch.stack(list(terms.values())).sum(), batch_size=len(x), prog_bar=True)
+        over = {"batch_size": len(x), "sync_dist": True}  # weighted means over batches and devices
+        self.log_dict({f"{part}/{name}": term for name, term in terms.items()}, **over)
+        self.log(f"{part}/loss", torch.stack(list(terms.values())).sum(), prog_bar=True, **over)
         if self.classifier is not None:
             accuracy = (self.classify(x).argmax(1) == y).float().mean()
-            self.log(f"{part}/accuracy", accuracy, batch_size=len(x), prog_bar=True)
+            self.log(f"{part}/accuracy", accuracy, prog_bar=True, **over)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities ``(B, K)``."""
         return self.classify(batch["labeled"][0]).softmax(1)
+
+
+def _held(module: nn.Module) -> list[nn.Module]:
+    return list(module.held.modules()) if isinstance(module, Pretrained) else []

@@ -254,6 +254,10 @@ class ClassificationDiffusion(Method):
         super().__init__(denoiser, classifier, sampler, SinglePass, guidance_scale, start)
         self.ce_weight, self.mse_weight, self.label_dropout = ce_weight, mse_weight, label_dropout
 
+    @property
+    def second_order(self) -> bool:
+        return self.mse_weight > 0
+
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)
 

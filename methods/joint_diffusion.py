@@ -136,7 +136,8 @@ class JointDiffusion(Method):
 
     The squared error is a mean over pixels and is taken on all images, labeled or not. Labeled images wait in a buffer
     until there are as many as images in a batch; the cross-entropies are 0 in the steps between. A batch of labeled
-    images alone never waits. Evaluation leaves the buffer alone.
+    images alone never waits. Evaluation leaves the buffer alone. Each shard of a step, be it another device's or
+    another accumulated batch, has a buffer of its own.
 
     Without the noisy term the head has only seen clean images: there is no classifier of noisy ones and no guidance.
 
@@ -182,9 +183,18 @@ class JointDiffusion(Method):
             starting_from(checkpoint, JointNetwork(network, head)),
         )
         self.clean_weight, self.noisy_weight = clean_weight, noisy_weight
-        self.waiting = LabeledBuffer()
+        self._waiting: dict[int, LabeledBuffer] = {}
+        self._micro = 0
         # Past nn.Module's registration: guidance has no weights of its own, and checkpoints are the same for any rule.
         self.__dict__["guided"] = guidance_rule(self.denoiser, self.classifier, guidance_scale)
+
+    idle_parameters = True
+    """Those of the head, while labels wait."""
+
+    @property
+    def waiting(self) -> LabeledBuffer:
+        """The buffer of this device and of the current one of its accumulated batches."""
+        return self._waiting.setdefault(self._micro, LabeledBuffer())
 
     @property
     def noisy_process(self) -> NoiseProcess | None:
@@ -225,11 +235,22 @@ class JointDiffusion(Method):
             terms["classify_noisy"] = self.noisy_weight * F.cross_entropy(logits[: len(y)], y)
         return terms
 
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        self._micro = batch_idx % self.trainer.accumulate_grad_batches
+        return super().training_step(batch, batch_idx)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if len(self.waiting) and "optimizer_states" in checkpoint:  # weights alone carry no images
             devices = self.trainer.world_size
-            checkpoint["waiting"] = [self.all_gather(v).view(devices, *v.shape) for v in self.waiting.contents()]
+            parts = zip(*(self._waiting[micro].contents() for micro in sorted(self._waiting)), strict=True)
+            gathered = [[self.all_gather(v).view(devices, *v.shape) for v in part] for part in parts]
+            checkpoint["waiting"] = [torch.cat(part) for part in gathered]  # (shards, images, ...)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        waiting = checkpoint.get("waiting")
-        self.waiting.parts = [] if waiting is None else [tuple(v[self.trainer.global_rank] for v in waiting)]
+        self._waiting = {}
+        devices, accumulated = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        # Dealt out anew where there are now more or fewer shards.
+        waiting = [v.reshape(accumulated, devices, -1, *v.shape[2:]) for v in checkpoint.get("waiting", ())]
+        for micro in range(accumulated if waiting else 0):
+            self._waiting[micro] = LabeledBuffer()
+            self._waiting[micro].parts = [tuple(v[micro, self.trainer.global_rank] for v in waiting)]

@@ -46,6 +46,10 @@ class SelfCalibrating(Method):
         self.calibrate, self.lambda_sc = calibrate, lambda_sc
         self.clean_time = denoiser.process.t_min
 
+    @property
+    def second_order(self) -> bool:
+        return True
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]
         if self.calibrate == "all" and "unlabeled" in batch:

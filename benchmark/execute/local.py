@@ -59,8 +59,9 @@ class LocalEngine:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
                 os.environ[name] = str(self.threads)
             slots = self._context.Queue()
+            shares = gpu_shares(self.gpus, self.workers)
             for number in range(2 * self.workers):  # more than workers ever start
-                slots.put(self.gpus[number % len(self.gpus)] if self.gpus else None)
+                slots.put(shares[number % len(shares)])
             self._messages = self._context.Queue()
             self._pool = ProcessPoolExecutor(
                 self.workers,
@@ -171,6 +172,15 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if caught:
             handler(*caught[0])
+
+
+def gpu_shares(gpus: list[str], workers: int) -> list[str | None]:
+    """What workers see of the GPUs: one each, or several where there are fewer workers; None where there are none.
+
+    A cell that trains on ``n`` GPUs needs ``n`` times fewer workers than there are GPUs.
+    """
+    each = max(1, len(gpus) // workers)
+    return [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)] or [None]
 
 
 def visible_gpus() -> list[str]:

@@ -265,14 +265,54 @@ def test_accumulated_batches_draw_different_noise(tmp_path):
     assert len(set(method.drawn)) == 4
 
 
-def test_ranks_seeds_and_purposes_draw_different_noise():
-    def draw(seed=0, rank=0, hook="on_train_batch_start"):
-        at = SimpleNamespace(global_rank=rank, global_step=4, accumulate_grad_batches=1)
-        getattr(KeyedRandomness(seed), hook)(at, None, None, 4)
-        return float(torch.randn(1))
+def draw(seed=0, rank=0, world=1, accumulated=1, batch=4, hook="on_train_batch_start"):
+    """What a device draws first in a batch of step 4."""
+    at = SimpleNamespace(global_rank=rank, world_size=world, global_step=4, accumulate_grad_batches=accumulated)
+    getattr(KeyedRandomness(seed), hook)(at, None, None, batch)
+    return float(torch.randn(1))
 
+
+def test_shards_seeds_and_purposes_draw_different_noise():
     assert draw() == draw()
-    assert len({draw(), draw(seed=1), draw(rank=1), draw(hook="on_validation_batch_start")}) == 4
+    shards = [draw(rank=rank, world=2, accumulated=2, batch=batch) for batch in (4, 5) for rank in (0, 1)]
+    assert len({draw(), draw(seed=1), *shards, draw(hook="on_validation_batch_start")}) == 7
+
+
+def test_a_shard_draws_the_same_noise_on_any_device_and_in_any_accumulated_batch():
+    alone = [draw(accumulated=4, batch=batch) for batch in range(4)]
+    assert [draw(rank=rank, world=4) for rank in range(4)] == alone
+    assert [draw(rank=rank, world=2, accumulated=2, batch=batch) for batch in (0, 1) for rank in (0, 1)] == alone
+
+
+class Steps(Callback):
+    """The noise that each accumulated batch drew, by step, and the steps after which validation ran."""
+
+    def __init__(self):
+        self.noise, self.validated = {}, []
+
+    def on_train_batch_start(self, trainer, *args):
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.noise.setdefault(self.step, []).append(pl_module.drawn[-1])
+
+    def on_validation_end(self, trainer, pl_module):
+        self.validated.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 5), (5, 2), (2, 2)])
+@pytest.mark.parametrize("stopped", [2, EPOCH, EPOCH + 1])
+def test_a_run_resumed_with_other_accumulation_goes_on_at_its_step(tmp_path, before, after, stopped):
+    steps, whole, rest = 3 * EPOCH - 1, Steps(), Steps()
+    fit(tmp_path / "whole", steps, whole, accumulate_grad_batches=after)
+    with pytest.raises(Stopped):
+        fit(tmp_path / "parts", steps, stop_at(stopped), accumulate_grad_batches=before)
+    point = newest_checkpoint(tmp_path / "parts" / "checkpoints")
+    _, runner = fit(tmp_path / "parts", steps, rest, ResumePoints(), resume=point, accumulate_grad_batches=after)
+    assert runner.global_step == steps
+    assert rest.noise == {step: drawn for step, drawn in whole.noise.items() if step >= stopped}
+    assert whole.validated == [EPOCH, 2 * EPOCH]
+    assert rest.validated == [step for step in whole.validated if step > stopped]
 
 
 # The guard

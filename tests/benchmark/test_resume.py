@@ -102,7 +102,9 @@ def test_a_terminated_training_saves_its_state_too(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_interrupt_ends_training_within_its_step(tmp_path):
-    process = started(tmp_path, "--trainer.accumulate_grad_batches=60", every=1, at="*1")
+    process = started(
+        tmp_path, "--data.init_args.batch_size=7680", "--trainer.accumulate_grad_batches=60", every=1, at="*1"
+    )
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)

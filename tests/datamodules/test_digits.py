@@ -163,12 +163,12 @@ def test_an_epoch_ends_at_a_multiple_of_its_length_from_any_step(step):
     assert len(list(batches)) == 13 - step % 13
 
 
-def test_accumulated_batches_do_not_straddle_epochs():
-    batches = few(trainer(step=3, accumulated=4)).train_dataloader()
-    assert batches.epoch_steps == 16
+def test_an_epoch_has_as_many_steps_however_a_step_is_accumulated():
+    batches = few(trainer(step=3, accumulated=5)).train_dataloader()
+    assert batches.epoch_steps == 13
     drawn = list(batches)
-    assert len(drawn) == 4
-    assert equal(drawn[0], few().train_dataloader().batch(12))
+    assert len(drawn) == (13 - 3) * 5
+    assert equal(drawn[7], batches.batch(4, 2))
 
 
 @pytest.mark.parametrize("size", [50, 128, 1293, 2000])
@@ -198,58 +198,54 @@ def test_with_every_label_known_all_images_serve_unlabeled_too():
     assert len(set(rows_of(data, batch["unlabeled"]))) > 1280  # the few repeats are equal pictures
 
 
-def test_the_shares_of_two_devices_join_to_the_batch_of_one():
-    whole = few().train_dataloader().batch(7)
-    shares = [few(trainer(rank, 2)).train_dataloader().batch(7) for rank in range(2)]
-    joined = {
-        "labeled": tuple(torch.cat(parts) for parts in zip(*(share["labeled"] for share in shares), strict=True)),
-        "unlabeled": torch.cat([share["unlabeled"] for share in shares]),
-    }
-    assert equal(joined, whole)
+def shards(world, accumulated, k=7):
+    """The shards of a step, by number."""
+    loaders = [few(trainer(rank, world, accumulated=accumulated)).train_dataloader() for rank in range(world)]
+    return [loader.batch(k, micro) for micro in range(accumulated) for loader in loaders]
 
 
-def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
-    with pytest.raises(ValueError, match="the labeled batch of 50 does not divide over 3 devices"):
-        few(trainer(0, 3)).train_dataloader()
+@pytest.mark.parametrize(("world", "accumulated"), [(1, 10), (10, 1), (2, 5), (5, 2)])
+def test_a_step_is_the_same_shards_however_it_is_spread(world, accumulated):
+    expected = shards(10, 1)
+    assert len(expected[0]["labeled"][1]) == LABELED // 10
+    assert all(equal(*pair) for pair in zip(shards(world, accumulated), expected, strict=True))
+
+
+def test_any_number_of_shards_has_the_images_of_the_step():
+    data = few()
+    whole = data.train_dataloader().batch(7)
+    for count in (2, 5):
+        parts = shards(count, 1)
+        x = torch.cat([part["labeled"][0] for part in parts])
+        assert rows_of(data, x) == rows_of(data, whole["labeled"][0])
+        assert torch.equal(torch.cat([part["labeled"][1] for part in parts]), whole["labeled"][1])
+        unlabeled = torch.cat([part["unlabeled"] for part in parts])
+        assert rows_of(data, unlabeled) == rows_of(data, whole["unlabeled"])
+
+
+def test_two_shards_are_dequantised_by_noise_of_their_own():
+    grey = few().grey
+    first, second = (x - grey.centre(grey.quantise(x)) for x in (part["labeled"][0] for part in shards(2, 1)))
+    assert torch.isclose(first, second, atol=1e-6).float().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("at", "over"), [(trainer(0, 3), "3 devices"), (trainer(0, 2, accumulated=10), "2 devices x 10 steps")]
+)
+def test_a_batch_that_does_not_divide_over_its_shards_is_refused(at, over):
+    with pytest.raises(ValueError, match=f"the labeled batch of 50 does not divide over {over}$"):
+        few(at).train_dataloader()
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-@pytest.mark.parametrize("world", [1, 2, 5])
-def test_evaluation_sees_every_image_once_over_the_devices(part, world):
-    shares = [list(EvaluationBatches(digits(trainer(r, world)), part, batch_size=100)) for r in range(world)]
-    whole = {b["labeled"][0].numpy().tobytes() for b in EvaluationBatches(digits(), part, batch_size=100)}
-    parts = [b["labeled"][0].numpy().tobytes() for share in shares for b in share]
-    assert len(parts) == len(whole)
-    assert set(parts) == whole
-    _, y = digits().images(part)
-    assert sum(len(b["labeled"][1]) for share in shares for b in share) == len(y)
-    lengths = [len(EvaluationBatches(digits(trainer(r, world)), part, batch_size=100)) for r in range(world)]
-    assert lengths == [len(share) for share in shares]
-
-
-def test_evaluation_is_in_order_and_the_same_each_time():
-    data = digits()
-    first, again = ([b["labeled"] for b in data.test_dataloader()] for _ in range(2))
-    assert equal(tuple(first), tuple(again))
-    u, y = data.images("test")
-    assert torch.equal(torch.cat([labels for _, labels in first]), y)
-    assert torch.equal(data.grey.quantise(torch.cat([x for x, _ in first])), u)
-
-
-def test_a_task_says_what_becomes_of_the_classes_of_the_data():
-    assert Digits().task is None
-    assert Digits().task_classes.tolist() == list(range(10))
-    odd = Digits(labels=PositiveUnlabeled([1, 3, 5, 7, 9], 100))
-    assert odd.task == "1, 3, 5, 7, 9 against the rest"
-    assert odd.task_classes.tolist() == [0, 1] * 5
-
-
-@pytest.mark.parametrize(("part", "label"), [("train", 10), ("train", -1), ("test", 99)])
-def test_labels_outside_the_classes_are_refused(part, label):
-    class Mislabeled(Digits):
-        def load(self, wanted):
-            images, y = super().load(wanted)
-            return images, np.where(np.arange(len(y)) == 5, label, y) if wanted == part else y
-
-    with pytest.raises(ValueError, match=f"the {part} part holds the label {label}, the classes are 0..9"):
-        Mislabeled().images("test")
+@pytest.mark.parametrize("world", [1, 2, 5, 61])
+def test_evaluation_sees_every_image_once_over_the_devices_in_as_many_batches(part, world):
+    shares = [EvaluationBatches(digits(trainer(r, world)), part, batch_size=100) for r in range(world)]
+    whole = torch.cat([batch["labeled"][0] for batch in EvaluationBatches(digits(), part, batch_size=100)])
+    batches = [list(share) for share in shares]
+    assert {len(share) for share in batches} == {len(share) for share in shares} == {len(shares[0])}
+    assert all(len(batch["labeled"][1]) for share in batches for batch in share)
+    x = torch.cat([batch["labeled"][0] for round_ in zip(*batches, strict=True) for batch in round_])
+    assert torch.equal(x, whole) or world == 61
+    y = torch.cat([batch["labeled"][1] for round_ in zip(*batches, strict=True) for batch in round_])
+    assert torch.equal(y, digits().images(part)[1])

@@ -83,15 +83,32 @@ class Cell:
 class Overrides:
     """Settings that a budget changes in some cells.
 
+    Cells are chosen by ``configs`` or by ``cells``, or by neither: then all that have a configuration.
+
     Attributes:
         set: Overrides of the configuration, by dotted key.
-        cells: Names of the cells; all that have a configuration when not given.
+        configs: Names of configuration files, without folder and suffix.
+        cells: Names of cells.
         guidance_scales: In place of those cells' own.
     """
 
     set: dict[str, Any] = field(default_factory=dict)
+    configs: list[str] | None = None
     cells: list[str] | None = None
     guidance_scales: list[float] | None = None
+
+    def concern(self, cell: Cell) -> bool:
+        """Whether they are for a cell."""
+        if cell.config is None:
+            return False
+        if self.configs is self.cells is None:
+            return True
+        return Path(cell.config).stem in (self.configs or ()) or cell.name in (self.cells or ())
+
+    def on(self, cell: Cell) -> Cell:
+        """The cell with these settings."""
+        scales = cell.guidance_scales if self.guidance_scales is None else self.guidance_scales
+        return dataclasses.replace(cell, set={**cell.set, **self.set}, guidance_scales=scales)
 
 
 @dataclass(frozen=True)
@@ -146,12 +163,12 @@ def load_suite(
     _check_keys(raw, {"reference", "protocol", "cells", "seeds", "budgets"}, f"{path.name}")
     protocol = optional_mapping(raw, "protocol", path.name)
     cells = {cell: _cell(cell, spec, path) for cell, spec in mapping(raw.get("cells"), f"{path.name}: cells").items()}
+    changed = [Overrides(set=changes)] if changes else []
     if budget != PAPER:
-        smaller = _budget(raw, budget, path.name)
-        protocol = {**protocol, **optional_mapping(smaller, "protocol", f"{path.name}: budget {budget}")}
-        cells = _overridden(cells, smaller.get("overrides") or [], f"{path.name}: budget {budget}")
-    if changes:
-        cells = {name: _changed(cell, Overrides(set=changes)) for name, cell in cells.items()}
+        smaller, overrides = _budget(raw, budget, path, cells)
+        protocol, changed = {**protocol, **smaller}, [*overrides, *changed]
+    for change in changed:
+        cells = {name: change.on(cell) if change.concern(cell) else cell for name, cell in cells.items()}
     suite = Suite(
         name=rename or (path.stem if budget == PAPER else f"{path.stem}-{budget}"),
         reference=str(raw.get("reference")),
@@ -164,38 +181,41 @@ def load_suite(
     return suite
 
 
-def _budget(raw: dict[str, Any], name: str, file: str) -> dict[str, Any]:
-    """What a suite file says of a budget."""
-    budgets = optional_mapping(raw, "budgets", file)
+def _budget(
+    raw: dict[str, Any], name: str, path: Path, cells: dict[str, Cell]
+) -> tuple[dict[str, Any], list[Overrides]]:
+    """What a suite file says of a budget: changes of the protocol, and of cells, later ones over earlier ones."""
+    budgets = optional_mapping(raw, "budgets", path.name)
     if name not in budgets:
-        raise InputError(f"{file}: no budget {name!r}; there are: {', '.join([PAPER, *budgets])}")
-    where = f"{file}: budget {name}"
-    smaller = mapping(budgets[name], where)
-    _check_keys(smaller, {"protocol", "overrides"}, where)
-    return smaller
+        raise InputError(f"{path.name}: no budget {name!r}; there are: {', '.join([PAPER, *budgets])}")
+    where = f"{path.name}: budget {name}"
+    own = mapping(budgets[name], where)
+    parts = [(where, own)]
+    if "include" in own:
+        found = [p for p in (path.parent / str(own["include"]), CONFIGS / str(own["include"])) if p.is_file()]
+        if not found:
+            raise InputError(f"{where}: no file {own['include']} beside the suite file or below configs")
+        parts.insert(0, (found[0].name, read_yaml(found[0])))
+    protocol: dict[str, Any] = {}
+    overrides: list[Overrides] = []
+    for place, part in parts:
+        _check_keys(part, {"protocol", "overrides", *(["include"] if part is own else [])}, place)
+        protocol |= optional_mapping(part, "protocol", place)
+        overrides += _overrides(part.get("overrides") or [], cells, place)
+    return protocol, overrides
 
 
-def _overridden(cells: dict[str, Cell], overrides: Any, where: str) -> dict[str, Cell]:
-    """Cells with a list of overrides, later ones over earlier ones."""
-    if not isinstance(overrides, list):
-        raise InputError(f"{where}: overrides must be a list, got {overrides!r}")
-    for number, raw in enumerate(overrides):
-        change = _build(Overrides, raw, f"{where}: overrides {number}")
+def _overrides(raw: Any, cells: dict[str, Cell], where: str) -> list[Overrides]:
+    if not isinstance(raw, list):
+        raise InputError(f"{where}: overrides must be a list, got {raw!r}")
+    found = []
+    for number, spec in enumerate(raw):
+        change = _build(Overrides, spec, f"{where}: overrides {number}")
         for name in change.cells or ():
             if name not in cells or cells[name].config is None:
                 raise InputError(f"{where}: overrides {number}: {name!r} is no cell with a config")
-        cells = {
-            name: _changed(cell, change) if change.cells is None or name in change.cells else cell
-            for name, cell in cells.items()
-        }
-    return cells
-
-
-def _changed(cell: Cell, change: Overrides) -> Cell:
-    if cell.config is None:
-        return cell
-    scales = cell.guidance_scales if change.guidance_scales is None else change.guidance_scales
-    return dataclasses.replace(cell, set={**cell.set, **change.set}, guidance_scales=scales)
+        found.append(change)
+    return found
 
 
 def _check_keys(raw: dict[str, Any], known: set[str], where: str) -> None:

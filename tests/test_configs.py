@@ -19,6 +19,7 @@ from datamodules.base import stand_ins
 CONFIGS = Path(__file__).parents[1] / "configs"
 READ = {path.relative_to(CONFIGS): yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.rglob("*.yaml"))}
 SUITES = [path for path in READ if path.parts[0] == "suites"]
+SHARED_BUDGETS = [path for path in READ if path.parts[0] == "budgets"]
 METHODS = [path for path in READ if "model" in READ[path] and path not in SUITES]
 PARTS = [path for path in READ if "class_path" in READ[path]]
 
@@ -39,8 +40,14 @@ def strings(value):
             yield from strings(item)
 
 
-def test_every_file_is_a_suite_a_method_or_a_part_of_one():
-    assert sorted([*SUITES, *METHODS, *PARTS]) == sorted(READ)
+def test_every_file_is_a_suite_a_budget_a_method_or_a_part_of_one():
+    assert sorted([*SUITES, *SHARED_BUDGETS, *METHODS, *PARTS]) == sorted(READ)
+
+
+@pytest.mark.parametrize("path", SHARED_BUDGETS, ids=str)
+def test_a_shared_budget_changes_configurations_that_there_are(path):
+    stems = {name for change in READ[path]["overrides"] for name in change.get("configs", [])}
+    assert stems <= {method.stem for method in METHODS}
 
 
 def test_every_part_is_included_somewhere():

@@ -84,6 +84,19 @@ def test_a_budget_changes_protocol_and_settings_later_overrides_last_and_shows_i
     assert small.protocol == Protocol(samples=5, test_images=50, levels=3)
 
 
+def test_a_budget_in_a_file_of_its_own_chooses_cells_by_their_configuration_and_the_suite_has_the_last_word(tmp_path):
+    shared = {"protocol": {"samples": 4}, "overrides": [{"configs": ["supervised"], "set": {"a": 1, "b": 1}}]}
+    (tmp_path / "shared.yaml").write_text(yaml.safe_dump(shared))
+    own = {"include": "shared.yaml", "protocol": {"levels": 2}, "overrides": [{"cells": ["other"], "set": {"b": 2}}]}
+    content = changed("budgets", to={"small": own})
+    content["cells"]["supervised"] = {"config": "digits/joint.yaml"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    suite = load_suite(str(tmp_path / "mine.yaml"), "small")
+    assert suite.protocol == Protocol(samples=4, levels=2)
+    sets = {name: cell.set for name, cell in suite.cells.items()}
+    assert sets == {"ref": {"a": 1, "b": 1}, "other": {"a": 1, "b": 2}, "supervised": {}}
+
+
 def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name_given(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(changed("budgets", to={"small": SMALL})))
@@ -100,6 +113,7 @@ def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name
         ([1], "mine.yaml: budgets: expected keys and values, got [1]"),
         ({"small": {"protocl": {}}}, "budget small: unknown key 'protocl'; did you mean protocol?"),
         ({"small": {"protocol": {"samples": 0}}}, "protocol: samples must be at least 1, got 0"),
+        ({"small": {"include": "none.yaml"}}, "budget small: no file none.yaml beside the suite file or below configs"),
         ({"small": {"overrides": "no"}}, "budget small: overrides must be a list, got 'no'"),
         ({"small": {"overrides": [{"cells": ["nobody"]}]}}, "overrides 0: 'nobody' is no cell with a config"),
         ({"small": {"overrides": [{"sets": {}}]}}, "overrides 0: unknown key 'sets'; did you mean set?"),

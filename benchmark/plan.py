@@ -15,7 +15,7 @@ from benchmark.suite import CONFIGS, Cell, Suite, order
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules")
-SAMPLING = ("sampler", "guidance_rule")
+SAMPLING = ("sampler", "guidance_rule", "guides")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
 """Parts of a method that its weights do not depend on."""
 TRAINING = (

@@ -38,6 +38,7 @@ class Method(LightningModule, ABC):
         sampler: Turns noise into images through the denoiser.
         likelihood: Made from the denoiser; without it the method has no density.
         guidance_scale: Weight of the class score in sampling; 1 is Bayes, 0 ignores labels.
+        guides: Denoiser of ``p(x | y)`` to sample from in the place of ``denoiser`` where a class is asked for.
         start: Puts published weights into the parts; called once, when a trainer begins, before that restores
             a checkpoint of ours. None afterwards.
     """
@@ -60,6 +61,7 @@ class Method(LightningModule, ABC):
         sampler: Sampler | None = None,
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
         guidance_scale: NonNegativeFloat = 1.0,
+        guides: Denoiser | None = None,
         start: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Method(LightningModule, ABC):
             raise ValueError(f"guidance_scale must be >= 0, got {guidance_scale}; use 0 for unconditional samples")
         self.denoiser, self.classifier, self.sampler = denoiser, classifier, sampler
         self.likelihood = None if likelihood is None else likelihood(denoiser)
-        self.guidance_scale = guidance_scale
+        self.guidance_scale, self.guides = guidance_scale, guides
         self.start = start
         self._step_sums: dict[str, Tensor] = {}
 
@@ -79,7 +81,9 @@ class Method(LightningModule, ABC):
         """The denoiser of ``p(x | y)`` at ``guidance_scale``."""
         if self.classifier is None or self.guidance_scale == 0:
             return self.denoiser
-        return ClassifierGuidance(self.denoiser, self.classifier, self.guidance_scale)
+        if self.guides is None:
+            return ClassifierGuidance(self.denoiser, self.classifier, self.guidance_scale)
+        return ClassifierGuidance(self.guides, self.classifier, self.guidance_scale, told=True)
 
     @property
     def conditional(self) -> bool:

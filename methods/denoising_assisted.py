@@ -24,6 +24,8 @@ class DenoisingAssisted(Method):
         network: ``((x_t, x_hat), log sigma) -> logits``.
         sampler: See ``Method``.
         guidance_scale: See ``Method``.
+        guides: Class-conditional denoiser, trained, on the same process: what (a) guides on ImageNet in the place of
+            ``denoiser``.
         checkpoint: Published weights of the network to start from, see ``load_published``. Those of a noisy
             classifier will do: the convolution of the second input then starts near zero, as in (a) for ImageNet.
     """
@@ -34,11 +36,12 @@ class DenoisingAssisted(Method):
         network: nn.Module,
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
+        guides: Denoiser | None = None,
         checkpoint: str | None = None,
     ) -> None:
         classifier = AssistedClassifier(denoiser, network)
         start = starting_from(checkpoint, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, start=start)
+        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, guides=guides, start=start)
         self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

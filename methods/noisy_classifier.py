@@ -20,6 +20,8 @@ class NoisyClassifierGuidance(Method):
         network: ``(x_t, log sigma) -> logits``.
         sampler: See ``Method``.
         guidance_scale: See ``Method``.
+        guides: Class-conditional denoiser, trained, on the same process: what (a) guides on ImageNet in the place of
+            ``denoiser``.
         checkpoint: Published weights of the network to start from, see ``load_published``.
     """
 
@@ -29,11 +31,12 @@ class NoisyClassifierGuidance(Method):
         network: nn.Module,
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
+        guides: Denoiser | None = None,
         checkpoint: str | None = None,
     ) -> None:
         classifier = NoisyClassifier(denoiser, network)
         start = starting_from(checkpoint, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, start=start)
+        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, guides=guides, start=start)
         self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -26,12 +26,13 @@ class Supervised(Method):
     """Cross-entropy on clean images. With its own seed it is also a suite's reference classifier.
 
     Args:
-        network: ``x -> logits`` with ``features(x)``.
+        network: ``x -> logits`` with ``features(x)``. If it has ``weights`` of somebody else, its ``start`` reads them.
         label_smoothing: Mass spread evenly over the classes, in [0, 1].
     """
 
     def __init__(self, network: nn.Module, label_smoothing: ClosedUnitInterval = 0.0) -> None:
-        super().__init__(classifier=CleanClassifier(network))
+        start = network.start if getattr(network, "weights", None) else None
+        super().__init__(classifier=CleanClassifier(network), start=start)
         self.label_smoothing = label_smoothing
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -92,8 +92,8 @@ def test_diffusion_is_mathematics_in_torch(path):
 @every(below("methods", "networks"))
 def test_networks_are_torch_and_know_no_diffusion(path):
     assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.networks.*")
-    published = ("safetensors",) if path.parent.name == "published" else ()
-    assert_only(foreign(path), "torch", "jsonargparse", "einops", *published)
+    further = {"published": ("safetensors",)}.get(path.parent.name, ("timm",) if path.name == "external.py" else ())
+    assert_only(foreign(path), "torch", "jsonargparse", "einops", *further)
 
 
 @every([path for room in ("diffusion", "networks") for path in below("methods", room)])

@@ -76,11 +76,12 @@ class ClassifierGuidance(Denoiser):
         denoiser: Denoiser of ``p(x)``.
         classifier: ``(x_t, t) -> logits``.
         scale: Weight of the class score; 1 is Bayes.
+        told: Whether the denoiser is told the class: it is then that of ``p(x | y) p(y | x)^scale``, as for ImageNet.
     """
 
-    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
+    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0, told: bool = False) -> None:
         super().__init__()
-        self.denoiser, self.classifier, self.scale = denoiser, classifier, scale
+        self.denoiser, self.classifier, self.scale, self.told = denoiser, classifier, scale, told
         self.process = denoiser.process
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -88,12 +89,12 @@ class ClassifierGuidance(Denoiser):
             return self.denoiser(x_t, t)
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
-            if getattr(self.classifier, "denoiser", None) is self.denoiser:
+            if getattr(self.classifier, "denoiser", None) is self.denoiser and not self.told:
                 denoised = self.denoiser(x_t, t)
                 logits = self.classifier.given(x_t, denoised, t)
             else:
                 with torch.no_grad():
-                    denoised = self.denoiser(x_t, t)
+                    denoised = self.denoiser(x_t, t, y if self.told else None)
                 logits = self.classifier(x_t, t)
             # Summed, not averaged, so that each image's gradient is its own.
             (gradient,) = torch.autograd.grad(class_log_prob(logits, y).sum(), x_t)

@@ -74,6 +74,17 @@ def test_guidance_adds_the_scaled_class_score(process, scale):
 
 
 @every_process
+def test_guidance_of_a_denoiser_that_is_told_the_class_starts_from_the_conditional_score(process):
+    x_t, t, y = noisy_batch(process)
+    denoiser, classifier = exact(process)
+    guided = ClassifierGuidance(denoiser, classifier, 1.5, told=True)
+    scales = process.scales(t, like=x_t)
+    free, conditional = MIXTURE.score(x_t, *scales), MIXTURE.score(x_t, *scales, y)
+    expected = conditional + 1.5 * (conditional - free)
+    torch.testing.assert_close(guided.score(x_t, t, y), expected, atol=1e-6, rtol=1e-6)
+
+
+@every_process
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 def test_classifier_free_guidance_is_exact_classifier_guidance(process, scale):
     x_t, t, y = noisy_batch(process)

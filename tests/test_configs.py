@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from benchmark import cli
 from benchmark.lightning_cli import check_shapes
@@ -24,9 +25,21 @@ METHODS = [path for path in READ if "model" in READ[path] and path not in SUITES
 PARTS = [path for path in READ if "class_path" in READ[path]]
 
 
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root with the one data set that has its sizes from its files alone: a folder of images."""
+    root = tmp_path_factory.mktemp("data")
+    for kind in ("infected", "uninfected"):
+        (root / "malaria" / kind).mkdir(parents=True)
+        for number in range(100):
+            Image.new("RGB", (70, 80)).save(root / "malaria" / kind / f"{number}.png")
+    return root
+
+
 @pytest.fixture(autouse=True)
-def images_in_place_of_downloads():
+def images_in_place_of_downloads(monkeypatch, root):
     """Black images of the right shape, with every class, where a data set would read its files."""
+    monkeypatch.setenv("DIFFCLASS_DATA", str(root))
     with stand_ins():
         yield
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from benchmark.definitions import COST, GENERATION, TABLES, MetricDefinition, column_order, definition_of
+from benchmark.definitions import GENERATION, TABLES, MetricDefinition, column_order, definition_of
 from benchmark.files import write_text
 from benchmark.markdown import escape, plain, table
 from benchmark.record import Record, Results, write_results
@@ -142,7 +142,7 @@ class _Table:
         self.rows = [row for row in self.rows if not _reasons_of(row, self.metrics)]
         self.asked = {(row.cell, metric) for row in self.rows for metric in row.entries}
         # Only generation has one sampler, its steps and NFE for a whole row; elsewhere they stand in the cells.
-        wanted = LABELS if self.name == GENERATION else ("n_labeled", "task", "process") if self.name != COST else ()
+        wanted = LABELS if self.name == GENERATION else ("n_labeled", "task", "process")
         self.labels = [key for key in wanted if any(self._of_row(row, key) for row in self.rows)]
         if len({tuple(self._of_row(row, "n_labeled")) for row in self.rows if self._entries(row)}) == 1:
             self.labels = [key for key in self.labels if key != "n_labeled"]  # said once, beneath

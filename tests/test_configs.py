@@ -70,13 +70,15 @@ def test_every_part_is_included_somewhere():
 
 @pytest.mark.parametrize("path", METHODS, ids=str)
 def test_every_method_builds_and_takes_its_data(path, tmp_path):
-    """Weights that it needs from another training may be missing."""
-    built = cli.build(
-        [f"--config={CONFIGS / path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
-    )
-    assert any(weight.requires_grad for weight in built.model.parameters()) or not built.model.automatic_optimization
-    with contextlib.suppress(FileNotFoundError):
-        check_shapes(built.model, built.datamodule)
+    """Weights that it needs from another training may be missing; those of large networks have shapes alone."""
+    with torch.device("cpu" if path.parts[0] == "digits" else "meta"):
+        built = cli.build(
+            [f"--config={CONFIGS / path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+        )
+        weights = list(built.model.parameters())
+        assert any(weight.requires_grad for weight in weights) or not built.model.automatic_optimization
+        with contextlib.suppress(FileNotFoundError):
+            check_shapes(built.model, built.datamodule)
 
 
 BUDGETS = [(path.stem, budget) for path in SUITES for budget in ("paper", *READ[path].get("budgets", {}))]

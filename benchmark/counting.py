@@ -178,7 +178,7 @@ class _Training:
         self.disk = float(state + kept * (2 * state + 2 * trained))
         self.work: list[Work] = []
         self.memory = float(state)
-        if not method.automatic_optimization or not weights:
+        if not method.automatic_optimization or not weights or cli.trainer.max_steps == 0:
             return
         half = "16" in str(cli.trainer.precision)
         key = _training_key(cli)

@@ -109,6 +109,7 @@ DEFINITIONS = (
     MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
     MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
     MetricDefinition("gradient/cosine", DENSITY, UP, 0.03, low=-1.0, high=1.0),
+    MetricDefinition("score/cosine", DENSITY, UP, 0.01, low=-1.0, high=1.0),
     _fraction("accuracy/generated", GENERATION, UP, 0.02),
     _fraction("top5/generated", GENERATION, UP, 0.02),
     _distance("fd", 0.05, 0.10),

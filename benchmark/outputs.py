@@ -157,6 +157,43 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     return {"outputs": ["diagnostics.npz"], "process": method.denoiser.process.extra_repr()}
 
 
+def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
+    """The classifier's gradient against the true one, where the denoiser is exact, on noisy test images.
+
+    ``gradients.npz``: ``estimate`` and ``truth`` of ``grad log p(y | x_t)`` and the true ``score`` of ``p(x_t)``, all
+    ``(L, N, D)`` in the data's own unit, at ``times (L,)`` with sigma / alpha in ``sigmas (L,)``, in that unit too.
+    """
+    process = method.noisy_process
+    if process is None or method.denoiser is None or not method.denoiser.exact:
+        return {"outputs": [], "reason": "no exact score to compare with"}
+    u, y = _test(data, protocol)
+    x, unit = data.grey.centre(u), getattr(data, "unit", 1.0)
+    times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
+    found: dict[str, list[Tensor]] = {"estimate": [], "truth": [], "score": []}
+    for rows in batches(len(x), protocol.batch):
+        part = slice(rows.start, rows.stop)
+        eps = KeyedNoise(protocol.seed, "denoise", rows, data.shape, method.device)()
+        clean, asked = x[part].to(method.device), y[part].to(method.device)
+        answers: dict[str, list[Tensor]] = {name: [] for name in found}
+        for t in times:
+            t = t.expand(len(clean))
+            x_t = process.perturb(clean, t, eps)[0].detach().requires_grad_()
+            log_posterior = method.classifier(x_t, t).log_softmax(1)
+            (estimate,) = torch.autograd.grad(log_posterior.gather(1, asked[:, None]).sum(), x_t)
+            with torch.no_grad():
+                score = method.denoiser.score(x_t, t)
+                truth = method.denoiser.score(x_t, t, asked) - score
+            for name, value in (("estimate", estimate), ("truth", truth), ("score", score)):
+                answers[name].append(value.flatten(1).cpu() / unit)
+        for name, values in answers.items():
+            found[name].append(torch.stack(values))
+        report("gradients", rows.stop, len(x))
+    arrays = {name: torch.cat(parts, dim=1).numpy() for name, parts in found.items()}
+    sigmas = unit * process.log_sigma(times).exp().cpu().numpy()
+    save_arrays(folder / "gradients.npz", **arrays, times=times.cpu().numpy(), sigmas=sigmas)
+    return {"outputs": ["gradients.npz"]}
+
+
 def _test(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:
     """Grey levels and labels of the test images that the protocol asks about."""
     return data.some_images("test", protocol.test_images, [protocol.seed, 4])

@@ -135,8 +135,21 @@ def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]
                 images, labels = file["images"], file["labels"]
             scale = path.stem.partition("@")[2]
             caption = cell + (f", scale {scale}" if scale else "")
-            grids.append({"caption": caption, "image": _png(_arranged(images, labels)), "by_class": labels.min() >= 0})
+            grids.append({"caption": caption, "image": _picture(images, labels), "by_class": labels.min() >= 0})
     return grids
+
+
+def _picture(images: np.ndarray, labels: np.ndarray) -> str:
+    """Samples side by side as a PNG in a data address; points in the plane where they lie, a colour for each class."""
+    if images.shape[1:] != (1, 1, 2):
+        return _png(_arranged(images, labels))
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3), dpi=100, layout="constrained")
+    figure.add_subplot().scatter(images[:, 0, 0, 0], images[:, 0, 0, 1], c=labels, s=2, cmap="coolwarm")
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return _address(out)
 
 
 def _arranged(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -162,7 +175,11 @@ def _png(grid: np.ndarray) -> str:
 
     out = io.BytesIO()
     Image.fromarray(grid[..., 0] if grid.shape[2] == 1 else grid).save(out, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    return _address(out)
+
+
+def _address(png: io.BytesIO) -> str:
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
 if __name__ == "__main__":

@@ -114,3 +114,10 @@ def full_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of the angle between rows, ``(N, D) -> (N,)`` in [-1, 1]; 0 where a row is zero."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.divide((a * b).sum(1), lengths, out=np.zeros(len(a)), where=lengths > 0)

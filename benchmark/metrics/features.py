@@ -44,16 +44,16 @@ def extract(
 
     Args:
         network: Moved to ``device`` and put into evaluation mode.
-        images: Grey levels, uint8 ``(N, C, H, W)``.
+        images: Grey levels, uint8 ``(N, C, H, W)``; int32 where there are more of them than 256.
         batch_size: Images at a time.
         device: Where the network runs.
 
     Raises:
-        ValueError: If images are not uint8 ``(N, C, H, W)``: floats would pass silently as dark images.
+        ValueError: If images are not whole numbers ``(N, C, H, W)``: floats would pass silently as dark images.
     """
     images = torch.as_tensor(images)
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.int32) or images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images must be uint8 or int32 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
     network.to(device).eval()
     with full_float32():
         parts = [network(part.to(device)) for part in images.split(batch_size)]

@@ -16,6 +16,8 @@ class Denoiser(nn.Module, ABC):
     """``E[x | x_t]``, or ``E[x | x_t, y]`` when given labels; noise and score follow from it."""
 
     process: NoiseProcess
+    exact: bool = False
+    """Whether its scores, those of a class included, are the truth that a classifier's gradient can be held against."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -110,6 +112,10 @@ class Pretrained(Denoiser):
     @property
     def process(self) -> NoiseProcess:
         return self.__dict__["held"].process
+
+    @property
+    def exact(self) -> bool:
+        return self.__dict__["held"].exact
 
     def _trained(self) -> Denoiser:
         held = self.__dict__["held"]

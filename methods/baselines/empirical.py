@@ -1,0 +1,114 @@
+"""The training points themselves as a distribution: every score, and every class posterior of noisy points, exact."""
+
+import math
+
+import torch
+from jsonargparse.typing import PositiveInt
+from torch import Tensor, nn
+
+from methods.base import Batch, Method
+from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.guidance import ClassifierFreeGuidance
+from methods.diffusion.process import NoiseProcess
+from methods.diffusion.samplers import Sampler
+
+
+class EmpiricalDenoiser(Denoiser):
+    """``E[x | x_t]`` where ``x`` is one of ``N`` points, each as likely: their mean, weighted by the noise kernel.
+
+    Given ``y``, ``x`` is one of that class. Differences are taken and weighed in double precision. Memory is
+    ``B N D``: it is for points in the plane and small sets.
+
+    Source: (d) Sec. 5.1, ground truth of the toy.
+
+    Args:
+        shape: Of a point, ``(C, H, W)``.
+        count: Number of points ``N``.
+        classes: Number of classes ``K``.
+        process: Noise process.
+    """
+
+    exact = True
+
+    def __init__(self, shape: list[int], count: PositiveInt, classes: PositiveInt, process: NoiseProcess) -> None:
+        super().__init__()
+        self.process, self.shape, self.classes = process, tuple(shape), classes
+        self.register_buffer("points", torch.zeros(count, math.prod(shape), dtype=torch.float64))
+        self.register_buffer("labels", torch.arange(count) % classes)
+
+    def fit(self, x: Tensor, y: Tensor) -> None:
+        """Take over points ``(N, C, H, W)`` and classes ``(N,)``.
+
+        Raises:
+            ValueError: If there are more or fewer than ``count``.
+        """
+        if len(x) != len(self.points):
+            raise ValueError(f"count must be the {len(x)} training points, got {len(self.points)}")
+        self.points.copy_(x.flatten(1)), self.labels.copy_(y)
+
+    def _log_kernels(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """``log N(x_t; alpha x_i, sigma^2 I)`` up to what is common to all points, ``(B, N)``."""
+        alpha, sigma = self.process.scales(t.double(), like=x_t.new_ones(len(x_t), 1, 1, dtype=torch.float64))
+        deviations = x_t.flatten(1).double()[:, None] - alpha * self.points
+        return -0.5 * (deviations / sigma).square().sum(2)
+
+    def log_joint(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """``log p(x_t, y)`` up to what is common to all classes, ``(B, K)``."""
+        kernels = self._log_kernels(x_t, t)
+        of_class = [kernels[:, self.labels == y].logsumexp(1) for y in range(self.classes)]
+        return torch.stack(of_class, dim=1).to(x_t.dtype)
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        kernels = self._log_kernels(x_t, t)
+        if y is not None:
+            kernels = kernels.masked_fill(self.labels != y[:, None], -math.inf)
+        return (kernels.softmax(1) @ self.points).to(x_t.dtype).view_as(x_t)
+
+
+class _Posterior(nn.Module):
+    """``p(y | x_t)`` by Bayes' rule over the points of the classes."""
+
+    def __init__(self, denoiser: EmpiricalDenoiser) -> None:
+        super().__init__()
+        self.__dict__["points"] = denoiser  # registered once, as the method's denoiser
+        self.process = denoiser.process
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.__dict__["points"].log_joint(x_t, t)
+
+
+class EmpiricalDistribution(Method):
+    """The training points, with nothing to train: its samples are copies, its scores the ground truth of a toy.
+
+    Args:
+        denoiser: Of the training points.
+        sampler: See ``Method``.
+    """
+
+    def __init__(self, denoiser: EmpiricalDenoiser, sampler: Sampler | None = None) -> None:
+        super().__init__(denoiser, _Posterior(denoiser), sampler)
+        self.clean_time = denoiser.process.t_min
+        self.automatic_optimization = False
+
+    def guidance(self) -> Denoiser:
+        return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)
+
+    def on_fit_start(self) -> None:
+        """Take over the training points."""
+        data = self.trainer.datamodule
+        u, y = data.images("train")
+        self.denoiser.fit(data.grey.centre(u), y)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the exact posterior, at random times, which nothing can go below on the training points."""
+        x, y = batch["labeled"]
+        process = self.denoiser.process
+        t = process.sample_times(len(x), x.device)
+        return {"classify": nn.functional.cross_entropy(self.classifier(process.perturb(x, t)[0], t), y)}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Nothing is left to do."""
+        return {"loss": torch.zeros(())}
+
+    def configure_optimizers(self) -> None:
+        """Nothing is optimised."""

@@ -1,0 +1,69 @@
+"""The training points as a distribution: exact by brute force, and what it tells about classifiers."""
+
+import math
+
+import pytest
+import torch
+
+from methods.baselines.empirical import EmpiricalDenoiser, EmpiricalDistribution
+from methods.diffusion.guidance import class_log_prob
+from methods.diffusion.process import ContinuousVP, VarianceExploding
+from methods.diffusion.samplers import Heun
+
+PROCESSES = {"ve": VarianceExploding(0.01, 5.0), "vp": ContinuousVP()}
+every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+
+
+def fitted(process, n=30):
+    generator = torch.Generator().manual_seed(0)
+    points, y = torch.randn(n, 2, 1, 1, generator=generator, dtype=torch.float64), torch.arange(n) % 3
+    denoiser = EmpiricalDenoiser([2, 1, 1], n, 3, process)
+    denoiser.fit(points, y)
+    x_t = torch.randn(8, 2, 1, 1, generator=generator, dtype=torch.float64)
+    return denoiser, points, y, x_t, process.times_at(torch.linspace(0.3, 0.9, 8, dtype=torch.float64))
+
+
+@every_process
+def test_scores_are_gradients_of_the_log_density_of_the_noisy_points(process):
+    denoiser, points, y, x_t, t = fitted(process)
+    alpha, sigma = process.scales(t, like=x_t)
+    x_t.requires_grad_()
+    kernels = -(x_t[:, None] - alpha[:, None] * points).square().flatten(2).sum(2) / (2 * sigma.view(-1, 1) ** 2)
+    for asked, log_density in ((None, kernels.logsumexp(1)), (1, kernels[:, y == 1].logsumexp(1))):
+        (expected,) = torch.autograd.grad(log_density.sum(), x_t, retain_graph=True)
+        labels = None if asked is None else torch.full((8,), asked)
+        torch.testing.assert_close(denoiser.score(x_t, t, labels).detach(), expected, atol=1e-8, rtol=1e-6)
+
+
+@every_process
+def test_its_posterior_has_the_gradient_that_its_scores_say(process):
+    method = EmpiricalDistribution(fitted(process)[0])
+    _, _, _, x_t, t = fitted(process)
+    y = torch.arange(8) % 3
+    x_t.requires_grad_()
+    (gradient,) = torch.autograd.grad(class_log_prob(method.classifier(x_t, t), y).sum(), x_t)
+    expected = method.denoiser.score(x_t, t, y) - method.denoiser.score(x_t, t)
+    torch.testing.assert_close(gradient, expected.detach(), atol=1e-8, rtol=1e-6)
+
+
+def test_without_noise_the_estimate_is_the_nearest_point_of_the_class():
+    denoiser, points, y, x_t, _ = fitted(PROCESSES["ve"])
+    found = denoiser(x_t, torch.zeros(8), torch.full((8,), 2))
+    distances = (x_t[:, None] - points).flatten(2).norm(dim=2).masked_fill(y != 2, math.inf)
+    torch.testing.assert_close(found, points[distances.argmin(1)], atol=1e-6, rtol=1e-6)
+
+
+def test_samples_are_copies_of_training_points_of_the_class_asked_for():
+    denoiser, points, labels, _, _ = fitted(PROCESSES["ve"])
+    method = EmpiricalDistribution(denoiser, Heun(steps=30))
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(20) % 3
+    x = method.sample(lambda: torch.randn(20, 2, 1, 1, generator=generator, dtype=torch.float64), y)
+    distances = (x[:, None] - points).flatten(2).norm(dim=2)
+    assert float(distances.amin(1).max()) < 0.05
+    assert (labels[distances.argmin(1)] == y).all()
+
+
+def test_another_number_of_points_is_refused():
+    with pytest.raises(ValueError, match="count must be the 3 training points, got 4"):
+        EmpiricalDenoiser([2, 1, 1], 4, 2, PROCESSES["ve"]).fit(torch.zeros(3, 2, 1, 1), torch.zeros(3))

@@ -167,7 +167,7 @@ def _gradients(job: Job, protocol: Protocol) -> Iterator[Record]:
     for estimate, truth, score, sigma in zip(
         *(found[k] for k in ("estimate", "truth", "score", "sigmas")), strict=True
     ):
-        at = {"sigma": float(f"{sigma:.4g}")}
+        at = {"sigma": float(f"{sigma:.4g}"), "points": record.manifest.get("points")}
         yield record("gradient/cosine", mean_estimate(cosines(estimate, truth)), **at)
         # (d) Table 6 gives the errors without and with the one factor that makes them least.
         best = float((estimate * truth).sum() / np.square(estimate).sum())

@@ -158,16 +158,18 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
 
 
 def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """The classifier's gradient against the true one, where the denoiser is exact, on noisy test images.
+    """The classifier's gradient against the true one, where the denoiser is exact.
 
-    ``gradients.npz``: ``estimate`` and ``truth`` of ``grad log p(y | x_t)`` and the true ``score`` of ``p(x_t)``, all
-    ``(L, N, D)`` in the data's own unit, at ``times (L,)`` with sigma / alpha in ``sigmas (L,)``, in that unit too.
+    On the data's own grid of places if it has one, else on noisy test images. ``gradients.npz``: ``estimate`` and
+    ``truth`` of ``grad log p(y | x_t)`` and the true ``score`` of ``p(x_t)``, all ``(L, N, D)`` in the data's own unit,
+    at ``times (L,)`` with sigma / alpha in ``sigmas (L,)``, in that unit too.
     """
     process = method.noisy_process
     if process is None or method.denoiser is None or not method.denoiser.exact:
         return {"outputs": [], "reason": "no exact score to compare with"}
+    grid, unit = getattr(data, "grid", None), getattr(data, "unit", 1.0)
     u, y = _test(data, protocol)
-    x, unit = data.grey.centre(u), getattr(data, "unit", 1.0)
+    x, y = (data.grey.centre(u), y) if grid is None else grid
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     found: dict[str, list[Tensor]] = {"estimate": [], "truth": [], "score": []}
     for rows in batches(len(x), protocol.batch):
@@ -177,13 +179,8 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
         answers: dict[str, list[Tensor]] = {name: [] for name in found}
         for t in times:
             t = t.expand(len(clean))
-            x_t = process.perturb(clean, t, eps)[0].detach().requires_grad_()
-            log_posterior = method.classifier(x_t, t).log_softmax(1)
-            (estimate,) = torch.autograd.grad(log_posterior.gather(1, asked[:, None]).sum(), x_t)
-            with torch.no_grad():
-                score = method.denoiser.score(x_t, t)
-                truth = method.denoiser.score(x_t, t, asked) - score
-            for name, value in (("estimate", estimate), ("truth", truth), ("score", score)):
+            x_t = clean if grid is not None else process.perturb(clean, t, eps)[0]
+            for name, value in _compared(method, x_t, t, asked).items():
                 answers[name].append(value.flatten(1).cpu() / unit)
         for name, values in answers.items():
             found[name].append(torch.stack(values))
@@ -191,7 +188,17 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     arrays = {name: torch.cat(parts, dim=1).numpy() for name, parts in found.items()}
     sigmas = unit * process.log_sigma(times).exp().cpu().numpy()
     save_arrays(folder / "gradients.npz", **arrays, times=times.cpu().numpy(), sigmas=sigmas)
-    return {"outputs": ["gradients.npz"]}
+    return {"outputs": ["gradients.npz"], "points": "noisy test images" if grid is None else "grid"}
+
+
+def _compared(method: Method, x_t: Tensor, t: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Estimated and true gradient of ``log p(y | x_t)``, and the true score, each like ``x_t``."""
+    x_t = x_t.detach().requires_grad_()
+    log_posterior = method.classifier(x_t, t).log_softmax(1)
+    (estimate,) = torch.autograd.grad(log_posterior.gather(1, y[:, None]).sum(), x_t)
+    with torch.no_grad():
+        score = method.denoiser.score(x_t, t)
+        return {"estimate": estimate, "truth": method.denoiser.score(x_t, t, y) - score, "score": score}
 
 
 def _test(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,16 @@ class TwoMoons(DrawnData):
         self.jitter = jitter
         super().__init__(**kwargs)
 
+    @property
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """Places ``(N, 2, 1, 1)`` over [-40, 40] x [-25, 25] in the toy's unit, 35 each way, for either class ``(N,)``.
+
+        Where the official code draws fields of gradients, most of it far from any point.
+        """
+        across, up = torch.linspace(-40, 40, 35), torch.linspace(-25, 25, 35)
+        places = torch.cartesian_prod(across, up)[..., None, None] / self.unit
+        return places.repeat(2, 1, 1, 1), torch.arange(2).repeat_interleave(len(places))
+
     def load(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         rng, count = self.rng(part), self.counts[part]
         angle, y = rng.uniform(0, math.pi, count), np.arange(count) % 2

@@ -251,7 +251,7 @@ class ClassificationDiffusion(Method):
                 raise ValueError(f"class_prior must have {classes} entries, got {len(prior)}")
             classifier = BayesClassifier(denoiser, prior)
         start = starting_from(checkpoint, network)
-        super().__init__(denoiser, classifier, sampler, SinglePass, guidance_scale, start)
+        super().__init__(denoiser, classifier, sampler, SinglePass, guidance_scale, start=start)
         self.ce_weight, self.mse_weight, self.label_dropout = ce_weight, mse_weight, label_dropout
 
     @property

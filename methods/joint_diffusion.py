@@ -180,7 +180,7 @@ class JointDiffusion(Method):
             sampler,
             likelihood,
             guidance_scale,
-            starting_from(checkpoint, JointNetwork(network, head)),
+            start=starting_from(checkpoint, JointNetwork(network, head)),
         )
         self.clean_weight, self.noisy_weight = clean_weight, noisy_weight
         self._waiting: dict[int, LabeledBuffer] = {}

@@ -55,7 +55,7 @@ class EmpiricalDenoiser(Denoiser):
     def log_joint(self, x_t: Tensor, t: Tensor) -> Tensor:
         """``log p(x_t, y)`` up to what is common to all classes, ``(B, K)``."""
         kernels = self._log_kernels(x_t, t)
-        of_class = [kernels[:, self.labels == y].logsumexp(1) for y in range(self.classes)]
+        of_class = [kernels.masked_fill(self.labels != y, -math.inf).logsumexp(1) for y in range(self.classes)]
         return torch.stack(of_class, dim=1).to(x_t.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

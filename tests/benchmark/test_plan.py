@@ -86,7 +86,7 @@ def measured_by(**protocol):
 
 GUIDED = {"sample@1", "features@1", "sample@3", "features@3", "metrics"}
 UNGUIDED = {"sample", "features", "metrics"}
-ANSWERS = {"classify", "likelihood", "denoise", "diagnose"}
+ANSWERS = {"classify", "likelihood", "denoise", "diagnose", "gradients"}
 
 
 def test_nothing_changed_costs_nothing():

@@ -70,7 +70,7 @@ def _table(name: str, all_rows: list[Row]) -> dict[str, Any]:
     for row in kept:
         scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
         body.append((row.cell, scale, [_cell(row.entries.get(metric, ())) for metric in metrics]))
-    return {"name": name, "head": head, "body": body}
+    return {"name": name, "head": head, "body": body, "scaled": any(scale for _, scale, _ in body)}
 
 
 def _measured(row: Row, metric: str) -> bool:

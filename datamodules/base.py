@@ -47,8 +47,8 @@ class ImageData(LightningDataModule, ABC):
     nothing.
 
     Args:
-        batch_size: Labeled images a step, over all devices.
-        unlabeled_batch_size: Unlabeled images a step, over all devices; 0 leaves them out.
+        batch_size: Labeled images an optimiser step, over all devices and accumulated batches.
+        unlabeled_batch_size: Unlabeled images, likewise; 0 leaves them out.
         labels: Which images are labeled; all of them when not given.
         validation_fraction: Share of the training part held out for choices, stratified.
         split_seed: Seed of the splits.

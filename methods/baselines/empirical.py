@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import ClassifierFreeGuidance
+from methods.diffusion.guidance import BayesRule, ClassifierFreeGuidance
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 
@@ -65,18 +65,6 @@ class EmpiricalDenoiser(Denoiser):
         return (kernels.softmax(1) @ self.points).to(x_t.dtype).view_as(x_t)
 
 
-class _Posterior(nn.Module):
-    """``p(y | x_t)`` by Bayes' rule over the points of the classes."""
-
-    def __init__(self, denoiser: EmpiricalDenoiser) -> None:
-        super().__init__()
-        self.__dict__["points"] = denoiser  # registered once, as the method's denoiser
-        self.process = denoiser.process
-
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.__dict__["points"].log_joint(x_t, t)
-
-
 class EmpiricalDistribution(Method):
     """The training points, with nothing to train: its samples are copies, its scores the ground truth of a toy.
 
@@ -86,7 +74,7 @@ class EmpiricalDistribution(Method):
     """
 
     def __init__(self, denoiser: EmpiricalDenoiser, sampler: Sampler | None = None) -> None:
-        super().__init__(denoiser, _Posterior(denoiser), sampler)
+        super().__init__(denoiser, BayesRule(denoiser), sampler)
         self.clean_time = denoiser.process.t_min
         self.automatic_optimization = False
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.guidance import BayesRule
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.process import Level, NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
@@ -106,22 +107,11 @@ class _Density(Likelihood):
         return self.denoiser.log_joint(x, None).logsumexp(1)
 
 
-class _Posterior(nn.Module):
-    """``p(y | x_t)`` by Bayes' rule over the classes' Gaussians: quadratic discriminant analysis at any noise level."""
-
-    def __init__(self, denoiser: GaussianDenoiser) -> None:
-        super().__init__()
-        self.__dict__["gaussians"] = denoiser  # registered once, as the method's denoiser
-        self.process = denoiser.process
-
-    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.__dict__["gaussians"].log_joint(x_t, t)
-
-
 class Gaussians(Method):
     """One Gaussian for all images, or one per class, with full covariance; fitted in one epoch of moments.
 
-    A class's covariance is shrunk towards the mean over classes: ``(1 - shrinkage) S_k + shrinkage sum_k w_k S_k``.
+    With one per class, its posterior is quadratic discriminant analysis, at any noise level. A class's covariance is
+    shrunk towards the mean over classes: ``(1 - shrinkage) S_k + shrinkage sum_k w_k S_k``.
 
     Source: Friedman 1989, Regularized Discriminant Analysis, Eq. 5, with the classes' covariances as they are.
 
@@ -140,7 +130,7 @@ class Gaussians(Method):
         shrinkage: ClosedUnitInterval = 0.0,
     ) -> None:
         denoiser = GaussianDenoiser(shape, max(1, classes), process)
-        super().__init__(denoiser, _Posterior(denoiser) if classes else None, DirectDraw(), _Density)
+        super().__init__(denoiser, BayesRule(denoiser) if classes else None, DirectDraw(), _Density)
         self.automatic_optimization = False
         self.shrinkage = shrinkage
         self._moments: list[Tensor] = []

@@ -29,6 +29,23 @@ class NoisyClassifier(nn.Module):
         return self.network.features(x_t, self.process.log_sigma(t))
 
 
+class BayesRule(nn.Module):
+    """``p(y | x_t)`` of a denoiser that knows its joint density: no weights of its own.
+
+    Args:
+        denoiser: With ``log_joint(x_t, t)``, ``log p(x_t, y)`` of every class up to what is common to all, ``(B, K)``.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.__dict__["joint"] = denoiser  # registered once, as the method's denoiser
+        self.process = denoiser.process
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Logits ``(B, K)``."""
+        return self.__dict__["joint"].log_joint(x_t, t)
+
+
 class AssistedClassifier(nn.Module):
     """``p(y | x_t, x_hat)`` with ``x_hat`` the estimated mean of the noise kernel, ``alpha E[x | x_t]``.
 

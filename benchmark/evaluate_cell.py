@@ -170,7 +170,8 @@ def _gradients(job: Job, protocol: Protocol) -> Iterator[Record]:
         at = {"sigma": float(f"{sigma:.4g}"), "points": record.manifest.get("points")}
         yield record("gradient/cosine", mean_estimate(cosines(estimate, truth)), **at)
         # (d) Table 6 gives the errors without and with the one factor that makes them least.
-        best = float((estimate * truth).sum() / np.square(estimate).sum())
+        power = float(np.square(estimate).sum())
+        best = float((estimate * truth).sum()) / power if power else 1.0
         for scaling, factor in (("none", 1.0), ("best", best)):
             scaled = factor * estimate
             yield record("gradient/mse", mean_estimate(np.square(scaled - truth).sum(1)), scaling=scaling, **at)

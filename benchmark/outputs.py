@@ -168,8 +168,11 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     if process is None or method.denoiser is None or not method.denoiser.exact:
         return {"outputs": [], "reason": "no exact score to compare with"}
     grid, unit = getattr(data, "grid", None), getattr(data, "unit", 1.0)
-    u, y = _test(data, protocol)
-    x, y = (data.grey.centre(u), y) if grid is None else grid
+    if grid is None:
+        u, y = _test(data, protocol)
+        x = data.grey.centre(u)
+    else:
+        x, y = grid
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     found: dict[str, list[Tensor]] = {"estimate": [], "truth": [], "score": []}
     for rows in batches(len(x), protocol.batch):

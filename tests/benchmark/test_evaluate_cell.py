@@ -38,6 +38,8 @@ def test_the_best_scale_is_the_least_squares_one_and_a_zero_gradient_points_nowh
     found = gradient_records(tmp_path, estimate, truth, score)
     np.testing.assert_allclose(found["gradient/mse", "best"], (0.25 + 0.25 + 4) / 2)  # scale 1/2
     np.testing.assert_allclose(found["gradient/cosine", None], 2**-0.5 / 2)
+    nothing = gradient_records(tmp_path, 0 * estimate, truth, score)
+    assert nothing["gradient/mse", "best"] == nothing["gradient/mse", "none"] == 2.5
 
 
 def test_classes_of_a_task_have_the_probability_of_the_classes_they_are_made_of():

@@ -1,7 +1,13 @@
-"""The page of a run: its curves."""
+"""The page of a run: its curves and pictures."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
 
 from benchmark.record import Results, measured
-from benchmark.report import _curve
+from benchmark.report import _curve, _picture
 
 
 def accuracy(cell: str, sigma: float, value: float):
@@ -25,3 +31,13 @@ def test_cells_that_share_a_classifier_have_one_line():
 
 def test_without_curves_there_is_no_picture():
     assert _curve(Results(suite="s", commit="", environment={}, records=[]), ["a"]) is None
+
+
+def test_points_in_the_plane_are_shown_where_they_lie():
+    points = np.random.default_rng(0).integers(0, 65536, (30, 1, 1, 2), dtype=np.int32)
+    kind, data = _picture(points, np.arange(30) % 2).split(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    reds, blues = ((pixels[..., a] - pixels[..., b] > 60).sum() for a, b in ((0, 2), (2, 0)))
+    assert min(reds, blues) > 15  # a colour for each class

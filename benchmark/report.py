@@ -153,11 +153,13 @@ def _picture(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def _arranged(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The first images of each class side by side, a class a column; without classes, the first images."""
+    """The first images, ten columns: as many for each class, class by class, where classes were asked for."""
     if labels.min() < 0:
         columns = np.array_split(np.arange(10 * SHOWN_PER_CLASS) % len(images), 10)
     else:
-        columns = [np.flatnonzero(labels == k)[:SHOWN_PER_CLASS] for k in np.unique(labels)[:10]]
+        of_class = [np.flatnonzero(labels == k) for k in np.unique(labels)[:10]]
+        each = max(1, min(10 // len(of_class), *map(len, of_class)))
+        columns = [part for rows in of_class for part in np.array_split(rows[: each * SHOWN_PER_CLASS], each)]
     size, height = images.shape[1], min(len(c) for c in columns)
     gap = 1
     grid = np.full((height * (size + gap), len(columns) * (size + gap), images.shape[3]), 255, dtype=np.float64)

@@ -4,10 +4,11 @@ import base64
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from benchmark.record import Results, measured
-from benchmark.report import _curve, _picture
+from benchmark.report import _arranged, _curve, _picture
 
 
 def accuracy(cell: str, sigma: float, value: float):
@@ -41,3 +42,18 @@ def test_points_in_the_plane_are_shown_where_they_lie():
         pixels = np.asarray(picture.convert("RGB"), dtype=int)
     reds, blues = ((pixels[..., a] - pixels[..., b] > 60).sum() for a, b in ((0, 2), (2, 0)))
     assert min(reds, blues) > 15  # a colour for each class
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(10, 10), (2, 10), (3, 9), (20, 10)])
+def test_few_classes_share_the_width_of_the_picture_class_by_class(classes, columns):
+    labels = np.arange(400) % classes
+    images = np.broadcast_to(labels[:, None, None, None] + 1, (400, 3, 3, 1))
+    grid = _arranged(images, labels)
+    assert grid.shape[1] == columns * 4  # pixels of an image and the gap
+    shown = [len(np.unique(grid[:3, 4 * i : 4 * i + 3])) for i in range(columns)]
+    assert shown == [1] * columns
+    assert len({int(grid[0, 4 * i, 0]) for i in range(columns)}) == min(classes, 10)
+
+
+def test_a_handful_of_samples_still_makes_a_picture():
+    assert _arranged(np.ones((2, 3, 3, 1)), np.array([0, 1])).shape == (4, 8, 1)

@@ -130,7 +130,8 @@ def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]
     seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in order}
     grids = []
     for cell in order:
-        for path in sorted((run / cell / f"seed{seeds[cell]}").glob("samples*.npz")):
+        paths = (run / cell / f"seed{seeds[cell]}").glob("samples*.npz")
+        for path in sorted(paths, key=lambda path: float(path.stem.partition("@")[2] or 0)):
             with np.load(path, allow_pickle=False) as file:
                 images, labels = file["images"], file["labels"]
             scale = path.stem.partition("@")[2]

@@ -16,20 +16,21 @@ from benchmark.cli import build
 from benchmark.costs import CellCost, Work
 from benchmark.errors import one_line
 from benchmark.meter import META, Call, measured
+from benchmark.metrics.published_networks import NETWORKS
 from benchmark.plan import NOT_TRAINING, arguments
-from benchmark.suite import Cell, Suite, order
+from benchmark.suite import REFERENCE, Cell, Suite, order
 from datamodules.base import ImageData, stand_ins
 from methods.base import Method
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The classifier that judges samples: its call on a batch, and what its answers take on disk.
+    """The networks that look at samples: the call of the classifier that judges them, and what their answers take.
 
     Attributes:
-        call: Features and probabilities of ``batch`` images.
+        call: Features and probabilities of ``batch`` images by the classifier, and those of the other networks.
         batch: Images at once.
-        row: Bytes of an image's features and probabilities.
+        row: Bytes of what all of them see in an image.
         data: Images of the training and test parts.
     """
 
@@ -129,6 +130,9 @@ def _reference(cli: Any, suite: Suite) -> Reference:
         call = measured(lambda: (method.classifier.features(x), method.classifier(x)))
         row = method.classifier.features(x).shape[1] + method.classifier(x).shape[1]
     method.train()
+    others = [NETWORKS[name] for name in suite.protocol.features if name != REFERENCE]
+    row += sum(network.numbers for network in others)
+    call = call._replace(flops=call.flops + batch * sum(network.flops for network in others))
     asked = {"train": suite.protocol.real_images, "test": suite.protocol.test_images}
     sizes = {part: _asked(data, part, count) for part, count in asked.items()}
     return Reference(call, batch, 4 * row, sizes)

@@ -117,6 +117,7 @@ DEFINITIONS = (
     _distance("fd/intra", 0.10, 0.15),
     _distance("fid/intra", 1.0, 0.10, shown="z.2f"),
     _distance("sfid", 0.5, 0.05, shown="z.2f"),
+    _distance("kd", 0.005, 0.10, shown="z.4f"),
     _distance("kid", 0.001, 0.10, shown="z.4f"),
     MetricDefinition("is", GENERATION, UP, 0.0, 0.03, low=0.0, shown="z.2f"),
     _fraction("precision", GENERATION, UP, 0.03),

@@ -7,69 +7,28 @@ from typing import Any
 import numpy as np
 
 from benchmark.files import write_json
-from benchmark.metrics import classification, fidelity
+from benchmark.generation_records import generation_records
+from benchmark.metrics import classification
 from benchmark.metrics.arrays import Estimate, cosines, mean_estimate
-from benchmark.metrics.frechet import (
-    Statistics,
-    class_statistics,
-    frechet_distance,
-    frechet_stderr,
-    intra_class_frechet,
-)
-from benchmark.metrics.neighbours import nearest_neighbour_ratio, precision_recall
 from benchmark.outputs import load_arrays
+from benchmark.per_class import FILE as PER_CLASS
 from benchmark.plan import Job, scale_tag
-from benchmark.record import Record, measured, not_applicable
-from benchmark.stages import Stage, read_manifest
+from benchmark.record import Record
+from benchmark.recorder import Recorder
+from benchmark.stages import read_manifest
 from benchmark.suite import Protocol
-from benchmark.table_rows import CLASSIFICATION, COSTS, DIAGNOSTICS, GENERATION
-
-LEAST_PER_CLASS = 100
-"""Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
+from benchmark.table_rows import CLASSIFICATION, COSTS, DIAGNOSTICS
 
 
 def write_records(job: Job, protocol: Protocol) -> dict[str, Any]:
     """Compute the records of a job's cell and write ``record.json``."""
     records = [record for part in PARTS for record in part(job, protocol)]
     write_json(job.folder / "record.json", [asdict(record) for record in records])
-    return {"outputs": ["record.json"]}
-
-
-class _Recorder:
-    """Makes records of one cell and stage.
-
-    Args:
-        job: The cell's evaluation.
-        stage: Name of the stage that answered.
-        protocol: What all its numbers were measured by.
-    """
-
-    def __init__(self, job: Job, stage: str, protocol: dict[str, Any]) -> None:
-        self.job = job
-        trained = read_manifest(Stage("train", "").manifest(job.trained)) if job.trained else None
-        own = trained if stage == "train" else read_manifest(Stage(stage, "").manifest(job.folder))
-        self.manifest = own or {}
-        about = {key: trained.get(key) for key in ("n_labeled", "task")} if trained else {}
-        self.protocol = {key: value for key, value in about.items() if value is not None} | protocol
-
-    def __call__(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
-        return measured(
-            self.job.cell.name, self.job.method, self.job.seed, metric, estimate.value,
-            n=estimate.n, stderr=estimate.stderr, protocol={**self.protocol, **protocol},
-            seconds=self.manifest.get("seconds"), peak_memory_bytes=self.manifest.get("peak_memory_bytes"),
-            key=self.manifest.get("key", ""),
-        )  # fmt: skip
-
-    def absent(self, metrics: tuple[str, ...], reason: str) -> Iterator[Record]:
-        """Records of metrics that cannot be asked of this cell."""
-        for metric in metrics:
-            yield not_applicable(
-                self.job.cell.name, self.job.method, self.job.seed, metric, reason, protocol=self.protocol
-            )
+    return {"outputs": ["record.json", PER_CLASS]}
 
 
 def _classification(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = _Recorder(job, "classify", {})
+    record = Recorder(job, "classify", {})
     if job.cell.config is None:
         yield from record.absent(CLASSIFICATION, "images, not a model")
         return
@@ -110,7 +69,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _likelihood(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = _Recorder(job, "likelihood", {})
+    record = Recorder(job, "likelihood", {})
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
         yield from record.absent(("nll",), reason)
@@ -121,7 +80,7 @@ def _likelihood(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 def _denoising(job: Job, protocol: Protocol) -> Iterator[Record]:
     names = [f"mse/denoise/t={t:g}" for t in protocol.denoise_times]
-    record = _Recorder(job, "denoise", {})
+    record = Recorder(job, "denoise", {})
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
         yield from record.absent(tuple(names), reason)
@@ -132,7 +91,7 @@ def _denoising(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 
 def _diagnostics(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = _Recorder(job, "diagnose", {})
+    record = Recorder(job, "diagnose", {})
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
         yield from record.absent(DIAGNOSTICS, reason)
@@ -160,7 +119,7 @@ def _telescoping(steps: np.ndarray) -> Estimate:
 
 def _gradients(job: Job, protocol: Protocol) -> Iterator[Record]:
     """Nothing of cells that have no exact score: few data sets have one."""
-    record = _Recorder(job, "gradients", {})
+    record = Recorder(job, "gradients", {})
     if job.cell.config is None or "reason" in record.manifest:
         return
     found = load_arrays(job.folder / "gradients.npz")
@@ -179,60 +138,8 @@ def _gradients(job: Job, protocol: Protocol) -> Iterator[Record]:
             yield record("score/cosine", mean_estimate(agreement), scaling=scaling, **at)
 
 
-def _generation(job: Job, protocol: Protocol) -> Iterator[Record]:
-    for scale in job.cell.guidance_scales or [None]:
-        tag = scale_tag(scale)
-        record = _Recorder(job, f"sample{tag}", {} if scale is None else {"guidance_scale": scale})
-        if "reason" in record.manifest:
-            yield from record.absent(GENERATION, record.manifest["reason"])
-            continue
-        record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
-        yield from _fidelity(job, protocol, record, tag)
-
-
-def _fidelity(job: Job, protocol: Protocol, record: _Recorder, tag: str) -> Iterator[Record]:
-    drawn = load_arrays(job.folder / f"samples{tag}.npz")
-    looked = load_arrays(job.folder / f"features{tag}.npz")
-    real = load_arrays(job.reference / "real.npz")
-    features, probabilities, labels = looked["features"], looked["probabilities"], drawn["labels"]
-    task = np.array(record.manifest.get("task_classes", range(probabilities.shape[1])))
-    against = "train" if protocol.real_images is None else f"{len(real['train_features'])} of train"
-    record.protocol |= {"feature_network": f"{job.reference.parent.name}, {job.reference.name}", "against": against}
-    train = Statistics.of(real["train_features"])
-    own = Statistics.of(features)
-    n = len(features)
-    asked = (labels >= 0).all()
-    if asked:
-        yield record("accuracy/generated", classification.accuracy(_of_task(probabilities, task), labels))
-    else:
-        yield from record.absent(("accuracy/generated",), "no class is asked for")
-    yield record("fd", Estimate(frechet_distance(train, own), frechet_stderr(train, features, own), n))
-    if asked and np.bincount(labels, minlength=task.max() + 1).min() >= LEAST_PER_CLASS:
-        intra = intra_class_frechet(
-            class_statistics(real["train_features"], task[real["train_labels"]]), class_statistics(features, labels)
-        )
-        yield record("fd/intra", Estimate(intra.mean, None, n))
-    else:
-        reason = f"fewer than {LEAST_PER_CLASS} samples a class" if asked else "no class is asked for"
-        yield from record.absent(("fd/intra",), reason)
-    score = fidelity.inception_score(probabilities, splits=1)
-    yield record("is", Estimate(score.mean, score.stderr, n), splits=1)
-    found = precision_recall(real["train_features"], features, k=protocol.neighbours)
-    yield record("precision", found.precision, k=protocol.neighbours)
-    yield record("recall", found.recall, k=protocol.neighbours)
-    ratio = nearest_neighbour_ratio(drawn["images"], real["train_images"], real["test_images"])
-    yield record("nn_ratio", ratio)
-
-
-def _of_task(probabilities: np.ndarray, task: np.ndarray) -> np.ndarray:
-    """Probabilities of the task's classes ``(N, K)`` from those of the data set's, each in class ``task[k]``."""
-    summed = np.zeros((len(probabilities), task.max() + 1))
-    np.add.at(summed.T, task, probabilities.T)
-    return summed
-
-
 def _costs(job: Job, protocol: Protocol) -> Iterator[Record]:
-    train = _Recorder(job, "train", {})
+    train = Recorder(job, "train", {})
     total = 0.0
     if job.cell.config is None:
         yield from train.absent(COSTS, "images, not a model")
@@ -254,7 +161,7 @@ def _costs(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 def _sampling_costs(job: Job) -> Iterator[Record]:
     for scale in job.cell.guidance_scales or [None]:
-        record = _Recorder(job, f"sample{scale_tag(scale)}", {} if scale is None else {"guidance_scale": scale})
+        record = Recorder(job, f"sample{scale_tag(scale)}", {} if scale is None else {"guidance_scale": scale})
         if "reason" in record.manifest:
             yield from record.absent(("cpu_seconds/sample", "throughput/sample"), record.manifest["reason"])
             continue
@@ -263,4 +170,4 @@ def _sampling_costs(job: Job) -> Iterator[Record]:
         yield record("throughput/sample", Estimate(n / record.manifest["seconds"], None, n))
 
 
-PARTS = (_classification, _likelihood, _denoising, _diagnostics, _gradients, _generation, _costs)
+PARTS = (_classification, _likelihood, _denoising, _diagnostics, _gradients, generation_records, _costs)

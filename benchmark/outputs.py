@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from benchmark.files import replacing
-from benchmark.metrics.features import ClassifierFeatures, extract
 from benchmark.plan import scale_tag
 from benchmark.suite import Cell, Protocol
 from datamodules.base import ImageData
@@ -266,45 +265,3 @@ def image_samples(cell: Cell, data: ImageData, protocol: Protocol, folder: Path)
 def save_samples(path: Path, images: Tensor, labels: Tensor) -> None:
     """Write grey levels ``(N, C, H, W)`` as ``images (N, H, W, C)`` with int64 ``labels``."""
     save_arrays(path, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
-
-
-def features(reference: Method, data: ImageData, folder: Path, images: np.ndarray, batch: int) -> dict[str, np.ndarray]:
-    """Standardised features ``(N, D)`` and class probabilities ``(N, K)`` of grey levels ``(N, H, W, C)``.
-
-    Args:
-        reference: The reference classifier's method.
-        data: For its grey levels.
-        folder: Of the reference's cell, whose ``real.npz`` holds centre and scale.
-        images: Images to look at.
-        batch: Images at once.
-    """
-    real = load_arrays(folder / "real.npz")
-    network = ClassifierFeatures(
-        reference.classifier, data.grey.centre, "reference", real["feature_mean"], float(real["feature_scale"])
-    )
-    found, probabilities = extract(network, _channels_first(images), batch, reference.device)
-    return {"features": found, "probabilities": probabilities}
-
-
-def real_features(reference: Method, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Images, labels and reference features of the images that samples are held against and of the test images asked
-    about, and the features' centre and scale.
-    """
-    parts = {
-        "train": data.some_images("train", protocol.real_images, [protocol.seed, 5]),
-        "test": _test(data, protocol),
-    }
-    network = ClassifierFeatures.fit(
-        reference.classifier, data.grey.centre, "reference", parts["train"][0], protocol.batch, reference.device
-    )
-    arrays = {"feature_mean": network.mean.cpu().numpy(), "feature_scale": network.scale.cpu().numpy()}
-    for part, (u, y) in parts.items():
-        found, probabilities = extract(network, u, protocol.batch, reference.device)
-        arrays |= {f"{part}_features": found, f"{part}_probabilities": probabilities}
-        arrays |= {f"{part}_images": u.permute(0, 2, 3, 1).numpy(), f"{part}_labels": y.numpy()}
-    save_arrays(folder / "real.npz", **arrays)
-    return {"outputs": ["real.npz"]}
-
-
-def _channels_first(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2)

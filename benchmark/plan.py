@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, digest_file
+from benchmark.files import digest, digest_file, digest_of_files
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import CONFIGS, Cell, Suite, order
 
@@ -65,9 +65,9 @@ class Job:
 
     @property
     def method(self) -> str:
-        """Module name of the method, or what kind of images a floor shows."""
+        """Module name of the method, or what kind of images there are in its place."""
         if self.cell.config is None:
-            return f"images_{self.cell.images}"
+            return "given_samples" if self.cell.images is None else f"images_{self.cell.images}"
         return self.config["model"]["class_path"].split(".")[-2]
 
     @property
@@ -130,8 +130,10 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             )  # fmt: skip
             stages = [Stage("train", key)]
             if name == suite.reference:
-                on = {k: protocol[k] for k in ("seed", "test_images", "real_images")}
-                stages.append(Stage("real", digest([key, on, code_digest(("benchmark.outputs",))])))
+                on = {k: protocol[k] for k in ("seed", "test_images", "real_images", "neighbour_images")}
+                code = code_digest(("benchmark.embedding",))
+                stages.append(Stage("real", real := digest([key, on, code])))
+                stages += [Stage(f"real+{net}", digest([real, net])) for net in protocol["features"]]
             job = Job(
                 cell, seed, "train", folder, tuple(stages), folder,
                 arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}),
@@ -183,7 +185,8 @@ def _evaluation_stages(
     protocol = asdict(suite.protocol)
     code = code_digest(("benchmark.outputs", *class_paths(config)))
     model = config["model"].get("init_args", {}) if trained else {}
-    base = {"train": trained.stages[0].key if trained else f"images/{cell.images}", "code": code}
+    source = digest_of_files(Path(cell.samples)) if cell.samples else f"images/{cell.images}"
+    base = {"train": trained.stages[0].key if trained else source, "code": code}
 
     def stage(name: str, **on: Any) -> Stage:
         return Stage(name, digest({"stage": name, **base, **on}))
@@ -204,11 +207,14 @@ def _evaluation_stages(
     for scale in cell.guidance_scales or [None]:
         tag = scale_tag(scale)
         drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with)
-        stages += [drawn, stage(f"features{tag}", samples=drawn.key, reference=reference.stages[0].key)]
+        stages.append(drawn)
+        for real in reference.stages[2:]:  # one for each feature network
+            name = f"features{real.name.removeprefix('real')}{tag}"
+            stages.append(Stage(name, digest([name, drawn.key, real.key])))
     metrics = stage(
         "metrics",
         on=[s.key for s in stages],
-        real=reference.stages[-1].key,
+        real=[real.key for real in reference.stages[1:]],
         protocol=protocol,
         cell=cell.name,
         reference=suite.reference,

@@ -21,6 +21,7 @@ from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError
 from benchmark.execute.local import LocalEngine
 from benchmark.files import write_json
 from benchmark.forecast import show_plan
+from benchmark.per_class import write_per_class
 from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
 from benchmark.progress import LiveView, PlainView, State
 from benchmark.record import Record, Results
@@ -217,6 +218,7 @@ def _tabulate(suite: Suite, jobs: list[Job], results: dict[str, dict[str, Any]],
     floors = {name for name, cell in suite.cells.items() if cell.floor}
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(), records=records)
     write_tables(out, table, cells, floors)
+    write_per_class(out, jobs)
     print(to_markdown(table, cells=cells, floors=floors))
     print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
     for name, error in failures.items():

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from benchmark import outputs
+from benchmark import embedding, given_samples, outputs
 from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
 from benchmark.cli import build
 from benchmark.errors import InputError
@@ -73,7 +73,12 @@ class _Training:
         self.job, self.protocol, self.report, self.stop = job, protocol, report, stop
 
     def do(self, stage: Stage) -> dict[str, Any]:
-        return self.train(stage) if stage.name == "train" else self.real()
+        if stage.name == "train":
+            return self.train(stage)
+        method, data = method_of(self.job.arguments, self.job.folder)
+        if stage.name == "real":
+            return embedding.real_images(data, self.protocol, self.job.folder)
+        return embedding.real_features(stage.name.partition("+")[2], method, data, self.protocol, self.job.folder)
 
     def train(self, stage: Stage) -> dict[str, Any]:
         job = self.job
@@ -124,10 +129,6 @@ class _Training:
         arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
         return multi_device.fit(arguments, devices, self.job.folder, self.report, self.stop)
 
-    def real(self) -> dict[str, Any]:
-        method, data = method_of(self.job.arguments, self.job.folder)
-        return outputs.real_features(method, data, self.protocol, self.job.folder)
-
 
 class _Evaluation:
     """The stages of an evaluation job; what they share is built once, when first needed."""
@@ -152,12 +153,15 @@ class _Evaluation:
     def do(self, stage: Stage) -> dict[str, Any]:
         job, protocol = self.job, self.protocol
         kind, _, tag = stage.name.partition("@")
+        kind, _, network = kind.partition("+")
         scale = float(tag) if tag else None
         reset_peak_memory()
         if kind == "metrics":
             return write_records(job, protocol)
         if kind == "features":
-            return self.features(scale)
+            return self.features(network, scale)
+        if job.cell.samples is not None:
+            return given_samples.take(Path(job.cell.samples), self.reference[1], job.folder)
         if job.cell.config is None:
             return outputs.image_samples(job.cell, self.reference[1], protocol, job.folder)
         method, data = self.method
@@ -168,13 +172,13 @@ class _Evaluation:
             result = work(method, data, protocol, job.folder, self.report)
         return {**result, "peak_memory_bytes": peak_memory()}
 
-    def features(self, scale: float | None) -> dict[str, Any]:
-        samples = self.job.folder / f"samples{scale_tag(scale)}.npz"
-        if "reason" in (read_manifest(Stage(f"sample{scale_tag(scale)}", "").manifest(self.job.folder)) or {}):
+    def features(self, network: str, scale: float | None) -> dict[str, Any]:
+        tag = scale_tag(scale)
+        if "reason" in (read_manifest(Stage(f"sample{tag}", "").manifest(self.job.folder)) or {}):
             return {"outputs": []}
         reference, data = self.reference
-        images = outputs.load_arrays(samples)["images"]
-        found = outputs.features(reference, data, self.job.reference, images, self.protocol.batch)
-        file = f"features{scale_tag(scale)}.npz"
+        images = outputs.load_arrays(self.job.folder / f"samples{tag}.npz")["images"]
+        found = embedding.sample_features(network, reference, data, self.protocol.batch, self.job.reference, images)
+        file = f"features+{network}{tag}.npz"
         outputs.save_arrays(self.job.folder / file, **found)
         return {"outputs": [file]}

@@ -16,8 +16,8 @@ class Stage:
     """A piece of work of one cell, identified by the hash of all that determines its result.
 
     Attributes:
-        name: ``train``, ``real``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``, ``gradients``,
-            ``sample@<scale>``, ``features@<scale>`` or ``metrics``.
+        name: ``train``, ``real``, ``real+<network>``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``,
+            ``gradients``, ``sample@<scale>``, ``features+<network>@<scale>`` or ``metrics``.
         key: Hash of configuration, code and the keys of the stages it builds on.
     """
 

@@ -13,6 +13,9 @@ from benchmark.errors import InputError
 from benchmark.yaml_files import mapping, optional_mapping, read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+REFERENCE = "reference"
+"""Among feature networks, the suite's reference classifier."""
+FeatureName = Literal["reference", "inception", "clip-vit-b-32", "efficientnet-lite0"]
 PAPER = "paper"
 """The budget that a suite's file and configurations state, before anything is made smaller."""
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -31,8 +34,11 @@ class Protocol:
         denoise_times: Times at which the noise predicted by a method's own denoiser is compared with the true one.
         batch: Images evaluated at once.
         neighbours: ``k`` of precision and recall.
+        features: Networks on whose features samples are compared with real images: the suite's ``reference``
+            classifier, and those that others trained (``metrics/published_networks.py``).
         test_images: Test images that answers are asked for, a stratified choice; all when not given.
         real_images: Training images that samples are held against, a stratified choice; all when not given.
+        neighbour_images: Of those, the images that precision and recall look at, a random choice; all when not given.
     """
 
     samples: int = 1000
@@ -43,18 +49,21 @@ class Protocol:
     denoise_times: tuple[float, ...] = (0.02, 0.2, 0.6, 0.8)
     batch: int = 500
     neighbours: int = 3
+    features: tuple[FeatureName, ...] = (REFERENCE,)
     test_images: int | None = None
     real_images: int | None = None
+    neighbour_images: int | None = None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of work: a method on its data, or plain images as a floor.
+    """One row of work: a method on its data, plain images as a floor, or samples that somebody else made.
 
     Attributes:
         name: Name in tables and folders.
         config: Path of the method's configuration.
         images: Instead of a method, the images of this part as if they were samples.
+        samples: Instead of a method, an ``.npz`` file of samples or a folder of image files; see ``given_samples``.
         seed: A fixed seed, where the cell must not vary with the suite's seeds.
         trains_with: Configuration keys that get the trained weights of other cells, by cell name.
         samples_with: The same for keys that training does not use.
@@ -66,6 +75,7 @@ class Cell:
     name: str
     config: str | None = None
     images: Literal["train", "test"] | None = None
+    samples: str | None = None
     seed: int | None = None
     trains_with: dict[str, str] = field(default_factory=dict)
     samples_with: dict[str, str] = field(default_factory=dict)
@@ -233,10 +243,15 @@ def _cell(name: str, spec: Any, file: Path) -> Cell:
             f"{file.name}: cell name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
         )
     cell = _build(Cell, {"name": name, **mapping(spec, where)}, where)
-    if (cell.config is None) == (cell.images is None):
-        raise InputError(f"{where}: give either config or images")
-    if cell.images is not None and (cell.needs or cell.set or cell.guidance_scales):
-        raise InputError(f"{where}: images take no weights, settings or guidance_scales")
+    if [cell.config, cell.images, cell.samples].count(None) != 2:
+        raise InputError(f"{where}: give one of config, images and samples")
+    if cell.config is None and (cell.needs or cell.set or cell.guidance_scales):
+        raise InputError(f"{where}: images and samples take no weights, settings or guidance_scales")
+    if cell.samples is not None:
+        path = file.parent / cell.samples
+        if not path.exists():
+            raise InputError(f"{where}: no samples at {path}; give an .npz file or a folder of image files")
+        cell = dataclasses.replace(cell, samples=str(path.resolve()))
     if cell.config is not None:
         found = [path for path in (file.parent / cell.config, CONFIGS / cell.config) if path.is_file()]
         if not found:
@@ -280,13 +295,16 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 
 def _check_protocol(protocol: Protocol, where: str) -> None:
-    for key in ("samples", "noisy_draws", "levels", "batch", "neighbours", "test_images", "real_images"):
+    counts = ("samples", "noisy_draws", "levels", "batch", "neighbours", "test_images", "real_images")
+    for key in (*counts, "neighbour_images"):
         if getattr(protocol, key) is not None and getattr(protocol, key) < 1:
             raise InputError(f"{where}: {key} must be at least 1, got {getattr(protocol, key)}")
     if protocol.neighbours >= protocol.samples:
         raise InputError(f"{where}: samples must exceed neighbours = {protocol.neighbours}, got {protocol.samples}")
     if not 0 <= protocol.middle[0] < protocol.middle[1]:
         raise InputError(f"{where}: middle must be two rising bounds, got {list(protocol.middle)}")
+    if REFERENCE not in protocol.features or len(set(protocol.features)) < len(protocol.features):
+        raise InputError(f"{where}: features must be distinct and hold {REFERENCE}, got {list(protocol.features)}")
     if any(not 0 < t <= 1 for t in protocol.denoise_times):
         raise InputError(f"{where}: denoise_times must lie in (0, 1], got {list(protocol.denoise_times)}")
 

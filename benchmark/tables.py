@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import mode
 from typing import Any
@@ -30,6 +30,8 @@ LABELS = {
 }
 # What a spreadsheet takes for the start of a formula, half and full width.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+NETWORK = "feature_network"
+JUDGED = "accuracy/generated"
 ALWAYS_SHOWN = frozenset({"kind", "nfe"})
 
 
@@ -94,11 +96,40 @@ def to_markdown(
     ]
     for name in TABLES:
         metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
-        if metrics:
-            parts.append(_Table(name, metrics, _rows_of(all_rows, metrics, floors), frozenset(floors), notes).text())
+        for heading, some, own in _by_network(name, all_rows, metrics) if metrics else ():
+            parts.append(_Table(heading, own, _rows_of(some, own, floors), frozenset(floors), notes).text())
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"
+
+
+def _by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple[str, list[Row], list[str]]]:
+    """Heading, rows and columns of a table; of one for each feature network where several looked at samples.
+
+    The network that also judges classes comes first, with what no network was needed for.
+    """
+    entries = [entry for row in all_rows for metric in metrics for entry in row.entries.get(metric, ())]
+    judges = {entry.protocol[NETWORK] for entry in entries if entry.metric == JUDGED and NETWORK in entry.protocol}
+    networks = _distinct(entry.protocol[NETWORK] for entry in entries if NETWORK in entry.protocol)
+    networks.sort(key=lambda network: network not in judges)
+    if len(networks) < 2:
+        return [(name, all_rows, metrics)]
+    tables = []
+    for network in networks:
+        kept = [_looked_at_by(network, row, network == networks[0]) for row in all_rows]
+        measured = [e.metric for row in kept for of_metric in row.entries.values() for e in of_metric if e.status == OK]
+        tables.append((f"{name} by {network}", kept, [metric for metric in metrics if metric in measured]))
+    return tables
+
+
+def _looked_at_by(network: str, row: Row, first: bool) -> Row:
+    """A row with what a network measured, what could not be measured, and in the first table what needs no network."""
+
+    def belongs(entry: Entry) -> bool:
+        return entry.protocol.get(NETWORK) == network if NETWORK in entry.protocol else first or entry.status != OK
+
+    kept = {metric: tuple(filter(belongs, entries)) for metric, entries in row.entries.items()}
+    return replace(row, entries={metric: entries for metric, entries in kept.items() if entries})
 
 
 def _rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[str]) -> list[Row]:
@@ -142,7 +173,7 @@ class _Table:
         self.rows = [row for row in self.rows if not _reasons_of(row, self.metrics)]
         self.asked = {(row.cell, metric) for row in self.rows for metric in row.entries}
         # Only generation has one sampler, its steps and NFE for a whole row; elsewhere they stand in the cells.
-        wanted = LABELS if self.name == GENERATION else ("n_labeled", "task", "process")
+        wanted = LABELS if self.name.startswith(GENERATION) else ("n_labeled", "task", "process")
         self.labels = [key for key in wanted if any(self._of_row(row, key) for row in self.rows)]
         if len({tuple(self._of_row(row, "n_labeled")) for row in self.rows if self._entries(row)}) == 1:
             self.labels = [key for key in self.labels if key != "n_labeled"]  # said once, beneath

@@ -244,10 +244,11 @@ def prd(
     real_shares, fake_labels = histograms(assigned[:, :n]), assigned[:, n:]
     scores = prd_scores(real_shares, histograms(fake_labels), angles)
 
-    def score(side: int) -> Estimate:
-        stderr = bootstrap(
-            lambda chosen: prd_scores(real_shares, histograms(fake_labels[:, chosen]), angles)[side], n, repeats, seed
-        )
-        return Estimate(scores[side], stderr, n)
-
-    return PRD(score(0), score(1))
+    rng = np.random.default_rng(seed)
+    resampled = [
+        prd_scores(real_shares, histograms(fake_labels[:, rng.integers(n, size=n)]), angles) for _ in range(repeats)
+    ]
+    precision, recall = (
+        Estimate(score, float(error), n) for score, error in zip(scores, np.std(resampled, axis=0, ddof=1), strict=True)
+    )
+    return PRD(precision, recall)

@@ -11,7 +11,7 @@ import torch
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dsygst
 
-from benchmark.metrics.arrays import Array, matrix, to_numpy
+from benchmark.metrics.arrays import Array, Estimate, matrix, to_numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +148,8 @@ def frechet_stderr(reference: Statistics, features: Array, samples: Statistics |
 class IntraClass(NamedTuple):
     """Frechet distance of each class, by class index, and their arithmetic mean."""
 
-    mean: float
-    per_class: dict[int, float]
+    mean: Estimate
+    per_class: dict[int, Estimate]
 
 
 def class_statistics(features: Array, labels: Array) -> dict[int, Statistics]:
@@ -160,20 +160,30 @@ def class_statistics(features: Array, labels: Array) -> dict[int, Statistics]:
     return {int(y): Statistics.of(features[np.flatnonzero(labels == y)]) for y in np.unique(labels)}
 
 
-def intra_class_frechet(reference: Mapping[int, Statistics], samples: Mapping[int, Statistics]) -> IntraClass:
+def intra_class_frechet(reference: Mapping[int, Statistics], features: Array, labels: Array) -> IntraClass:
     """Frechet distance between real images and samples of each class, and the mean over classes; 0 is best.
+
+    The standard errors are those of ``frechet_stderr``, the classes' samples being independent.
 
     Args:
         reference: Statistics of the real images of each class.
-        samples: Statistics of the samples that were asked for each class, equally many per class.
+        features: Of generated images ``(N, D)``.
+        labels: Class that each was asked for ``(N,)``, every class equally often.
 
     Raises:
         ValueError: If the classes differ, or one has fewer than two images.
     """
+    samples = class_statistics(features, labels)
     if set(reference) != set(samples) or not reference:
         raise ValueError(f"classes of real images and samples differ: {sorted(reference)} and {sorted(samples)}")
+    features, labels = to_numpy(features), to_numpy(labels)
+    per_class = {}
     for y in sorted(reference):
-        if min(reference[y].n, samples[y].n) < 2:
-            raise ValueError(f"class {y} has {reference[y].n} real images and {samples[y].n} samples; both need >= 2")
-    per_class = {y: frechet_distance(reference[y], samples[y]) for y in sorted(reference)}
-    return IntraClass(float(np.mean(list(per_class.values()))), per_class)
+        real, own = reference[y], samples[y]
+        if min(real.n, own.n) < 2:
+            raise ValueError(f"class {y} has {real.n} real images and {own.n} samples; both need >= 2")
+        stderr = frechet_stderr(real, features[labels == y], own)
+        per_class[y] = Estimate(frechet_distance(real, own), stderr, own.n)
+    values, errors = np.array([[found.value, found.stderr] for found in per_class.values()]).T
+    stderr = math.sqrt(float(np.square(errors).sum())) / len(per_class)
+    return IntraClass(Estimate(float(values.mean()), stderr, len(features)), per_class)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.evaluate_cell import _gradients, _of_task, _telescoping
+from benchmark.evaluate_cell import _gradients, _telescoping
+from benchmark.generation_records import of_task
 from benchmark.outputs import save_arrays
 from benchmark.plan import Job
 from benchmark.suite import Cell, Protocol
@@ -44,8 +45,8 @@ def test_the_best_scale_is_the_least_squares_one_and_a_zero_gradient_points_nowh
 
 def test_classes_of_a_task_have_the_probability_of_the_classes_they_are_made_of():
     probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0.7, 0.0, 0.2, 0.1]])
-    np.testing.assert_allclose(_of_task(probabilities, np.array([0, 1, 0, 1])), [[0.4, 0.6], [0.9, 0.1]])
-    np.testing.assert_array_equal(_of_task(probabilities, np.arange(4)), probabilities)
+    np.testing.assert_allclose(of_task(probabilities, np.array([0, 1, 0, 1])), [[0.4, 0.6], [0.9, 0.1]])
+    np.testing.assert_array_equal(of_task(probabilities, np.arange(4)), probabilities)
 
 
 def test_log_means_of_the_density_ratios_add_up_and_are_not_lost_to_overflow():

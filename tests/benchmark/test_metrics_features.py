@@ -8,13 +8,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import VisionTransformer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from benchmark.errors import InputError
 from benchmark.files import digest_file
-from benchmark.metrics import features as module
-from benchmark.metrics.features import ClassifierFeatures, InceptionFeatures, extract
+from benchmark.metrics import published_networks as module
+from benchmark.metrics.features import ClassifierFeatures, extract
+from benchmark.metrics.published_networks import (
+    ClipFeatures,
+    EfficientNetLiteFeatures,
+    InceptionFeatures,
+    resize,
+    weights_file,
+)
 from datamodules.grey_levels import GreyLevels
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class SmallClassifier(nn.Module):
@@ -62,13 +72,13 @@ def images(n: int, channels: int = 1, size: int = 8, levels: int = 17) -> Tensor
 
 def test_reference_features_have_mean_zero_and_total_variance_their_dimension():
     network = ClassifierFeatures.fit(SmallClassifier(), GreyLevels(17).centre, "small", reference := images(300))
-    features, probabilities = extract(network, reference)
+    features, probabilities = extract(network, reference).values()
     np.testing.assert_allclose(features.mean(0), 0, atol=1e-5)
     assert features.var(0, ddof=1).sum() == pytest.approx(10, rel=1e-5)
     assert np.ptp(features.std(0)) > 0.01  # one scale for all dimensions, not one each
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     again = ClassifierFeatures(network.classifier, network.to_x, "small", network.mean, float(network.scale))
-    np.testing.assert_array_equal(extract(again, reference)[0], features)
+    np.testing.assert_array_equal(extract(again, reference)["features"], features)
 
 
 def test_features_depend_neither_on_the_batch_size_nor_on_the_mode():
@@ -76,7 +86,7 @@ def test_features_depend_neither_on_the_batch_size_nor_on_the_mode():
     x = images(50)
     whole = extract(network, x, batch_size=50)
     network.train()
-    for one, other in zip(whole, extract(network, x.numpy(), batch_size=7), strict=True):
+    for one, other in zip(whole.values(), extract(network, x.numpy(), batch_size=7).values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         assert one.dtype == np.float32
 
@@ -99,24 +109,21 @@ def test_inception_equals_torch_fidelitys_extractor(weights):
     atol = 1e-5 * float(expected.abs().max())
 
     ours = InceptionFeatures(weights, sha256=digest_file(weights))
-    features, probabilities = extract(ours, colour, batch_size=1)
+    found = extract(ours, colour, batch_size=1)
+    features, probabilities, spatial = found["features"], found["probabilities"], found["spatial"]
     np.testing.assert_allclose(features, expected[:2], rtol=1e-5, atol=atol)
     np.testing.assert_allclose(probabilities, logits[:2].softmax(1), rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(extract(ours, grey)[0], expected[2:], rtol=1e-5, atol=atol)
-    assert ours.name == f"inception-v3-compat/pool@{digest_file(weights)[:8]}"
-
-    ours.layer = "mixed_6d"
-    spatial, again = extract(ours, colour[:1])
-    assert spatial.shape == (1, 2023)
-    np.testing.assert_allclose(spatial, branch[0][:1, :7].flatten(1), rtol=1e-5, atol=1e-5 * float(branch[0].max()))
-    np.testing.assert_array_equal(again, probabilities[:1])
+    np.testing.assert_allclose(extract(ours, grey)["features"], expected[2:], rtol=1e-5, atol=atol)
+    assert spatial.shape == (2, 2023)
+    np.testing.assert_allclose(spatial, branch[0][:2, :7].flatten(1), rtol=1e-5, atol=1e-5 * float(branch[0].max()))
+    assert ours.name == f"inception-v3-compat@{digest_file(weights)[:8]}"
 
 
 def test_resize_is_torch_fidelitys():
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as theirs
 
     x = images(2, 3, 11, 256).float()[..., :7]
-    torch.testing.assert_close(module.resize(x, 29), theirs(x, size=(29, 29), align_corners=False), rtol=0, atol=1e-4)
+    torch.testing.assert_close(resize(x, 29), theirs(x, size=(29, 29), align_corners=False), rtol=0, atol=1e-4)
 
 
 def test_without_network_one_line_names_the_option(monkeypatch, tmp_path):
@@ -126,7 +133,7 @@ def test_without_network_one_line_names_the_option(monkeypatch, tmp_path):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(urllib.request, "urlopen", refused)
-    with pytest.raises(InputError, match=r"cannot download .*no route to host.*option `weights`") as caught:
+    with pytest.raises(InputError, match=r"cannot download .*no route to host.*name that by --weights") as caught:
         InceptionFeatures()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.pth"))
@@ -145,7 +152,57 @@ def test_downloaded_weights_are_kept_and_checked(monkeypatch, tmp_path):
 def test_weights_are_checked_before_they_are_read(weights, tmp_path):
     with pytest.raises(InputError, match=f"sha256 {digest_file(weights)}, expected {module.INCEPTION_SHA256}"):
         InceptionFeatures(weights)
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="no weights at"):
         InceptionFeatures(tmp_path / "absent.pth")
-    with pytest.raises(ValueError, match="layer must be pool or mixed_6d, got 2048"):
-        InceptionFeatures(weights, layer="2048")
+
+
+def test_weights_in_the_named_folder_come_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIFFCLASS_WEIGHTS", str(tmp_path))
+    (tmp_path / "some.pth").write_bytes(b"numbers")
+    found = weights_file("some.pth", "https://nowhere.invalid/some.pth", digest_file(tmp_path / "some.pth"))
+    assert found == tmp_path / "some.pth"
+
+
+class ClipModel(nn.Module):
+    """A CLIP of one narrow layer, under the names that its published archive has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = VisionTransformer(
+            input_resolution=64, patch_size=32, width=64, layers=1, heads=1, output_dim=16
+        )  # fmt: skip
+        self.text_projection = nn.Parameter(torch.zeros(3, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def test_clip_equals_its_own_definition(tmp_path):
+    """Features of an archive in the published format, against the network that was put into it."""
+    torch.manual_seed(0)
+    model = ClipModel().half().float()  # torch-fidelity keeps its weights in half precision
+    file = tmp_path / "clip.pt"
+    torch.jit.script(model).save(str(file))
+    x = images(3, 3, 40, 256)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    with torch.no_grad():
+        expected = model.visual((resize(x.float(), 64) / 255 - mean) / std)
+    ours = ClipFeatures(file, sha256=digest_file(file))
+    np.testing.assert_allclose(extract(ours, x, batch_size=2)["features"], expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="expected 40d365715913"):
+        ClipFeatures(file)
+
+
+def test_the_offline_network_tells_natural_images_apart():
+    """It sees a monastery, a palace or a bell cote in the temple, and a daisy in the flower."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    from sklearn.datasets import load_sample_image
+
+    photos = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    x = torch.stack([torch.from_numpy(photo[:420, :420].copy()).permute(2, 0, 1) for photo in photos])
+    found = extract(EfficientNetLiteFeatures(), x, batch_size=1)
+    assert found["features"].shape == (2, 1280)
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, rtol=1e-5)
+    temple, flower = found["probabilities"].argsort(1)
+    assert temple[-1] in (442, 663, 698)
+    assert 985 in flower[-2:]

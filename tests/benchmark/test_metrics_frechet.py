@@ -110,13 +110,15 @@ def test_stderr_is_the_scatter_of_repeated_draws():
 def test_intra_class_distance_is_the_mean_over_classes():
     real, fake = features(90), features(60, seed=1)
     y_real, y_fake = np.arange(90) % 3, np.arange(60) % 3
-    found = intra_class_frechet(class_statistics(real, y_real), class_statistics(fake, y_fake))
-    each = [
-        frechet_distance(Statistics.of(real[y_real == y]), Statistics.of(fake[y_fake == y])) for y in range(3)
-    ]  # fmt: skip
+    found = intra_class_frechet(class_statistics(real, y_real), fake, y_fake)
+    parts = [(Statistics.of(real[y_real == y]), fake[y_fake == y]) for y in range(3)]
+    errors = [frechet_stderr(of_real, own) for of_real, own in parts]
     assert list(found.per_class) == [0, 1, 2]
-    assert list(found.per_class.values()) == each
-    assert found.mean == pytest.approx(np.mean(each))
+    assert [one.value for one in found.per_class.values()] == [frechet_distance(r, Statistics.of(f)) for r, f in parts]
+    assert [one.stderr for one in found.per_class.values()] == errors
+    assert [one.n for one in found.per_class.values()] == [20, 20, 20]
+    assert found.mean.value == pytest.approx(np.mean([one.value for one in found.per_class.values()]))
+    assert found.mean.stderr == pytest.approx(np.linalg.norm(errors) / 3)
 
 
 def test_unusable_sets_are_refused_by_name():
@@ -126,9 +128,9 @@ def test_unusable_sets_are_refused_by_name():
     with pytest.raises(ValueError, match="one width, got 12 and 3"):
         frechet_distance(a, Statistics.of(features(9, 3)))
     with pytest.raises(ValueError, match="class 4 has 9 real images and 1 samples"):
-        intra_class_frechet({4: a}, {4: one})
+        intra_class_frechet({4: a}, features(1), [4])
     with pytest.raises(ValueError, match=r"classes .* differ: \[4\] and \[5\]"):
-        intra_class_frechet({4: a}, {5: a})
+        intra_class_frechet({4: a}, features(9), [5] * 9)
     with pytest.raises(ValueError, match="features holds NaN"):
         Statistics.of(np.full((3, 2), np.nan))
     with pytest.raises(ValueError, match="no features"):

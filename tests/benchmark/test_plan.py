@@ -84,8 +84,8 @@ def measured_by(**protocol):
     return dataclasses.replace(SUITE, protocol=Protocol(**protocol))
 
 
-GUIDED = {"sample@1", "features@1", "sample@3", "features@3", "metrics"}
-UNGUIDED = {"sample", "features", "metrics"}
+GUIDED = {"sample@1", "features+reference@1", "sample@3", "features+reference@3", "metrics"}
+UNGUIDED = {"sample", "features+reference", "metrics"}
 ANSWERS = {"classify", "likelihood", "denoise", "diagnose", "gradients"}
 
 
@@ -117,14 +117,14 @@ def test_a_changed_optimiser_costs_training_and_all_that_builds_on_it():
 def test_a_changed_reference_classifier_costs_features_and_metrics_of_all():
     redone = cost(resolved=edited("ref", "optimizer", "init_args", "lr", to=1e-3))
     assert redone["ref"] >= {"train", "real"}
-    assert redone["noisy"] == {"features@1", "features@3", "metrics"}
-    assert redone["score"] == redone["held_out"] == {"features", "metrics"}
+    assert redone["noisy"] == {"features+reference@1", "features+reference@3", "metrics"}
+    assert redone["score"] == redone["held_out"] == {"features+reference", "metrics"}
 
 
 def test_an_added_guidance_scale_costs_only_itself():
     cells = {**SUITE.cells, "noisy": dataclasses.replace(SUITE.cells["noisy"], guidance_scales=[1, 2, 3])}
     redone = cost(dataclasses.replace(SUITE, cells=cells))
-    assert redone == {"noisy": {"sample@2", "features@2", "metrics"}}
+    assert redone == {"noisy": {"sample@2", "features+reference@2", "metrics"}}
 
 
 def test_an_added_cell_costs_only_itself():
@@ -217,7 +217,7 @@ def test_jobs_come_after_those_they_need():
 
 def test_images_are_evaluated_but_not_trained():
     (job,) = (job for job in plan(SUITE, RESOLVED, Path("out"), [0]) if job.cell.name == "held_out")
-    assert [stage.name for stage in job.stages] == ["sample", "features", "metrics"]
+    assert [stage.name for stage in job.stages] == ["sample", "features+reference", "metrics"]
     assert job.method == "images_test"
     assert job.needs == ("ref/seed1000/train",)
 

@@ -174,12 +174,12 @@ REFUSED = {
     "far from any key": (changed("zzz", to=1), "known keys are budgets, cells, protocol, reference, seeds"),
     "no cells": (changed("cells", to={}), "mine.yaml: cells: expected keys and values, got {}"),
     "empty cell": (changed(*CELL, to=None), "cell other: expected keys and values, got None"),
-    "no config": (changed(*CELL, to={"floor": True}), "cell other: give either config or images"),
-    "both": (changed(*CELL, "images", to="test"), "cell other: give either config or images"),
+    "no config": (changed(*CELL, to={"floor": True}), "cell other: give one of config, images and samples"),
+    "both": (changed(*CELL, "images", to="test"), "cell other: give one of config, images and samples"),
     "missing config": (changed(*CELL, "config", to="none.yaml"), "cell other: no file none.yaml beside the suite file"),
     "no such part": (changed(*CELL, to={"images": "val"}), "cell other: images must be train or test, got 'val'"),
     "images with scales": (
-        changed(*CELL, to={"images": "test", "guidance_scales": [1]}), "images take no weights, settings or guidance"
+        changed(*CELL, to={"images": "test", "guidance_scales": [1]}), "images and samples take no weights, settings"
     ),
     "name of a parent folder": (changed("cells", "..", to={"config": CONFIG}), "cell name '..' must be 1 to 64"),
     "name with a slash": (changed("cells", "a/b", to={"config": CONFIG}), "cell name 'a/b' must be"),

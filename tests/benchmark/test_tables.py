@@ -97,12 +97,28 @@ def test_only_rows_measured_alike_are_ranked():
     table = results(
         number("best", metric="fd", value=0.2, **network),
         number("next", metric="fd", value=0.3, nfe=18, sampler="Heun", **network),
-        number("other-network", metric="fd", value=0.1, feature_network="inception"),
         number("other-count", metric="fd", value=0.1, n=50, **network),
+        number("other-kind", metric="fd", value=0.1, kind="bound", **network),
     )
     fd = cells_of(to_markdown(table), "fd")
-    assert fd["best"] == "**0.200** (feature_network digits-net)"
+    assert fd["best"] == "**0.200**"
     assert [name for name, text in fd.items() if "**" in text] == ["best"]
+
+
+def test_each_feature_network_has_a_table_and_the_judge_of_classes_the_first():
+    table = results(
+        number("a", metric="accuracy/generated", value=0.9, feature_network="reference"),
+        *(number("a", metric="fd", value=v, feature_network=n) for n, v in (("reference", 0.2), ("lite0", 0.3))),
+        number("a", metric="nn_ratio", value=1.0),
+    )
+    parts = to_markdown(table).split("### ")[1:]
+    assert [part.splitlines()[0] for part in parts] == [
+        "Generation by reference (1 seed, n=360)", "Generation by lite0 (1 seed, n=360)"
+    ]  # fmt: skip
+    assert cells_of("### " + parts[0], "fd") == {"a": "0.200"}
+    assert cells_of("### " + parts[1], "fd") == {"a": "0.300"}
+    assert "nn_ratio" in parts[0]
+    assert "nn_ratio" not in parts[1]
 
 
 def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():

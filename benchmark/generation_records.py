@@ -1,0 +1,233 @@
+"""Records of a cell's samples: how close they are to real images, by each feature network, and of the class asked."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.files import write_json
+from benchmark.metrics import classification
+from benchmark.metrics.arrays import Estimate, share
+from benchmark.metrics.fidelity import inception_score, kernel_distance, prd
+from benchmark.metrics.frechet import (
+    Statistics,
+    class_statistics,
+    frechet_distance,
+    frechet_stderr,
+    intra_class_frechet,
+)
+from benchmark.metrics.neighbours import nearest_neighbour_ratio, neighbour_radii, precision_recall
+from benchmark.outputs import load_arrays
+from benchmark.per_class import FILE
+from benchmark.plan import Job, scale_tag
+from benchmark.record import Record
+from benchmark.recorder import Recorder
+from benchmark.stages import Stage, read_manifest
+from benchmark.suite import REFERENCE, Protocol
+from benchmark.table_rows import fidelity_names, generation_metrics
+
+LEAST_PER_CLASS = 100
+"""Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
+CLUSTERS = 20
+"""Of precision and recall for distributions; also the fewest samples that they are asked of."""
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One class's number of one row: ``metric`` of the samples that were asked for ``label``."""
+
+    cell: str
+    seed: int
+    guidance_scale: float | None
+    metric: str
+    feature_network: str
+    label: int
+    value: float
+    stderr: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images of a suite and what one feature network sees in them."""
+
+    folder: Path
+    network: str
+
+    @functools.cached_property
+    def images(self) -> dict[str, np.ndarray]:
+        """See ``embedding.real_images``."""
+        return load_arrays(self.folder / "real.npz")
+
+    @functools.cached_property
+    def seen(self) -> dict[str, np.ndarray]:
+        """See ``embedding.real_features``."""
+        return load_arrays(self.folder / f"real+{self.network}.npz")
+
+    @functools.cached_property
+    def near(self) -> np.ndarray:
+        """Features of the images that precision and recall look at."""
+        return self.seen["features"][self.images["neighbours"]]
+
+    @functools.cache  # noqa: B019 - as long-lived as what it caches
+    def radii(self, k: int) -> np.ndarray:
+        """How far each of those reaches to its ``k``-th neighbour."""
+        return neighbour_radii(self.near, k, device=device())
+
+    @functools.cache  # noqa: B019
+    def statistics(self, what: str = "features") -> Statistics:
+        """Of all training images."""
+        mean, scatter = self.seen[f"{what}_mean"], self.seen[f"{what}_scatter"]
+        return Statistics(len(self.seen[what]), mean, scatter)
+
+    @functools.cache  # noqa: B019
+    def classes(self, task: tuple[int, ...]) -> dict[int, Statistics]:
+        """Of the training images of each of the task's classes, ``task[k]`` being that of the data set's ``k``."""
+        return class_statistics(self.seen["features"], np.array(task)[self.images["train_labels"]])
+
+
+@functools.lru_cache(maxsize=4)
+def _real(folder: Path, network: str, key: str) -> Real:
+    """Read once by a process, which evaluates many cells against it; ``key`` tells files of other stages apart."""
+    return Real(folder, network)
+
+
+def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    """Records of a cell's samples at each guidance scale; what they are class by class goes to ``per_class.json``."""
+    per_class: list[PerClass] = []
+    for scale in job.cell.guidance_scales or [None]:
+        tag = scale_tag(scale)
+        record = Recorder(job, f"sample{tag}", {} if scale is None else {"guidance_scale": scale})
+        if "reason" in record.manifest:
+            yield from record.absent(generation_metrics(protocol.features), record.manifest["reason"])
+            continue
+        record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
+        drawn = load_arrays(job.folder / f"samples{tag}.npz")
+        for network in protocol.features:
+            stage = read_manifest(Stage(f"real+{network}", "").manifest(job.reference)) or {}
+            real = _real(job.reference, network, stage["key"])
+            seen = load_arrays(job.folder / f"features+{network}{tag}.npz")
+            compared = _Compared(job, protocol, record, real, stage["network"], seen, drawn["labels"])
+            yield from compared.records()
+            per_class += compared.per_class
+        trained_on, held_out = real.images["train_images"], real.images["test_images"]
+        ratio = nearest_neighbour_ratio(drawn["images"], trained_on, held_out, device=device())
+        yield record("nn_ratio", ratio)
+    write_json(job.folder / FILE, [asdict(row) for row in per_class])
+
+
+class _Compared:
+    """Samples of one scale against real images, on one network's features.
+
+    Args:
+        job: The cell's evaluation.
+        protocol: Of the suite.
+        record: Makes records of the samples.
+        real: What the network sees in real images.
+        name: The network's own name, for the protocol.
+        seen: What it sees in the samples.
+        labels: Classes that were asked for, ``(N,)``; -1 where none was.
+    """
+
+    def __init__(
+        self, job: Job, protocol: Protocol, record: Recorder, real: Real, name: str, seen: dict[str, np.ndarray],
+        labels: np.ndarray,
+    ) -> None:  # fmt: skip
+        self.job, self.protocol, self.record, self.real, self.seen = job, protocol, record, real, seen
+        self.labels, self.asked = labels, bool((labels >= 0).all())
+        self.judge = real.network == REFERENCE
+        data_classes = range(int(real.images["train_labels"].max()) + 1)
+        self.task = np.array(record.manifest.get("task_classes", data_classes))
+        if self.judge:
+            name = f"{job.reference.parent.name}, {job.reference.name}"
+        against = "train" if protocol.real_images is None else f"{len(real.images['train_labels'])} of train"
+        self.by: dict[str, Any] = {"feature_network": name, "against": against}
+        self.per_class: list[PerClass] = []
+
+    def records(self) -> Iterator[Record]:
+        names, features = fidelity_names(self.real.network), self.seen["features"]
+        if self.judge:
+            yield from self._of_asked_class()
+        own, n = Statistics.of(features), len(features)
+        real = self.real.statistics()
+        distance = Estimate(frechet_distance(real, own), frechet_stderr(real, features, own), n)
+        yield self._record(names.frechet, distance)
+        yield from self._within_classes(names.intra)
+        if "spatial" in self.seen:
+            spatial, own = self.seen["spatial"], Statistics.of(self.seen["spatial"])
+            real = self.real.statistics("spatial")
+            distance = Estimate(frechet_distance(real, own), frechet_stderr(real, spatial, own), n)
+            yield self._record("sfid", distance, layer="mixed_6d")
+        yield self._record(
+            names.kernel, kernel_distance(self.real.seen["features"], features, device=device()), pairs="all"
+        )
+        if "probabilities" in self.seen:
+            score = inception_score(self.seen["probabilities"], splits=1)
+            yield self._record("is", Estimate(score.mean, score.stderr, n), splits=1)
+        yield from self._manifolds(features)
+
+    def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
+        return self.record(metric, estimate, **self.by, **protocol)
+
+    def _of_asked_class(self) -> Iterator[Record]:
+        """Whether the reference classifier finds the class that was asked for."""
+        if not self.asked:
+            yield from self.record.absent(("accuracy/generated",), "no class is asked for", **self.by)
+            return
+        probabilities = of_task(self.seen["probabilities"], self.task)
+        yield self._record("accuracy/generated", classification.accuracy(probabilities, self.labels))
+        right = probabilities.argmax(1) == self.labels
+        for label in np.unique(self.labels):
+            self._keep("accuracy/generated", label, share(right[self.labels == label]))
+
+    def _within_classes(self, metric: str) -> Iterator[Record]:
+        if not self.asked:
+            yield from self.record.absent((metric,), "no class is asked for", **self.by)
+            return
+        if np.bincount(self.labels, minlength=self.task.max() + 1).min() < LEAST_PER_CLASS:
+            yield from self.record.absent((metric,), f"fewer than {LEAST_PER_CLASS} samples a class", **self.by)
+            return
+        found = intra_class_frechet(self.real.classes(tuple(self.task)), self.seen["features"], self.labels)
+        yield self._record(metric, found.mean)
+        for label, estimate in found.per_class.items():
+            self._keep(metric.removesuffix("/intra"), label, estimate)
+
+    def _keep(self, metric: str, label: int, found: Estimate) -> None:
+        scale = self.record.protocol.get("guidance_scale")
+        self.per_class.append(
+            PerClass(self.job.cell.name, self.job.seed, scale, metric, self.by["feature_network"], int(label), *found)
+        )
+
+    def _manifolds(self, features: np.ndarray) -> Iterator[Record]:
+        """Precision and recall, by nearest neighbours and by clusters."""
+        k, near = self.protocol.neighbours, self.real.near
+        among = {} if self.protocol.neighbour_images is None else {"real": len(near)}
+        found = precision_recall(near, features, k=k, real_radii=self.real.radii(k), device=device())
+        yield self._record("precision", found.precision, k=k, **among)
+        yield self._record("recall", found.recall, k=k, **among)
+        n = min(len(near), len(features))
+        if n < CLUSTERS:
+            reason = f"fewer than {CLUSTERS} samples, as many as there are clusters"
+            yield from self.record.absent(("prd/precision", "prd/recall"), reason, **self.by)
+            return
+        rng = np.random.default_rng([self.protocol.seed, 7])
+        parts = (x[np.sort(rng.permutation(len(x))[:n])] for x in (near, features))
+        curve = prd(*parts, clusters=CLUSTERS)
+        yield self._record("prd/precision", curve.precision, clusters=CLUSTERS)
+        yield self._record("prd/recall", curve.recall, clusters=CLUSTERS)
+
+
+def device() -> torch.device:
+    """Where distances between all pairs are taken."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def of_task(probabilities: np.ndarray, task: np.ndarray) -> np.ndarray:
+    """Probabilities of the task's classes ``(N, K)`` from those of the data set's, each in class ``task[k]``."""
+    summed = np.zeros((len(probabilities), task.max() + 1))
+    np.add.at(summed.T, task, probabilities.T)
+    return summed

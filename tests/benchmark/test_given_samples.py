@@ -1,0 +1,139 @@
+"""Samples from outside: what is taken, and what is refused in one line; tables by class."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.errors import InputError
+from benchmark.given_samples import given_samples
+from benchmark.per_class import to_csv, to_markdown
+from benchmark.run import main
+from datamodules.digits import Digits
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Digits()
+
+
+def levels(n=12, top=17, shape=(8, 8)):
+    return np.random.default_rng(0).integers(top, size=(n, *shape)).astype(np.uint8)
+
+
+def saved(tmp_path, **arrays):
+    np.savez(tmp_path / "given.npz", **arrays)
+    return tmp_path / "given.npz"
+
+
+def test_an_archive_is_taken_as_it_is(digits, tmp_path):
+    u, y = levels(), np.arange(12) % 10
+    images, labels = given_samples(saved(tmp_path, images=u, labels=y.astype(np.uint8)), digits)
+    np.testing.assert_array_equal(images[..., 0], u)
+    np.testing.assert_array_equal(labels, y)
+    assert labels.dtype == np.int64
+    images, labels = given_samples(saved(tmp_path, arr_0=u[..., None]), digits)
+    np.testing.assert_array_equal(images[..., 0], u)
+    assert set(labels) == {-1}
+
+
+def test_folders_of_images_are_taken_with_their_class_or_without(digits, tmp_path):
+    u = levels(12)
+    for i, image in enumerate(u):
+        for path in (tmp_path / "flat" / f"{i:02}.png", tmp_path / "nested" / str(i % 3) / f"{i:02}.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    images, labels = given_samples(tmp_path / "flat", digits)
+    np.testing.assert_array_equal(images[..., 0], u)
+    assert set(labels) == {-1}
+    images, labels = given_samples(tmp_path / "nested", digits)
+    np.testing.assert_array_equal(labels, np.repeat([0, 1, 2], 4))
+    np.testing.assert_array_equal(images[..., 0], np.concatenate([u[0::3], u[1::3], u[2::3]]))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": levels()}, "no array 'images', only pictures"),
+        ({"images": levels(shape=(9, 9))}, r"uint8 of 8 x 8 pixels and 1 channels.* got uint8 \(12, 9, 9, 1\)"),
+        ({"images": levels().astype(np.float32)}, "got float32"),
+        ({"images": levels(3)}, "3 samples are too few"),
+        ({"images": levels(top=40)}, "those of digits are 0 to 16; rescale"),
+        ({"images": levels(), "labels": np.arange(3)}, "labels must be 12 integers"),
+        ({"images": levels(), "labels": np.full(12, 10)}, "label 10, the classes of digits are 0 to 9"),
+        ({"images": np.array([None] * 12)}, "cannot be read as .npz"),
+    ],
+    ids=lambda value: value[:24] if isinstance(value, str) else "",
+)
+def test_archives_that_cannot_be_used_are_refused(digits, tmp_path, arrays, said):
+    with pytest.raises(InputError, match=said) as caught:
+        given_samples(saved(tmp_path, **arrays), digits)
+    assert "given.npz" in str(caught.value)
+
+
+def test_files_that_cannot_be_used_are_refused(digits, tmp_path):
+    def refused(said):
+        with pytest.raises(InputError, match=said):
+            given_samples(path, digits)
+
+    path = tmp_path / "cut.npz"
+    path.write_bytes(saved(tmp_path, images=levels(500)).read_bytes()[:200])
+    refused("cut.npz")
+    np.save(tmp_path / "one.npy", levels())
+    path = tmp_path / "one.npy"
+    refused("single array")
+    path = tmp_path / "folder"
+    path.mkdir()
+    refused("holds no files")
+    Image.fromarray(levels()[0]).convert("RGBA").save(path / "a.png")
+    refused("colour mode RGBA")
+    Image.fromarray(levels()[0]).save(path / "a.jpg")
+    refused("a.jpg is not a lossless image")
+    (path / "a.jpg").unlink()
+    (path / "a.png").write_bytes(b"not an image")
+    refused("a.png cannot be read")
+    (path / "cats").mkdir()
+    (path / "a.png").rename(path / "cats" / "a.png")
+    refused("class number, not 'cats'")
+
+
+ROW = {"cell": "a", "guidance_scale": 3.0, "metric": "fd", "feature_network": "net", "stderr": 0.1, "n": 100}
+
+
+def test_tables_by_class_show_means_over_seeds():
+    rows = [{**ROW, "seed": seed, "label": label, "value": seed + label} for seed in (0, 1) for label in (0, 1, 2)]
+    rows.append({**ROW, "cell": "b|", "seed": 0, "label": 2, "value": 7.0})
+    lines = to_markdown(rows).splitlines()
+    assert lines[0] == "### fd ↓ of each class, feature network net"
+    assert lines[2:] == [
+        "| cell | scale | 0 | 1 | 2 |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| a | 3 | 0.500 | 1.500 | 2.500 |",
+        "| b&#124; | 3 | missing | missing | 7.000 |",
+    ]
+    assert to_csv(rows).splitlines()[1] == "a,0,3.0,fd,net,0,0,0.1,100"
+
+
+SUITE = """
+reference: reference_classifier
+protocol: {samples: 100, noisy_draws: 1, levels: 2, denoise_times: [0.5], test_images: 60, neighbour_images: 200}
+cells:
+  reference_classifier: {config: digits/supervised.yaml, seed: 1000, set: {trainer.max_steps: 20}}
+  theirs: {samples: theirs.npz}
+"""
+
+
+def test_a_suite_measures_given_samples_like_its_own(tmp_path, capsys, digits):
+    u, y = digits.images("train")
+    np.savez(tmp_path / "theirs.npz", images=u[:200, 0].numpy(), labels=y[:200].numpy())
+    (tmp_path / "mine.yaml").write_text(SUITE)
+    assert main(["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"), "--workers", "1"]) == 0
+    records = json.loads((tmp_path / "run" / "results.json").read_text())["records"]
+    found = {record["metric"]: record for record in records if record["cell"] == "theirs"}
+    assert found["nn_ratio"]["value"] == 0  # they are copies of training images
+    assert found["precision"]["protocol"]["real"] == 200
+    assert found["accuracy/generated"]["n"] == found["fd"]["n"] == 200
+    assert found["accuracy/clean"]["status"] == "n/a"
+    assert found["prd/recall"]["value"] > 0.9
+    assert "accuracy/generated ↑ of each class" in (tmp_path / "run" / "per_class.md").read_text()

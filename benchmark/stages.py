@@ -17,7 +17,7 @@ class Stage:
 
     Attributes:
         name: ``train``, ``real``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``, ``gradients``,
-            ``sample@<scale>``, ``features@<scale>`` or ``metrics``.
+            ``sample@<scale>``, ``features@<scale>`` or ``metrics``; of a shard of samples, which ones it holds.
         key: Hash of configuration, code and the keys of the stages it builds on.
     """
 

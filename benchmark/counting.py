@@ -314,7 +314,7 @@ class _Evaluation:
             denoiser = method.guidance() if scale else method.denoiser
             self._guided[kind] = self._measured(n, lambda x, t: denoiser(x, t, _labels(len(x)) if scale else None))
         self._add(n, method.sampler.nfe, self._guided[kind])
-        self.disk += n * (math.prod(self.data.shape) + 8)
+        self.disk += n * (2 * math.prod(self.data.shape) + 8)  # the shards, and the file that they are joined into
         if self.reference is not None:
             self.work.append(self.reference.work(n))
             self.disk += n * self.reference.row

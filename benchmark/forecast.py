@@ -28,7 +28,7 @@ class Row:
         one_gpu: Seconds on one H100.
         gpus: Seconds on ``GPUS`` of them, a job on each: its evaluations wait for its trainings.
         cpu: Seconds on one process here, as committed results have it.
-        disk: Bytes written, uncompressed, resume points included.
+        disk: Bytes written, uncompressed, resume points and shards of samples included.
         memory: Bytes at the peak of a job.
     """
 
@@ -125,7 +125,7 @@ def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = Fals
         print(f"not counted, and not in the total: {name}: {reason}")
     print(
         f"hours: a job on each H100, at {UTILISATION:.0%} of its peak or as fast as operators are launched (assumed); "
-        "disk: resume points included, which go when training ends"
+        "disk: resume points and shards of samples included, which go when training or sampling ends"
     )
     left = [job for job in jobs if job.name not in finished]
     on_gpu = gpu_seconds(costs)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmark.files import replacing
-from benchmark.plan import scale_tag
-from benchmark.suite import Cell, Protocol
+from benchmark.suite import Protocol
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method
 
@@ -212,56 +211,3 @@ def _dequantised_test(data: ImageData, protocol: Protocol) -> Tensor:
     u, _ = _test(data, protocol)
     v = np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32)
     return data.grey.dequantise(u, torch.from_numpy(v))
-
-
-def sample(
-    method: Method, data: ImageData, protocol: Protocol, scale: float | None, folder: Path, report: Report
-) -> dict[str, Any]:
-    """Generated images as grey levels, ``samples@<scale>.npz`` with ``images (N, H, W, C)`` and ``labels (N,)``.
-
-    With a scale above 0, labels go round the classes; else none is asked for, and they are -1. Image ``i`` depends on
-    ``(protocol.seed, i)`` alone.
-    """
-    reason = method.unsupported.get("sample")
-    if reason is not None:
-        return {"outputs": [], "reason": reason}
-    labels = torch.arange(protocol.samples) % data.classes if scale else torch.full((protocol.samples,), -1)
-    if scale is not None:
-        method.guidance_scale = scale
-    images = []
-    for rows in batches(protocol.samples, protocol.batch):
-        noise = KeyedNoise(protocol.seed, "sample", rows, data.shape, method.device)
-        y = labels[rows.start : rows.stop].to(method.device) if scale else None
-        x = method.sample(noise, y)
-        if not bool(torch.isfinite(x).all()):
-            raise FloatingPointError(f"samples {rows.start} to {rows.stop - 1} are not finite")
-        images.append(data.grey.quantise(x.cpu()))
-        report(f"sample{scale_tag(scale)}", rows.stop, protocol.samples)
-    file = f"samples{scale_tag(scale)}.npz"
-    save_samples(folder / file, torch.cat(images), labels)
-    sampler = method.sampler
-    return {
-        "outputs": [file],
-        "samples": protocol.samples,
-        "task_classes": data.task_classes.tolist(),
-        "sampler": type(sampler).__name__,
-        "steps": sampler.steps,
-        "nfe": sampler.nfe,
-    }
-
-
-def image_samples(cell: Cell, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Real images in the place of samples: the test images asked about, or copies of training images."""
-    u, y = data.images(cell.images)
-    if cell.images == "test":
-        u, y = _test(data, protocol)
-    else:
-        rows = np.random.default_rng([protocol.seed, 3]).permutation(len(u))[: protocol.samples]
-        u, y = u[rows], y[rows]
-    save_samples(folder / "samples.npz", u, y)
-    return {"outputs": ["samples.npz"]}
-
-
-def save_samples(path: Path, images: Tensor, labels: Tensor) -> None:
-    """Write grey levels ``(N, C, H, W)`` as ``images (N, H, W, C)`` with int64 ``labels``."""
-    save_arrays(path, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())

@@ -204,9 +204,10 @@ def _evaluation_stages(
         stages.append(stage("gradients", times=protocol["denoise_times"], protocol=asked, with_=sampled_with))
     drawn = ("seed", "samples") if trained else ("seed", "samples", "test_images")
     sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}
+    sampling_code = code_digest(("benchmark.sampling", *class_paths(config)))
     for scale in cell.guidance_scales or [None]:
         tag = scale_tag(scale)
-        drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with)
+        drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with, code=sampling_code)
         stages.append(drawn)
         for real in reference.stages[2:]:  # one for each feature network
             name = f"features{real.name.removeprefix('real')}{tag}"

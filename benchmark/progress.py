@@ -7,6 +7,9 @@ from typing import Any
 
 from benchmark.plan import Job
 
+UNITS = {"train": "steps", "classify": "passes", "gradients": "points"}
+"""What a stage counts, where it is not images; a pass is all images once, at some noise."""
+
 
 def clock(seconds: float | None) -> str:
     """``1:02:03``, ``2:03``, or ``?`` when not known."""
@@ -25,6 +28,7 @@ class State:
         finished: Names of those that were done before it.
         left: Seconds that a list of unfinished jobs will take, given the share done of the running ones, or None.
         summary: A few numbers of a finished job, for the eye.
+        now: The time in seconds, from whatever beginning.
     """
 
     def __init__(
@@ -33,31 +37,38 @@ class State:
         finished: set[str],
         left: Callable[[list[Job], dict[str, float]], float | None],
         summary: Callable[[Job], str],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.jobs = {job.name: job for job in jobs}
         self.done, self.failed = set(finished), set()
         self.running: dict[str, dict[str, Any]] = {}
-        self.start = time.monotonic()
-        self._left, self.summary = left, summary
+        self.start = now()
+        self._left, self.summary, self._now = left, summary, now
 
     def update(self, message: dict[str, Any]) -> None:
         """Take in a message of the engine."""
         name, event = message["job"], message.get("event")
         if event == "started":
-            self.running[name] = {"since": time.monotonic(), "stage": "starting"}
+            self.running[name] = {"stage": "starting"}
         elif event is not None:
             self.running.pop(name, None)
             {"ok": self.done, "failed": self.failed}.get(event, set()).add(name)
         elif name in self.running:
-            now, seen = time.monotonic(), self.running[name]
-            if message["stage"] != seen["stage"]:
-                seen |= {"stage_since": now, "from": message["done"]}
-            seen.update(message, rate=self._rate(seen, message, now))
+            seen = self.running[name]
+            seen = {**seen, **message} if message["stage"] == seen["stage"] else dict(message)
+            self._time(seen)
+            self.running[name] = seen  # whole at any time, for the eye that looks from another thread
 
-    @staticmethod
-    def _rate(seen: dict[str, Any], message: dict[str, Any], now: float) -> float | None:
-        spent = now - seen.get("stage_since", now)
-        return (message["done"] - seen["from"]) / spent if spent > 0.5 else None
+    def _time(self, seen: dict[str, Any]) -> None:
+        """Rate and end of a stage, from what was done of it since the first message that counted anything."""
+        if seen["total"] == 0:
+            return
+        now = self._now()
+        first, since = seen.setdefault("first", (seen["done"], now))
+        if now - since > 0.5 and seen["done"] > first:
+            seen["rate"] = (seen["done"] - first) / (now - since)
+            if seen["total"] > 0:
+                seen["end"] = now + (seen["total"] - seen["done"]) / seen["rate"]
 
     @property
     def headline(self) -> str:
@@ -67,7 +78,7 @@ class State:
         training = {name: at for name, at in self.running.items() if at["stage"] == "train" and at.get("total")}
         left = self._left(unfinished, {name: at["done"] / at["total"] for name, at in training.items()})
         return (
-            f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(time.monotonic() - self.start)} spent, "
+            f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(self._now() - self.start)} spent, "
             f"{'about ' + clock(left) if left is not None else 'unknown time'} left"
         )
 
@@ -77,8 +88,11 @@ class State:
         parts = [f"{name}: {at['stage']}"]
         if at.get("total", 0) > 0:
             parts.append(f"{at['done']}/{at['total']}")
-        if at.get("rate"):
-            parts.append(f"{at['rate']:.1f} {'step' if at['stage'] == 'train' else 'image'}/s")
+        if "rate" in at:
+            rate, unit = at["rate"], UNITS.get(at["stage"], "images")
+            parts.append(f"{rate:.1f} {unit}/s" if rate >= 1 else f"{rate:.2g} {unit}/s")
+        if "end" in at:
+            parts.append(f"{clock(max(0.0, at['end'] - self._now()))} left")
         if at.get("loss") is not None:
             parts.append(f"loss {at['loss']:.4f}")
         return "  ".join(parts)

@@ -3,6 +3,7 @@
 import gc
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from benchmark import embedding, given_samples, outputs
+from benchmark import embedding, given_samples, outputs, sampling
 from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
 from benchmark.cli import build
 from benchmark.errors import InputError
 from benchmark.evaluate_cell import write_records
-from benchmark.execute import multi_device
+from benchmark.execute import many_samplers, multi_device
+from benchmark.execute.local import visible_gpus
 from benchmark.files import write_text
 from benchmark.lightning_cli import check_shapes
 from benchmark.memory import peak_memory, reset_peak_memory
@@ -54,6 +56,7 @@ def carry_out(job: Job, protocol: Protocol, report: Report, stop: Callable[[], b
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report({"stage": stage.name, "done": 0, "total": 0})
             stage.complete(job.folder, lambda stage=stage: runner.do(stage))
+        sampling.remove_parts(job.folder, stage)
     gc.collect()
     return {"job": job.name}
 
@@ -163,14 +166,23 @@ class _Evaluation:
         if job.cell.samples is not None:
             return given_samples.take(Path(job.cell.samples), self.reference[1], job.folder)
         if job.cell.config is None:
-            return outputs.image_samples(job.cell, self.reference[1], protocol, job.folder)
+            return sampling.image_samples(job.cell, self.reference[1], protocol, job.folder)
         method, data = self.method
         if kind == "sample":
-            result = outputs.sample(method, data, protocol, scale, job.folder, self.report)
+            result = self.sample(sampling.Shards(protocol, scale, job.folder, stage.key))
         else:
             work = getattr(outputs, kind)
             result = work(method, data, protocol, job.folder, self.report)
-        return {**result, "peak_memory_bytes": peak_memory()}
+        return {"peak_memory_bytes": peak_memory(), **result}
+
+    def sample(self, shards: sampling.Shards) -> dict[str, Any]:
+        """Draw samples on each GPU that this process may use."""
+        method, data = self.method
+        gpus, draw = visible_gpus(), None
+        if method.device.type == "cuda" and len(gpus) > 1:
+            threads = torch.get_num_threads()
+            draw = partial(many_samplers.draw, shards, self.job.arguments, self.job.trained, gpus, threads)
+        return sampling.sample(method, data, shards, self.report, draw)
 
     def features(self, network: str, scale: float | None) -> dict[str, Any]:
         tag = scale_tag(scale)

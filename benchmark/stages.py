@@ -17,7 +17,8 @@ class Stage:
 
     Attributes:
         name: ``train``, ``real``, ``real+<network>``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``,
-            ``gradients``, ``sample@<scale>``, ``features+<network>@<scale>`` or ``metrics``.
+            ``gradients``, ``sample@<scale>``, ``features+<network>@<scale>`` or ``metrics``; of a shard of samples,
+            which ones it holds.
         key: Hash of configuration, code and the keys of the stages it builds on.
     """
 

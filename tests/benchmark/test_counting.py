@@ -202,7 +202,7 @@ def test_disk_and_memory_are_of_the_size_of_what_is_kept(costs):
     weights = 4 * 107.587e6
     assert costs["score"].disk["train"] == pytest.approx(weights + 2 * 4 * weights, rel=0.01)
     assert costs["score"].memory["train"] > 5 * weights
-    samples, features = 50_000 * (3 * 32**2 + 8), 50_000 * 4 * (128 + 10)
+    samples, features = 50_000 * (2 * 3 * 32**2 + 8), 50_000 * 4 * (128 + 10)
     assert costs["score"].disk["evaluate"] == pytest.approx(samples + features + 4 * 10_000 * 4, rel=1e-6)
 
 

@@ -314,6 +314,14 @@ def test_changed_code_costs_the_training_of_the_methods_made_of_it(monkeypatch):
     assert {job.partition("/")[0] for job, _ in redone} == {"noisy"}
 
 
+def test_changed_code_of_sampling_costs_samples_but_no_other_answers(monkeypatch):
+    meaning, before = planning._meaning, keys()
+    monkeypatch.setattr(planning, "_meaning", lambda m: meaning(m) + "changed" * (m == "benchmark.sampling"))
+    redone = {stage.partition("@")[0] for place, key in keys().items() if before[place] != key for stage in place[1:]}
+    assert redone == {"sample", "features", "metrics"}
+    assert {stage for _, stage in before} - redone >= {"train", "real", *ANSWERS}
+
+
 def test_class_paths_are_found_at_any_depth():
     nested = {"a": [{"class_path": "x.y.Z", "init_args": {"b": {"class_path": "p.Q"}}}], "class_path": "r.S", "c": None}
     assert sorted(class_paths(nested)) == ["p", "r", "x.y"]

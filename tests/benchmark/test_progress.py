@@ -11,14 +11,29 @@ JOBS = [SimpleNamespace(name=name) for name in ("a/seed0/train", "a/seed0/evalua
 TRAIN, EVALUATE, OTHER = (job.name for job in JOBS)
 
 
+class Clock:
+    """A clock that stands until it is set."""
+
+    seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
 @pytest.fixture
-def state():
+def now():
+    return Clock()
+
+
+@pytest.fixture
+def state(now):
     """Of three jobs, of which the first is finished; each job takes a minute."""
     return State(
         JOBS,
         {TRAIN},
         lambda jobs, done: 60.0 * (len(jobs) - sum(done.values())),
         summary=lambda job: f"summary of {job.name}",
+        now=now,
     )
 
 
@@ -55,14 +70,47 @@ def test_time_that_cannot_be_predicted_is_said_to_be_unknown():
     assert State(JOBS, set(), lambda jobs, done: None, str).headline == "0/3 jobs done, 0:00 spent, unknown time left"
 
 
-def test_a_running_job_shows_where_it_is(state):
+def test_a_running_job_shows_where_it_is(state, now):
     state.update({"job": OTHER, "event": "started"})
     assert state.line(OTHER) == f"{OTHER}: starting"
     state.update({"job": OTHER, "stage": "train", "done": 25, "total": 600, "loss": 0.25})
     assert state.line(OTHER) == f"{OTHER}: train  25/600  loss 0.2500"
-    state.running[OTHER]["stage_since"] -= 10  # ten seconds later
+    now.seconds += 10
     state.update({"job": OTHER, "stage": "train", "done": 75, "total": 600, "loss": None})
-    assert state.line(OTHER) == f"{OTHER}: train  75/600  5.0 step/s"
+    assert state.line(OTHER) == f"{OTHER}: train  75/600  5.0 steps/s  1:45 left"
+
+
+def at(state, now, seconds, **message):
+    """The line of a job after a message at so many seconds."""
+    now.seconds = 1000.0 + seconds
+    state.update({"job": EVALUATE, **message})
+    return state.line(EVALUATE).removeprefix(f"{EVALUATE}: ")
+
+
+def test_what_an_earlier_run_had_done_does_not_count_in_the_rate(state, now):
+    at(state, now, 0, event="started", stage="starting")
+    assert at(state, now, 5, stage="sample@1", done=0, total=0) == "sample@1"
+    assert at(state, now, 20, stage="sample@1", done=2000, total=5000) == "sample@1  2000/5000"
+    assert at(state, now, 60, stage="sample@1", done=2500, total=5000).endswith("2500/5000  12.5 images/s  3:20 left")
+    now.seconds += 20  # without news
+    assert state.line(EVALUATE).endswith("12.5 images/s  3:00 left")
+    now.seconds += 1000
+    assert state.line(EVALUATE).endswith("12.5 images/s  0:00 left")
+    assert at(state, now, 100, stage="sample@1", done=5000, total=5000).endswith("5000/5000  37.5 images/s  0:00 left")
+
+
+def test_each_stage_has_a_rate_of_its_own_in_its_own_unit(state, now):
+    at(state, now, 0, event="started", stage="starting")
+    at(state, now, 0, stage="classify", done=1, total=24)
+    assert at(state, now, 40, stage="classify", done=11, total=24) == "classify  11/24  0.25 passes/s  0:52 left"
+    assert at(state, now, 50, stage="likelihood", done=500, total=1500) == "likelihood  500/1500"
+    assert at(state, now, 60, stage="likelihood", done=1000, total=1500).endswith("50.0 images/s  0:10 left")
+
+
+def test_a_training_that_goes_by_epochs_has_no_end_to_count_down_to(state, now):
+    at(state, now, 0, event="started", stage="starting")
+    at(state, now, 0, stage="train", done=25, total=-1)
+    assert at(state, now, 10, stage="train", done=50, total=-1) == "train  2.5 steps/s"
 
 
 def test_news_of_a_job_that_has_ended_is_ignored(state):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +15,8 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with the benchmark's exit codes."""
     arguments = sys.argv[1:] if args is None else args
     signals: list[int] = []
-    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
-    first = rank == "0"  # of the processes of one training, which are all told to stop
+    ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ]
+    first = ranks[:1] in ([], ["0"])  # of the processes of one training, which are all told to stop
 
     def on_signal(number: int, frame: Any) -> None:
         if signals or "fit" not in arguments:
@@ -24,10 +25,15 @@ def main(args: list[str] | None = None) -> None:
         if first:
             print("stopping: the state is saved after this step (again to stop at once)", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Lightning's own handler of SIGUSR1 saves inside the signal, in the middle of a step of the optimiser even.
+    near_the_end = (signal.SIGUSR1,) if "SLURM_JOB_ID" in os.environ else ()
+    caught = (signal.SIGINT, signal.SIGTERM, *near_the_end)
+    before = {number: signal.signal(number, on_signal) for number in caught}
     try:
         run(arguments, stop=lambda: bool(signals))
     except Stopped as stopped:
+        if first and signals[:1] == [signal.SIGUSR1]:
+            _requeue()
         _fail(str(stopped) if first else "", 128 + (signals[0] if signals else signal.SIGTERM))
     except InputError as error:
         if os.environ.get("DIFFCLASS_DEBUG"):
@@ -43,6 +49,16 @@ def main(args: list[str] | None = None) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _requeue() -> None:
+    """Put this Slurm job into the queue again; its state is saved."""
+    array, number = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{number}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"error: the job could not be requeued: {error}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> None:

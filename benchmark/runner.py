@@ -42,8 +42,17 @@ class _Progress(Callback):
             self.report({"stage": "train", "done": trainer.global_step, "total": trainer.max_steps, "loss": loss})
 
 
-def carry_out(job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool]) -> dict[str, Any]:
+def carry_out(
+    job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool], confirm: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Do what is left of a job.
+
+    Args:
+        job: The job.
+        protocol: How cells are measured.
+        report: Told where it is.
+        stop: Asked whether to save and stop.
+        confirm: Called before a stage is recorded as finished; raises if that is no longer for this process to do.
 
     Raises:
         Stopped: If asked to stop; training has saved its state.
@@ -52,10 +61,16 @@ def carry_out(job: Job, protocol: Protocol, report: Report, stop: Callable[[], b
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     runner = _Training(job, protocol, report, stop) if job.part == "train" else _Evaluation(job, protocol, report)
+
+    def done(stage: Stage) -> dict[str, Any]:
+        result = runner.do(stage)
+        confirm()
+        return result
+
     for stage in job.stages:
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report({"stage": stage.name, "done": 0, "total": 0})
-            stage.complete(job.folder, lambda stage=stage: runner.do(stage))
+            stage.complete(job.folder, lambda stage=stage: done(stage))
         sampling.remove_parts(job.folder, stage)
     gc.collect()
     return {"job": job.name}

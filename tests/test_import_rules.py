@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("methods", "datamodules", "benchmark")
 FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-LIGHT = ("compare", "report", "tables", "record", "files", "errors", "suite", "run")
+LIGHT = ("compare", "report", "tables", "record", "files", "errors", "suite", "run", "status", "sbatch", "plan_file")
 HEAVY = {"torch", "torchvision", "torchmetrics", "torch_fidelity", "timm", "lightning", "sklearn"}
 
 

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.execute import worker
+from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
 from benchmark.suite import Protocol
 
@@ -38,6 +40,14 @@ class LocalEngine:
         self._stop = self._context.RawValue("b", 0)
         self._messages: Any = None
         self._pool: ProcessPoolExecutor | None = None
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        """``cores`` and ``device`` for the results' description of where they were measured."""
+        return {
+            "cores": len(os.sched_getaffinity(0)),
+            "device": f"{len(self.gpus)} GPU" if self.gpus else "CPU",
+        }
 
     def __enter__(self) -> "LocalEngine":
         return self
@@ -101,30 +111,15 @@ class LocalEngine:
 
         A result has ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
         """
-        waiting = {job.name: job for job in jobs}
-        results: dict[str, dict[str, Any]] = {}
-        attempts: dict[str, int] = {}
+        waiting = Waiting(jobs, on_message)
+        deaths: Counter[str] = Counter()
         running: dict[Future, tuple[Job, ProcessPoolExecutor]] = {}
 
         def submit_ready() -> None:
-            for job in list(waiting.values()):
-                blocked = [n for n in job.needs if results.get(n, {"status": "ok"})["status"] != "ok"]
-                if blocked:
-                    cause = results[blocked[0]]
-                    status, error = cause["status"], cause.get("error", "")
-                    if blocked[0] != f"{job.name.rpartition('/')[0]}/train":
-                        error = f"needs {blocked[0]}, which {status}: {error}"
-                    results[job.name] = {"job": job.name, "status": status, "error": error}
-                    del waiting[job.name]
-                    on_message({"job": job.name, "event": status, **results[job.name]})
-                    return submit_ready()
-                under_way = {*waiting, *(other.name for other, _ in running.values())}
-                unmet = under_way.intersection((*job.needs, *job.after))
-                if not unmet and len(running) < self.workers:
-                    future, pool = self._submit(worker.work, job, protocol)
-                    running[future] = waiting.pop(job.name), pool
-                    on_message({"job": job.name, "event": "started"})
-            return None
+            while len(running) < self.workers and (job := waiting.take()) is not None:
+                future, pool = self._submit(worker.work, job, protocol)
+                running[future] = job, pool
+                on_message({"job": job.name, "event": "started"})
 
         submit_ready()
         while running:
@@ -133,23 +128,19 @@ class LocalEngine:
             for future in finished:
                 job, pool = running.pop(future)
                 try:
-                    result = future.result()
+                    waiting.end(job, future.result())
                 except BrokenProcessPool:
-                    attempts[job.name] = attempts.get(job.name, 0) + 1
+                    deaths[job.name] += 1
                     if self._pool is pool:
                         self._pool = None
-                    if attempts[job.name] < ATTEMPTS:
-                        waiting[job.name] = job
+                    if deaths[job.name] < ATTEMPTS:
+                        waiting.put_back(job)
                         continue
                     error = "its worker process died twice (killed, or out of memory)"
-                    result = {"job": job.name, "status": "failed", "error": error}
-                results[job.name] = result
-                on_message({"job": job.name, "event": result["status"], **result})
+                    waiting.end(job, {"job": job.name, "status": "failed", "error": error})
             if not self._stop.value:
                 submit_ready()
-        for name in waiting:
-            results[name] = {"job": name, "status": "stopped"}
-        return results
+        return waiting.all_results()
 
     def _drain(self, on_message: Callable[[dict[str, Any]], None]) -> None:
         with contextlib.suppress(queue.Empty):

@@ -19,11 +19,10 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmark.callbacks import ResumePoints
 from benchmark.errors import InputError, Stopped, one_line
+from benchmark.execute.worker import FOREIGN
 from benchmark.memory import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
-FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
-"""Environment variables that would tell the processes of another launch."""
 ERRORS = {kind.__name__: kind for kind in (Stopped, FloatingPointError, InputError)}
 
 

@@ -1,5 +1,6 @@
 """The inside of a worker process: it imports once and carries out jobs until told to end."""
 
+import functools
 import os
 import signal
 import sys
@@ -11,28 +12,52 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, Stopped, one_line
+from benchmark.execute.lease import Lease, Superseded
 from benchmark.plan import Job
 from benchmark.suite import Protocol
+
+FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
+"""Environment variables that would tell a training of another launch, by their beginnings."""
 
 _context: dict[str, Any] = {}
 
 
 def start(parent: int, slots: Any, messages: Any, stop: Any, threads: int) -> None:
-    """Make this process a worker: its own device, few threads, no reaction to Ctrl-C, and no life after its parent."""
+    """Make this process a worker of a pool, with no reaction to Ctrl-C and its own device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     slot = slots.get()
     if slot is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(slot)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     messages.cancel_join_thread()  # or this process would wait for a parent that has stopped reading
+    become(parent, messages, stop, threads)
+
+
+def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
+    """Make this process a worker: few threads, no memory of another launch, and no life after its parent.
+
+    Args:
+        parent: Identifier of the process that started this one.
+        messages: Its ``put`` takes what a job says of itself.
+        stop: Its ``value`` is true when jobs are to save their state and end.
+        threads: Of the numeric libraries.
+    """
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+    _end_with(parent)
     _context.update(messages=messages, stop=stop, threads=threads)
 
 
+@functools.cache
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)  # a worker left behind would write beside the next run's
+    """Watch the parent: a process left behind would write beside the next attempt's."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prepare() -> None:
@@ -84,29 +109,46 @@ def _built_dry(arguments: list[str]) -> Any:
 
 def work(job: Job, protocol: Protocol) -> dict[str, Any]:
     """Carry out a job; what goes wrong comes back as a result, with the traceback in the cell's log."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with _logged(job.folder / "log"):
+        try:
+            lease = Lease(job.folder, job.part)
+        except OSError as error:
+            return {"job": job.name, "status": "failed", "error": f"cannot write to {job.folder}: {error.strerror}"}
+        result = {"job": job.name, **_outcome(job, protocol, lease)}
+        lease.end(result)
+        return result
+
+
+def _outcome(job: Job, protocol: Protocol, lease: Lease) -> dict[str, Any]:
+    """How an attempt at a job ended: ``status`` and, of a failure, ``error``."""
     stop = _context["stop"]
 
     def report(message: dict[str, Any]) -> None:
+        lease.check()
+        lease.report(message)
         _context["messages"].put({"job": job.name, **message})
         if job.part == "evaluate" and stop.value:
             raise KeyboardInterrupt
 
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with _logged(job.folder / "log"):
-        _prepare()
-        from benchmark.runner import carry_out
+    def stopping() -> bool:
+        lease.check()
+        return bool(stop.value)
 
-        try:
-            if stop.value:
-                raise KeyboardInterrupt
-            carry_out(job, protocol, report, lambda: bool(stop.value))
-        except (Stopped, KeyboardInterrupt):
-            return {"job": job.name, "status": "stopped"}
-        except Exception as error:
-            traceback.print_exc()
-            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            return {"job": job.name, "status": "failed", "error": kind + one_line(error)}
-    return {"job": job.name, "status": "ok"}
+    _prepare()
+    from benchmark.runner import carry_out
+
+    try:
+        if stop.value:
+            raise KeyboardInterrupt
+        carry_out(job, protocol, report, stopping, lease.confirm)
+    except (Stopped, KeyboardInterrupt):
+        return {"status": "stopped"}
+    except Exception as error:
+        traceback.print_exc()
+        kind = "" if isinstance(error, InputError | Superseded) else f"{type(error).__name__}: "
+        return {"status": "failed", "error": kind + one_line(error)}
+    return {"status": "ok"}
 
 
 @contextmanager

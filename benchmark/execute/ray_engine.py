@@ -1,0 +1,322 @@
+"""Many machines: the same jobs as Ray tasks, which Ray places, packs and tries again where a worker or a node dies.
+
+What jobs leave is in the run's folder, on a file system that all nodes share; Ray itself holds nothing that would be
+missed. Tried with several nodes on one machine and without GPUs.
+"""
+
+import contextlib
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read by Ray when it is imported. Without the first, who reaches a cluster's ports can run code on it.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from benchmark.errors import InputError, one_line
+from benchmark.execute import worker
+from benchmark.execute.demand import Demand, demand
+from benchmark.execute.local import LocalEngine
+from benchmark.execute.waiting import Waiting
+from benchmark.files import digest, digest_file
+from benchmark.plan import PACKAGES, ROOT, Job
+from benchmark.suite import Protocol
+
+ATTEMPTS = 4
+"""Times a job is tried whose worker or node dies."""
+
+DATA = "DIFFCLASS_DATA"
+
+
+def source_digest() -> str:
+    """Hash of the source that this process runs."""
+    files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+    return digest({str(path.relative_to(ROOT)): digest_file(path) for path in files})
+
+
+@dataclass(frozen=True)
+class Place:
+    """What every node must have: the driver's folders at the same paths, and its source.
+
+    Attributes:
+        out: Folder of the run.
+        mark: Name of a file that the driver wrote there.
+        cwd: The driver's working folder, which relative paths in configurations start from.
+        data: Folder of the data sets, where one is given.
+        source: Hash of the source.
+    """
+
+    out: Path
+    mark: str
+    cwd: Path
+    data: Path | None
+    source: str
+
+    def missing(self) -> str:
+        """What this node lacks, or nothing."""
+        node = os.uname().nodename
+        if not (self.out / self.mark).is_file():
+            return f"node {node} does not see the run's folder {self.out}; choose --out DIR on a shared file system"
+        for name, folder in (("working folder", self.cwd), ("data folder", self.data)):
+            if folder is not None and not folder.is_dir():
+                return f"node {node} has no {name} {folder}; it must be on a file system that all nodes share"
+        if source_digest() != self.source:
+            return f"node {node} has other source in {ROOT}; give all nodes the same checkout"
+        return ""
+
+
+class _Board:
+    """An actor between jobs and the driver: news one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self.news: list[dict[str, Any]] = []
+        self.stop = False
+
+    def tell(self, message: dict[str, Any] | None) -> bool:
+        """Leave news; whether to stop."""
+        if message is not None:
+            self.news.append(message)
+        return self.stop
+
+    def read(self, stop: bool) -> list[dict[str, Any]]:
+        """Take the news, and say whether to stop."""
+        self.stop = self.stop or stop
+        news, self.news = self.news, []
+        return news
+
+
+class _Line:
+    """A job's line to the board; for the job what queue and shared flag are on one machine.
+
+    Args:
+        board: Handle of the actor.
+        every: Seconds between two calls, each with the newest message.
+    """
+
+    def __init__(self, board: Any, every: float = 1.0) -> None:
+        self.value, self._board, self._every = False, board, every
+        self._newest: dict[str, Any] | None = None
+        self._closed = threading.Event()
+
+    def put(self, message: dict[str, Any]) -> None:
+        """Have a message told, unless a newer one comes first."""
+        self._newest = message
+
+    def tell(self, message: dict[str, Any] | None) -> None:
+        """Tell a message now."""
+        with contextlib.suppress(RayError):  # a board that is away for a while comes back, or the driver is gone
+            self.value = ray.get(self._board.tell.remote(message), timeout=30)
+
+    def __enter__(self) -> "_Line":
+        threading.Thread(target=self._exchange, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._closed.set()
+
+    def _exchange(self) -> None:
+        while not self._closed.wait(self._every):
+            message, self._newest = self._newest, None
+            self.tell(message)
+
+
+def _probe(place: Place) -> str:
+    return place.missing()
+
+
+def _work(job: Job, protocol: Protocol, board: Any, place: Place) -> dict[str, Any]:
+    """Carry out a job in a Ray worker, whose parent is the node's daemon."""
+    line = _Line(board)
+    line.tell({"job": job.name, "event": "started"})
+    lacking = place.missing()
+    if lacking:
+        return {"job": job.name, "status": "failed", "error": lacking}
+    os.chdir(place.cwd)
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and the job would see every GPU
+    with line:
+        worker.become(os.getppid(), line, line, threads=1)
+        return worker.work(job, protocol)
+
+
+class RayEngine:
+    """Jobs on the nodes of a Ray cluster, or of one that is started on this machine.
+
+    Args:
+        address: ``auto`` for the cluster that this machine belongs to, ``ray://HOST:PORT`` or ``HOST:PORT`` for
+            another; by default ``$RAY_ADDRESS``, else a cluster of this machine alone, which ends with the run.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self._stop = False
+        self._ours = False
+        self._board: Any = None
+
+    def __enter__(self) -> "RayEngine":
+        if ray.is_initialized():
+            return self
+        here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if self.address == "local" else {}
+        passed = {name: os.environ[name] for name in (DATA,) if name in os.environ}
+        inside = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **passed}
+        try:
+            quiet = {"log_to_driver": False, "logging_level": "error"}
+            ray.init(address=self.address, runtime_env={"env_vars": inside}, **quiet, **here)
+        except (RayError, OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"no Ray cluster at {self.address}: {one_line(error)[:300]}") from error
+        self._ours = True
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._ours:
+            ray.shutdown()
+
+    def stop(self) -> None:
+        """Let running jobs save their state and end."""
+        self._stop = True
+
+    @property
+    def _nodes(self) -> list[Demand]:
+        """What each node has in all."""
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [Demand(int(has.get("GPU", 0)), int(has.get("CPU", 0))) for has in alive]
+
+    @property
+    def workers(self) -> int:
+        """Jobs of one device that run side by side."""
+        nodes = self._nodes
+        return max(1, sum(node.gpus for node in nodes) or sum(node.cpus for node in nodes))
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        """``cores`` and ``device`` for the results' description of where they were measured."""
+        nodes = self._nodes
+        gpus = sum(node.gpus for node in nodes)
+        return {"cores": sum(node.cpus for node in nodes), "device": f"{gpus} GPU" if gpus else "CPU"}
+
+    def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
+        """Configurations with all defaults, worked out on the driver's machine."""
+        with LocalEngine() as here:
+            return here.resolve(cells, dry)
+
+    def run(
+        self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
+    ) -> dict[str, dict[str, Any]]:
+        """Carry out ``jobs``, each after its needs; the result of each by name, as of ``LocalEngine.run``.
+
+        Raises:
+            InputError: If a job fits no node, or a node lacks what jobs need.
+        """
+        jobs = list(jobs)
+        asked = self.check(jobs)
+        out = jobs[0].folder.parents[1]
+        mark = out / f".{uuid.uuid4().hex}.mark"
+        mark.write_text("")
+        try:
+            data = os.environ.get(DATA)
+            place = Place(out, mark.name, Path.cwd(), Path(data) if data else None, source_digest())
+            self._check_nodes(place)
+            board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=self._here())
+            self._board = board.remote()
+            return self._run(jobs, asked, protocol, place, on_message)
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def check(self, jobs: Iterable[Job]) -> dict[str, Demand]:
+        """What each job asks for, by name.
+
+        Raises:
+            InputError: If one asks for more than any node has; Ray would wait for such a node for ever.
+        """
+        nodes = self._nodes
+        asked = {job.name: demand(job, any(node.gpus for node in nodes)) for job in jobs}
+        for name, need in asked.items():
+            if not any(need.fits(node) for node in nodes):
+                most = max(nodes, key=lambda node: (node.gpus, node.cpus), default=Demand(0, 0))
+                raise InputError(
+                    f"{name} asks for {need}, and no node has as many (the largest has {most}); "
+                    "lower trainer.devices or data.init_args.workers, or start a larger node first"
+                )
+        return asked
+
+    def _check_nodes(self, place: Place) -> None:
+        """See whether every node has what jobs need."""
+        alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        probe = ray.remote(num_cpus=0, max_retries=0)(_probe)
+        on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive]
+        answers = [probe.options(scheduling_strategy=one).remote(place) for one in on]
+        for name, answer in zip([node["NodeManagerHostname"] for node in alive], answers, strict=True):
+            try:
+                lacking = ray.get(answer, timeout=120)
+            except RayTaskError as error:
+                lacking = f"node {name} cannot import the benchmark from {ROOT}: {one_line(error.cause)[:200]}"
+            except RayError as error:
+                lacking = f"node {name} does not answer: {one_line(error)[:200]}"
+            if lacking:
+                raise InputError(lacking)
+
+    @staticmethod
+    def _here() -> NodeAffinitySchedulingStrategy:
+        """The driver's node, which dies no sooner than the driver."""
+        return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+    def _run(
+        self,
+        jobs: list[Job],
+        asked: dict[str, Demand],
+        protocol: Protocol,
+        place: Place,
+        on_message: Callable[[dict[str, Any]], None],
+    ) -> dict[str, dict[str, Any]]:
+        waiting = Waiting(jobs, on_message)
+        task = ray.remote(_work)
+        running: dict[Any, Job] = {}
+        starts: Counter[str] = Counter()
+        while True:
+            while not self._stop and (job := waiting.take()) is not None:
+                need = asked[job.name]
+                placed = task.options(num_gpus=need.gpus, num_cpus=need.cpus, max_retries=ATTEMPTS - 1)
+                running[placed.remote(job, protocol, self._board, place)] = job
+            if not running:
+                return waiting.all_results()
+            ended, _ = ray.wait(list(running), timeout=0.2)
+            for message in self._news():
+                if message.get("event") == "started":
+                    starts[message["job"]] += 1
+                on_message(message)
+            for ref, job in running.items():
+                never_placed = self._stop and not starts[job.name]
+                if never_placed or starts[job.name] > ATTEMPTS:  # Ray tries for ever where memory runs out
+                    ray.cancel(ref, force=not never_placed)
+            for ref in ended:
+                job = running.pop(ref)
+                waiting.end(job, {"job": job.name, **_result(ref, starts[job.name])})
+
+    def _news(self) -> list[dict[str, Any]]:
+        try:
+            return ray.get(self._board.read.remote(self._stop), timeout=10)
+        except (RayError, GetTimeoutError):
+            return []
+
+
+def _result(ref: Any, starts: int) -> dict[str, Any]:
+    """How a task ended."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        return {"status": "failed", "error": f"{type(error.cause).__name__}: {one_line(error.cause)}"}
+    except RayError as error:
+        if isinstance(error, TaskCancelledError) and starts <= ATTEMPTS:
+            return {"status": "stopped"}
+        died = f"its worker or node died {starts} times (killed, lost, or out of memory)"
+        return {"status": "failed", "error": f"{died}: {type(error).__name__}"}

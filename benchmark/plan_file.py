@@ -1,0 +1,65 @@
+"""``plan.json``: what a run set out to do, for later runs and for whoever asks how far it is."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+from benchmark.files import write_json
+from benchmark.plan import Job
+from benchmark.stages import Stage, read_manifest
+from benchmark.suite import Cell
+
+PLAN, OWNER = "plan.json", "owner.json"
+"""Files in a run's folder: what it sets out to do, and the process that is at it."""
+
+
+def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, Any]], jobs: list[Job]) -> None:
+    """Record a run's jobs and, for the next run, the resolved configurations that they follow from.
+
+    Args:
+        out: Folder of the run.
+        suite: Name of the suite.
+        key: Hash of what the configurations follow from.
+        resolved: Configurations by cell.
+        jobs: In an order in which needs come first.
+    """
+    plan = {"suite": suite, "key": key, "resolved": resolved, "jobs": [_written(job) for job in jobs]}
+    if read_manifest(out / PLAN) != plan:
+        write_json(out / PLAN, plan)
+
+
+def _written(job: Job) -> dict[str, Any]:
+    return {
+        "cell": job.cell.name,
+        "seed": job.seed,
+        "part": job.part,
+        "stages": [[stage.name, stage.key] for stage in job.stages],
+        "needs": list(job.needs),
+        "after": list(job.after),
+        "steps": job.steps,
+    }
+
+
+def read_plan(out: Path) -> tuple[str, list[Job]]:
+    """Name of the suite and the jobs of a run's folder, wherever that lies now.
+
+    Raises:
+        InputError: If the folder holds no run, or its plan cannot be read.
+    """
+    if not (out / PLAN).is_file():
+        raise InputError(f"no run in {out}; name the folder that python -m benchmark.run wrote, e.g. runs/digits")
+    plan = read_manifest(out / PLAN)
+    try:
+        return str(plan["suite"]), [_read(out, job) for job in plan["jobs"]]
+    except (KeyError, TypeError, ValueError):
+        hint = "run the suite once more with the same --out"
+        raise InputError(f"{out / PLAN} is not a plan that this version can read; {hint}") from None
+
+
+def _read(out: Path, job: dict[str, Any]) -> Job:
+    cell, seed, part = str(job["cell"]), int(job["seed"]), str(job["part"])
+    stages = tuple(Stage(str(name), str(key)) for name, key in job["stages"])
+    return Job(
+        Cell(cell), seed, part, out / cell / f"seed{seed}", stages,
+        needs=tuple(job["needs"]), after=tuple(job["after"]), steps=int(job["steps"]),
+    )  # fmt: skip

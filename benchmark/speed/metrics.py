@@ -13,8 +13,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmark.files import digest_file
-from benchmark.metrics.features import InceptionFeatures, extract
+from benchmark.metrics.features import extract
 from benchmark.metrics.fidelity import Statistics, frechet_distance, neighbour_radii, precision_recall
+from benchmark.metrics.published_networks import InceptionFeatures
 from benchmark.speed.peers import peer, race
 
 
@@ -85,7 +86,7 @@ def inception(weights: Path, rounds: int) -> None:
     ours = InceptionFeatures(weights, sha256=digest_file(weights))
     if m := peer("torch_fidelity.feature_extractor_inceptionv3"):
         theirs = m.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
-        work = (lambda: extract(ours, images)[0]), (lambda: theirs(images)[0])
+        work = (lambda: extract(ours, images)["features"]), (lambda: theirs(images)[0])
         compare("inception", "torch-fidelity", *work, rounds, 1e-5, n=16)
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
 from torch import nn
 
-from methods.base import Unsupported
+from methods.base import UNLABELED, Unsupported
 from methods.diffusion.denoiser import EpsDenoiser
 from methods.diffusion.guidance import ClassifierGuidance, class_log_prob
 from methods.diffusion.noise import KeyedNoise
@@ -156,6 +156,35 @@ def test_the_loss_reaches_encoder_decoder_and_head():
     method = joint().train()
     sum(method.losses({"labeled": labeled(16)}).values()).backward()
     assert [name for name, p in method.named_parameters() if p.grad is None] == []
+
+
+def test_without_either_weight_the_loss_is_the_denoising_error_of_all_images_and_never_sees_a_label():
+    method = joint(clean_weight=0.0, noisy_weight=0.0).train()
+    x, _ = labeled(12)
+    torch.manual_seed(5)
+    t, eps = method.denoiser.process.sample_times(12), torch.randn_like(x)
+    expected = {"denoise": method.denoiser.matching_loss(x, t, eps).mean()}
+    for batch in ({"labeled": (x, torch.full((12,), UNLABELED))}, {"labeled": (x[:5], None), "unlabeled": x[5:]}):
+        torch.manual_seed(5)
+        found = method.losses(batch)
+        assert found.keys() == expected.keys()
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(Unsupported, match="clean images only"):
+        method.guidance()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_second_training_starts_from_the_first_and_leaves_the_head_as_it_was(tmp_path):
+    first, second = joint(), joint(clean_weight=0.0, noisy_weight=0.0, checkpoint=str(tmp_path / "first.ckpt"))
+    torch.save({"state_dict": first.state_dict()}, tmp_path / "first.ckpt")
+    fit(second, 5, tmp_path)
+    old, new = first.state_dict(), second.state_dict()
+    assert old.keys() == new.keys()
+    kept = {name for name in old if torch.equal(old[name], new[name])}
+    weights = {name for name, _ in second.named_parameters()}
+    head = {name for name in old if name.startswith("classifier.head.")}
+    assert head <= kept  # with the statistics of its norms
+    assert not (weights - head) & kept
 
 
 def test_without_the_noisy_term_there_is_no_classifier_of_noisy_images_and_no_guidance():

@@ -159,6 +159,7 @@ class JointDiffusion(Method):
         guidance_rule: ``(denoiser, classifier, scale) -> denoiser`` with a ``scale``: how labels steer sampling.
             Training and weights do not depend on it.
         guidance_scale: See ``Method``; times ``step`` it is the step size of ``FeatureGuidance``.
+        augmentation: Changes at random, in training, the images of the cross-entropy of clean images, and no others.
         checkpoint: Weights of network and head to start from, published or of a checkpoint of this method, see
             ``load_published``.
     """
@@ -175,6 +176,7 @@ class JointDiffusion(Method):
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
         guidance_rule: Callable[[Denoiser, nn.Module, float], Denoiser] = ClassifierGuidance,
         guidance_scale: float = 1.0,
+        augmentation: nn.Module | None = None,
         checkpoint: str | None = None,
     ) -> None:
         head = JointHead(network.pooled_channels, classes, head_dropout)
@@ -186,7 +188,7 @@ class JointDiffusion(Method):
             guidance_scale,
             start=starting_from(checkpoint, JointNetwork(network, head)),
         )
-        self.clean_weight, self.noisy_weight = clean_weight, noisy_weight
+        self.clean_weight, self.noisy_weight, self.augmentation = clean_weight, noisy_weight, augmentation
         head.requires_grad_(self._supervised)
         self._waiting: dict[int, LabeledBuffer] = {}
         self._micro = 0
@@ -226,6 +228,8 @@ class JointDiffusion(Method):
         ready = self.waiting.admit(x, y, len(images)) if self.training else (x, y)
         clean, y = (x[:0], y[:0]) if ready is None else ready
         waited = clean[len(x) :] if self.noisy_weight else x[:0]
+        if self.training and self.augmentation is not None and ready is not None:
+            clean = self.augmentation(clean)
 
         # One pass of the encoder, over noisy images, noisy images that waited, and clean ones; the first are decoded.
         process, network, n = self.denoiser.process, self.denoiser.network, len(images)

@@ -17,6 +17,7 @@ from methods.diffusion.noise import KeyedNoise
 from methods.diffusion.process import ContinuousVP, DiscreteVP
 from methods.diffusion.samplers import DDIM
 from methods.joint_diffusion import FeatureGuidance, JointClassifier, JointDiffusion, LabeledBuffer
+from methods.networks.augmentation import ClassifierAugmentation
 from methods.networks.joint_head import JointHead
 from methods.networks.unet import UNet, pool
 
@@ -134,6 +135,30 @@ def test_the_terms_of_one_shared_pass_are_those_of_separate_passes(noisy_weight)
     found = method.losses({"labeled": (x, y)})
     assert found.keys() == expected.keys()
     torch.testing.assert_close(found, expected)
+
+
+class Mirrored(nn.Module):
+    def forward(self, x):
+        return x.flip(3)
+
+
+@pytest.mark.parametrize("noisy_weight", [0.3, 0.0], ids=["extended", "base"])
+def test_only_the_clean_images_of_the_classifier_are_augmented_and_only_in_training(noisy_weight):
+    plain = joint(noisy_weight=noisy_weight, head_dropout=0.0)
+    augmented = joint(noisy_weight=noisy_weight, head_dropout=0.0, augmentation=Mirrored())
+    augmented.load_state_dict(plain.state_dict())
+    x, y = labeled(12)
+
+    def terms(method, x):
+        torch.manual_seed(5)
+        return method.losses({"labeled": (x, y)})
+
+    torch.testing.assert_close(terms(augmented, x), terms(plain, x))
+    for method in (plain, augmented):  # with the head's norms as they are, for they look at all images together
+        method.training = True
+    found, expected, of_mirrored = terms(augmented, x), terms(plain, x), terms(plain, x.flip(3))
+    assert (of_mirrored["classify"] - expected["classify"]).abs() > 1e-6
+    torch.testing.assert_close(found, expected | {"classify": of_mirrored["classify"]})
 
 
 @pytest.mark.parametrize("noisy_weight", [0.02, 0.0], ids=["extended", "base"])
@@ -299,7 +324,7 @@ def fit(method, steps, folder, resume=None) -> list[int]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_waiting_images_survive_a_checkpoint_and_the_resumed_run_is_the_unbroken_one(tmp_path):
-    unbroken, broken = joint(), joint()
+    unbroken, broken = (joint(augmentation=ClassifierAugmentation()) for _ in range(2))
     broken.load_state_dict(unbroken.state_dict())
     forgetful = copy.deepcopy(broken)
     assert fit(unbroken, 5, tmp_path) == [4, 8, 0, 4, 8]

@@ -39,7 +39,7 @@ class DrawnData(ImagesInMemory):
         data_seed: NonNegativeInt = 0,
         **kwargs: Any,
     ) -> None:
-        self.counts = {"train": count, "test": test_count}
+        self.sizes = {"train": count, "test": test_count}
         self.data_seed = data_seed
         super().__init__(**kwargs)
 
@@ -90,7 +90,7 @@ class TwoMoons(DrawnData):
         return places.repeat(2, 1, 1, 1), torch.arange(2).repeat_interleave(len(places))
 
     def load(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        rng, count = self.rng(part), self.counts[part]
+        rng, count = self.rng(part), self.sizes[part]
         angle, y = rng.uniform(0, math.pi, count), np.arange(count) % 2
         across = np.where(y == 0, np.cos(angle), 1 - np.cos(angle)) - 0.5
         up = np.where(y == 0, np.sin(angle), 0.5 - np.sin(angle)) - 0.25
@@ -132,6 +132,7 @@ class UniformCube(DrawnData):
             raise ValueError(f"gamma must be at least {2 / self.grey.count:g}, got {gamma}")
         self.gamma = 4 * self.half_levels * self.unit / self.grey.count
         self.shape = tuple(image_shape)
+        self.data_task = f"gamma {gamma:g}"
         super().__init__(**kwargs)
 
     @property
@@ -140,7 +141,7 @@ class UniformCube(DrawnData):
         return -math.log(self.gamma / self.unit)
 
     def load(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        count, middle = self.counts[part], self.grey.count // 2
+        count, middle = self.sizes[part], self.grey.count // 2
         lowest, beyond = middle - self.half_levels, middle + self.half_levels
         levels = self.rng(part).integers(lowest, beyond, (count, *self.shape), dtype=np.int32)
         return levels, np.zeros(count, np.int64)

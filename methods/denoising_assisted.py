@@ -7,8 +7,29 @@ from torch import Tensor, nn
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import AssistedClassifier
+from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 from methods.networks.published.load import starting_from
+
+
+class Undenoised(Denoiser):
+    """The noisy image itself as its own estimate, ``x_t / alpha``: no noise is predicted.
+
+    In the place of the denoiser below it is a control: the second input is then a copy of ``x_t``, and what the
+    classifier gains is owed to its further weights and training.
+    """
+
+    def __init__(self, process: NoiseProcess) -> None:
+        super().__init__()
+        self.process = process
+
+    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x_t)
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Needs ``alpha > 0``."""
+        alpha, _ = self.process.scales(t, like=x_t)
+        return x_t / alpha
 
 
 class DenoisingAssisted(Method):

@@ -140,6 +140,8 @@ class JointDiffusion(Method):
     another accumulated batch, has a buffer of its own.
 
     Without the noisy term the head has only seen clean images: there is no classifier of noisy ones and no guidance.
+    Without both it is left as it starts, and the encoder learns by the squared error alone: the second of the two
+    trainings by which (e) Table 6 adapts to images of another domain, whose labels are not looked at.
 
     Source: (e) Sec. 5.1 and Eq. 10. The code has the noisy cross-entropy replace the clean one; here they add up, as in
     the paper, and pass the head as one batch, so that its batch norms see in training the mixture that they answer for.
@@ -148,7 +150,8 @@ class JointDiffusion(Method):
         network: UNet without classes.
         process: Noise process.
         classes: Number of classes ``K``.
-        clean_weight: ``w_clean``; 1 over the number of pixels is the paper's sum over pixels without weights.
+        clean_weight: ``w_clean``; 1 over the number of pixels is the paper's sum over pixels without weights, 0 has
+            the noisy term alone, as in the code.
         noisy_weight: ``w_noisy``; 0 is the paper's first objective.
         head_dropout: Share dropped before each linear layer of the head.
         sampler: See ``Method``.
@@ -156,7 +159,9 @@ class JointDiffusion(Method):
         guidance_rule: ``(denoiser, classifier, scale) -> denoiser`` with a ``scale``: how labels steer sampling.
             Training and weights do not depend on it.
         guidance_scale: See ``Method``; times ``step`` it is the step size of ``FeatureGuidance``.
-        checkpoint: Published weights of network and head to start from, see ``load_published``.
+        augmentation: Changes at random, in training, the images of the cross-entropy of clean images, and no others.
+        checkpoint: Weights of network and head to start from, published or of a checkpoint of this method, see
+            ``load_published``.
     """
 
     def __init__(
@@ -164,13 +169,14 @@ class JointDiffusion(Method):
         network: UNet,
         process: NoiseProcess,
         classes: PositiveInt,
-        clean_weight: PositiveFloat = 0.001,
+        clean_weight: NonNegativeFloat = 0.001,
         noisy_weight: NonNegativeFloat = 0.001,
         head_dropout: ClosedUnitInterval = 0.7,
         sampler: Sampler | None = None,
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
         guidance_rule: Callable[[Denoiser, nn.Module, float], Denoiser] = ClassifierGuidance,
         guidance_scale: float = 1.0,
+        augmentation: nn.Module | None = None,
         checkpoint: str | None = None,
     ) -> None:
         head = JointHead(network.pooled_channels, classes, head_dropout)
@@ -182,7 +188,8 @@ class JointDiffusion(Method):
             guidance_scale,
             start=starting_from(checkpoint, JointNetwork(network, head)),
         )
-        self.clean_weight, self.noisy_weight = clean_weight, noisy_weight
+        self.clean_weight, self.noisy_weight, self.augmentation = clean_weight, noisy_weight, augmentation
+        head.requires_grad_(self._supervised)
         self._waiting: dict[int, LabeledBuffer] = {}
         self._micro = 0
         # Past nn.Module's registration: guidance has no weights of its own, and checkpoints are the same for any rule.
@@ -190,6 +197,10 @@ class JointDiffusion(Method):
 
     idle_parameters = True
     """Those of the head, while labels wait."""
+
+    @property
+    def _supervised(self) -> bool:
+        return self.clean_weight > 0 or self.noisy_weight > 0
 
     @property
     def waiting(self) -> LabeledBuffer:
@@ -211,9 +222,14 @@ class JointDiffusion(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]
         images = torch.cat([x, batch["unlabeled"]]) if "unlabeled" in batch else x
+        if not self._supervised:
+            t = self.denoiser.process.sample_times(len(images), x.device)
+            return {"denoise": self.denoiser.matching_loss(images, t, torch.randn_like(images)).mean()}
         ready = self.waiting.admit(x, y, len(images)) if self.training else (x, y)
         clean, y = (x[:0], y[:0]) if ready is None else ready
         waited = clean[len(x) :] if self.noisy_weight else x[:0]
+        if self.training and self.augmentation is not None and ready is not None:
+            clean = self.augmentation(clean)
 
         # One pass of the encoder, over noisy images, noisy images that waited, and clean ones; the first are decoded.
         process, network, n = self.denoiser.process, self.denoiser.network, len(images)

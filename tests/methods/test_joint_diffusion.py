@@ -10,13 +10,14 @@ from lightning.pytorch.callbacks import Callback
 from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
 from torch import nn
 
-from methods.base import Unsupported
+from methods.base import UNLABELED, Unsupported
 from methods.diffusion.denoiser import EpsDenoiser
 from methods.diffusion.guidance import ClassifierGuidance, class_log_prob
 from methods.diffusion.noise import KeyedNoise
 from methods.diffusion.process import ContinuousVP, DiscreteVP
 from methods.diffusion.samplers import DDIM
 from methods.joint_diffusion import FeatureGuidance, JointClassifier, JointDiffusion, LabeledBuffer
+from methods.networks.augmentation import ClassifierAugmentation
 from methods.networks.joint_head import JointHead
 from methods.networks.unet import UNet, pool
 
@@ -136,6 +137,30 @@ def test_the_terms_of_one_shared_pass_are_those_of_separate_passes(noisy_weight)
     torch.testing.assert_close(found, expected)
 
 
+class Mirrored(nn.Module):
+    def forward(self, x):
+        return x.flip(3)
+
+
+@pytest.mark.parametrize("noisy_weight", [0.3, 0.0], ids=["extended", "base"])
+def test_only_the_clean_images_of_the_classifier_are_augmented_and_only_in_training(noisy_weight):
+    plain = joint(noisy_weight=noisy_weight, head_dropout=0.0)
+    augmented = joint(noisy_weight=noisy_weight, head_dropout=0.0, augmentation=Mirrored())
+    augmented.load_state_dict(plain.state_dict())
+    x, y = labeled(12)
+
+    def terms(method, x):
+        torch.manual_seed(5)
+        return method.losses({"labeled": (x, y)})
+
+    torch.testing.assert_close(terms(augmented, x), terms(plain, x))
+    for method in (plain, augmented):  # with the head's norms as they are, for they look at all images together
+        method.training = True
+    found, expected, of_mirrored = terms(augmented, x), terms(plain, x), terms(plain, x.flip(3))
+    assert (of_mirrored["classify"] - expected["classify"]).abs() > 1e-6
+    torch.testing.assert_close(found, expected | {"classify": of_mirrored["classify"]})
+
+
 @pytest.mark.parametrize("noisy_weight", [0.02, 0.0], ids=["extended", "base"])
 def test_a_training_step_encodes_once_and_decodes_the_noisy_images_alone(noisy_weight, monkeypatch):
     method, seen = joint(noisy_weight=noisy_weight).train(), []
@@ -156,6 +181,35 @@ def test_the_loss_reaches_encoder_decoder_and_head():
     method = joint().train()
     sum(method.losses({"labeled": labeled(16)}).values()).backward()
     assert [name for name, p in method.named_parameters() if p.grad is None] == []
+
+
+def test_without_either_weight_the_loss_is_the_denoising_error_of_all_images_and_never_sees_a_label():
+    method = joint(clean_weight=0.0, noisy_weight=0.0).train()
+    x, _ = labeled(12)
+    torch.manual_seed(5)
+    t, eps = method.denoiser.process.sample_times(12), torch.randn_like(x)
+    expected = {"denoise": method.denoiser.matching_loss(x, t, eps).mean()}
+    for batch in ({"labeled": (x, torch.full((12,), UNLABELED))}, {"labeled": (x[:5], None), "unlabeled": x[5:]}):
+        torch.manual_seed(5)
+        found = method.losses(batch)
+        assert found.keys() == expected.keys()
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(Unsupported, match="clean images only"):
+        method.guidance()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_second_training_starts_from_the_first_and_leaves_the_head_as_it_was(tmp_path):
+    first, second = joint(), joint(clean_weight=0.0, noisy_weight=0.0, checkpoint=str(tmp_path / "first.ckpt"))
+    torch.save({"state_dict": first.state_dict()}, tmp_path / "first.ckpt")
+    fit(second, 5, tmp_path)
+    old, new = first.state_dict(), second.state_dict()
+    assert old.keys() == new.keys()
+    kept = {name for name in old if torch.equal(old[name], new[name])}
+    weights = {name for name, _ in second.named_parameters()}
+    head = {name for name in old if name.startswith("classifier.head.")}
+    assert head <= kept  # with the statistics of its norms
+    assert not (weights - head) & kept
 
 
 def test_without_the_noisy_term_there_is_no_classifier_of_noisy_images_and_no_guidance():
@@ -270,7 +324,7 @@ def fit(method, steps, folder, resume=None) -> list[int]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_waiting_images_survive_a_checkpoint_and_the_resumed_run_is_the_unbroken_one(tmp_path):
-    unbroken, broken = joint(), joint()
+    unbroken, broken = (joint(augmentation=ClassifierAugmentation()) for _ in range(2))
     broken.load_state_dict(unbroken.state_dict())
     forgetful = copy.deepcopy(broken)
     assert fit(unbroken, 5, tmp_path) == [4, 8, 0, 4, 8]

@@ -7,7 +7,7 @@ from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
 from torch import nn
 
 from methods.base import KeyedNoise
-from methods.denoising_assisted import DenoisingAssisted
+from methods.denoising_assisted import DenoisingAssisted, Undenoised
 from methods.diffusion.denoiser import Denoiser, EDMDenoiser, Pretrained
 from methods.diffusion.process import ContinuousVP, DiscreteVP, NoiseProcess, VarianceExploding
 from methods.diffusion.samplers import Heun
@@ -80,6 +80,23 @@ def test_the_assisted_network_reads_the_noisy_image_and_the_estimated_mean_of_it
     torch.testing.assert_close(loss, F.cross_entropy(network.logits, batch["labeled"][1]))
     assert len(log_sigma.unique()) > len(log_sigma) / 2
     assert denoiser.calls == 1
+
+
+@every_process
+def test_undenoised_the_second_input_is_a_copy_through_which_gradients_flow_too(process):
+    class Sum(nn.Module):
+        def forward(self, pair, log_sigma):
+            self.seen = pair
+            return (pair[0] + 2 * pair[1]).flatten(1)[:, :3]
+
+    method = DenoisingAssisted(Undenoised(process), Sum())
+    method.losses(labeled())
+    x_t, copy = method.classifier.network.seen
+    torch.testing.assert_close(copy, x_t)
+    x_t, t = x_t.detach().requires_grad_(), process.sample_times(len(x_t))
+    (gradient,) = torch.autograd.grad(method.classifier(x_t, t)[:, 0].sum(), x_t)
+    torch.testing.assert_close(gradient.flatten(1)[:, 0], torch.full((len(x_t),), 3.0))
+    assert not method.denoiser.eps(x_t, t).any()
 
 
 def test_training_leaves_the_denoiser_alone_and_builds_no_graph_through_it(trained_denoiser):

@@ -136,6 +136,18 @@ def test_a_joint_model_loads_into_unet_and_head(tmp_path):
     assert_close(ours.head(pool(skips, middle), torch.zeros(3)), logits, **CLOSE)
 
 
+def test_a_joint_model_trained_here_loads_from_its_checkpoint(tmp_path):
+    def network():
+        unet = UNet(3, **UNET, attention=(2,))
+        return JointNetwork(unet, JointHead(unet.pooled_channels, 5))
+
+    trained, ours = network(), network()
+    parts = {"denoiser.network": trained.unet, "classifier.network": trained.unet, "classifier.head": trained.head}
+    state = {f"{part}.{name}": value for part, net in parts.items() for name, value in net.state_dict().items()}
+    load_published(ours, saved(tmp_path, {"state_dict": state, "global_step": 7}, "final.ckpt"))
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in ours.state_dict().items())
+
+
 def test_the_guided_classifier_loads_and_a_second_input_starts_near_zero(tmp_path):
     net, x, theirs = guided_classifier()
     path = saved(tmp_path, dict(net.w))

@@ -63,6 +63,13 @@ def _joint(weights: Weights, network: JointNetwork) -> Weights:
     return {f"{part}.{name}": value for part, found in parts for name, value in found.items()}
 
 
+def _trained_joint(weights: Weights) -> Weights:
+    """Of a checkpoint of ours, where the classifier's network is the denoiser's under a second name."""
+    parts = {"denoiser.network.": "unet.", "classifier.head.": "head."}
+    of_part = ((name, place) for name in weights for place in parts if name.startswith(place))
+    return {parts[place] + name.removeprefix(place): weights[name] for name, place in of_part}
+
+
 def _classifier(weights: Weights, network: EncoderClassifier) -> Weights:
     """Those of one input; the convolutions of further inputs keep theirs, which are near zero in a new network."""
     others = {n: v for n, v in network.encoder.stem.state_dict(prefix="encoder.stem.").items() if ".convs.0." not in n}
@@ -82,6 +89,12 @@ FORMATS = (
     Format("NCSN++ of score_sde", "all_modules.0.W", NCSNpp, lambda weights, _: from_score_sde(weights)),
     Format("a CDM", "linear_layer.weight", LevelNetwork, lambda weights, _: from_cdm(weights)),
     Format("a joint diffusion model", "clasifier.fc_1.weight", JointNetwork, _joint, GuidedStepEmbedding),
+    Format(
+        "a joint diffusion model trained here",
+        "classifier.head.logits.weight",
+        JointNetwork,
+        lambda weights, _: _trained_joint(weights),
+    ),
     Format("a guided-diffusion classifier", "out.2.c_proj.weight", EncoderClassifier, _classifier, GuidedStepEmbedding),
     Format("a guided-diffusion UNet", "output_blocks.0.0.in_layers.0.weight", UNet, _guided, GuidedStepEmbedding),
     Format("diffusers' DDPM", "time_embedding.linear_1.weight", DDPMUNet, lambda weights, _: from_diffusers(weights)),
@@ -139,6 +152,8 @@ def _state(found: Any) -> Weights:
         found = found[-1] if isinstance(found[-1], Mapping) else found[0]
     if isinstance(found, Mapping) and "ema_model_state_dict" in found:
         found = found["ema_model_state_dict"]
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # of ours
+        found = found["state_dict"]
     averages = None
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
         if isinstance(found.get("ema"), Mapping):  # of score_sde, where averages have no names

@@ -5,9 +5,12 @@ import json
 from benchmark.plan import Job
 from benchmark.record import Record, failed
 
-CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "ece")
+CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
+TOP5 = ("top5/clean", "top5/noisy", "top5/levels", "top5/middle")
+MASKED = ("accuracy/masked_x", "accuracy/masked_denoised")
 GENERATION = ("accuracy/generated", "fd", "fd/intra", "is", "precision", "recall", "nn_ratio")
-DIAGNOSTICS = ("level_ce", "telescoping")
+NLL = ("nll", "nfe/nll")
+DIAGNOSTICS = ("nll/lattice", "level_ce", "accuracy/level", "mse/level", "telescoping")
 COSTS = ("cpu_seconds/train", "throughput/train", "cpu_seconds/sample", "throughput/sample")
 EYE_CATCHERS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
 
@@ -22,7 +25,7 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """What a failed evaluation would have measured, as failures."""
-    rows = [(metric, {}) for metric in (*CLASSIFICATION, "nll")]
+    rows = [(metric, {}) for metric in (*CLASSIFICATION, *NLL)]
     for scale in job.cell.guidance_scales or [None]:
         protocol = {} if scale is None else {"guidance_scale": scale}
         rows += [(metric, protocol) for metric in GENERATION]

@@ -1,0 +1,42 @@
+"""From an estimate to a record: what all numbers of a cell and stage have in common."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmark.metrics.arrays import Estimate
+from benchmark.plan import Job
+from benchmark.record import Record, measured, not_applicable
+from benchmark.stages import Stage, read_manifest
+
+
+class Recorder:
+    """Makes records of one cell and stage.
+
+    Args:
+        job: The cell's evaluation.
+        stage: Name of the stage that answered.
+        protocol: What all its numbers were measured by.
+    """
+
+    def __init__(self, job: Job, stage: str, protocol: dict[str, Any]) -> None:
+        self.job = job
+        trained = read_manifest(Stage("train", "").manifest(job.trained)) if job.trained else None
+        own = trained if stage == "train" else read_manifest(Stage(stage, "").manifest(job.folder))
+        self.manifest = own or {}
+        about = {key: trained.get(key) for key in ("n_labeled", "task")} if trained else {}
+        self.protocol = {key: value for key, value in about.items() if value is not None} | protocol
+
+    def __call__(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
+        return measured(
+            self.job.cell.name, self.job.method, self.job.seed, metric, estimate.value,
+            n=estimate.n, stderr=estimate.stderr, protocol={**self.protocol, **protocol},
+            seconds=self.manifest.get("seconds"), peak_memory_bytes=self.manifest.get("peak_memory_bytes"),
+            key=self.manifest.get("key", ""),
+        )  # fmt: skip
+
+    def absent(self, metrics: tuple[str, ...], reason: str) -> Iterator[Record]:
+        """Records of metrics that cannot be asked of this cell."""
+        for metric in metrics:
+            yield not_applicable(
+                self.job.cell.name, self.job.method, self.job.seed, metric, reason, protocol=self.protocol
+            )

@@ -146,7 +146,7 @@ def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]
 
 
 def _confusions(run: Path, results: Results, order: list[str]) -> list[dict[str, str]]:
-    """What each classifier of noise levels takes them for, a picture of its first seed; of cells that share one, one."""
+    """What each classifier of noise levels takes them for, with its first seed; a picture for those that share one."""
     found: dict[bytes, dict[str, str]] = {}
     for cell, folder in _first_seeds(run, results, order).items():
         if (folder / "diagnostics.npz").is_file():

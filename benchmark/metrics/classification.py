@@ -87,7 +87,7 @@ def accuracy_over_levels(correct: Array) -> LevelAccuracy:
 
 def _resampled(fn: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, repeats: int, seed: int) -> Estimate:
     stderr = bootstrap(lambda i: float(fn(a[i], b[i])), len(a), repeats, seed)
-    return Estimate(float(fn(a, b)), stderr, len(a))
+    return Estimate(min(float(fn(a, b)), 1.0), stderr, len(a))  # a mean of ones in single precision may exceed 1
 
 
 def positive_f1(probabilities: Array, labels: Array, positive: int = 1, repeats: int = 100, seed: int = 0) -> Estimate:

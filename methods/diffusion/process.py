@@ -278,7 +278,9 @@ class DiscreteVP(NoiseProcess):
 
     def continuous(self) -> LogLinearVP:
         """All noise from that of level 1 to that of level ``T``."""
-        return LogLinearVP(*torch.logit(self.alpha_bar[[1, self.steps]]).tolist())
+        with torch.device("cpu"):  # where there are numbers, whatever device a method is built on
+            alpha_bar = SCHEDULES[self.schedule](self.steps)
+        return LogLinearVP(*torch.logit(alpha_bar[[0, -1]]).tolist())
 
     def grid(self, steps: int) -> Tensor:
         """Levels ``1 + floor(i T / steps)``, ``0 <= i < steps``, from the highest down.

@@ -1,5 +1,7 @@
 """Adaptive steps: a peer's solution, tolerances that are kept, and images that do not wait for one another."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torchdiffeq import odeint
@@ -43,7 +45,7 @@ def test_the_error_falls_with_the_tolerance():
         found, evaluations = dormand_prince(pendulums, start(3), 0.0, 4.0, tolerance, tolerance)
         errors.append(max(float((a - b).abs().max()) for a, b in zip(found, best, strict=True)))
         costs.append(int(evaluations.sum()))
-    assert all(after < before / 10 for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < before / 10 for before, after in pairwise(errors))
     assert errors[-1] < 1e-5
     assert costs == sorted(costs)
 
@@ -60,7 +62,9 @@ def test_images_leave_when_they_have_arrived_and_are_solved_as_if_alone():
     assert len(set(evaluations.tolist())) == 3
     for row in range(3):
         state = tuple(part[row : row + 1] for part in start(3))
-        alone, cost = dormand_prince(lambda s, t, rows, row=row: pendulums(s, t, 4 * (rows + row)), state, 0, 4, 1e-6, 1e-6)
+        alone, cost = dormand_prince(
+            lambda s, t, rows, row=row: pendulums(s, t, 4 * (rows + row)), state, 0, 4, 1e-6, 1e-6
+        )
         torch.testing.assert_close(alone, tuple(part[row : row + 1] for part in together), atol=1e-12, rtol=0)
         assert int(cost) == int(evaluations[row])
 

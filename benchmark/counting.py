@@ -278,6 +278,9 @@ class _Evaluation:
             noisy = protocol.noisy_draws + protocol.levels if method.noisy_process is not None else 0
             self.add(n, 1 + noisy, lambda x, t: method.classify(x, t if noisy else None))
             self.disk += 4 * n * (1 + noisy) * self.data.classes
+            if hasattr(method.classifier, "masked"):
+                self.add(n, 1, method.classifier.masked)
+                self.disk += 4 * n * 2 * self.data.classes
         if "log_prob" not in method.unsupported:
             self._likelihood()
         if method.denoiser is not None and method.denoiser.state_dict():
@@ -285,17 +288,18 @@ class _Evaluation:
             self.disk += 4 * n * len(protocol.denoise_times)
 
     def _likelihood(self) -> None:
-        method, likelihood, n = self.method, self.method.likelihood, self.test
-        self.disk += 4 * n
+        method, protocol, likelihood, n = self.method, self.protocol, self.method.likelihood, self.test
+        self.disk += 4 * n * 2  # and how many evaluations it took
         if likelihood.nfe <= 1:
             self.add(n, 1, lambda x, t: method.log_prob(x))
         else:
             pulled = likelihood.kind == "estimate"  # of a divergence, by a gradient with regard to the images
             self.add(n, likelihood.nfe, self._pulled if pulled else method.denoiser.eps)
         if type(method).diagnostics is not Method.diagnostics:  # look at every level of noise
-            levels = method.denoiser.process.last + 1
-            self.add(n, levels, lambda x, t: method.log_prob(x))
-            self.disk += 4 * n * levels
+            levels, times = method.denoiser.process.last + 1, len(protocol.denoise_times)
+            self.add(n, levels + 1, lambda x, t: method.log_prob(x))  # and the lattice of grey levels
+            self.add(n, 1, method.denoiser.eps)
+            self.disk += 4 * n * (levels + times + 3)
 
     def _pulled(self, x: Tensor, t: Tensor) -> None:
         with torch.enable_grad():

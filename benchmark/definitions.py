@@ -96,6 +96,8 @@ DEFINITIONS = (
     _fraction("accuracy/levels", CLASSIFICATION, UP, 0.01),
     _fraction("accuracy/middle", CLASSIFICATION, UP, 0.015),
     _fraction("accuracy/t=*", CLASSIFICATION, UP, 0.03),
+    _fraction("accuracy/masked_x", CLASSIFICATION, UP, 0.03),
+    _fraction("accuracy/masked_denoised", CLASSIFICATION, UP, 0.03),
     _fraction("top5/clean", CLASSIFICATION, UP, 0.01),
     _fraction("top5/noisy", CLASSIFICATION, UP, 0.01),
     _fraction("top5/levels", CLASSIFICATION, UP, 0.01),
@@ -104,7 +106,12 @@ DEFINITIONS = (
     _fraction("f1", CLASSIFICATION, UP, 0.01),
     _fraction("ece", CLASSIFICATION, DOWN, 0.01),
     MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
+    MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False),
+    MetricDefinition("nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of no density of grey levels: unbounded
+    MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
     MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
+    _fraction("accuracy/level", DENSITY, UP, 0.01),
+    MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
     MetricDefinition("telescoping", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
     MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
     MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),

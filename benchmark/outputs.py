@@ -40,7 +40,8 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
 
     Noise levels and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same
     noisy images. Files: ``logits.npz`` with ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images,
-    ``noisy (draws, N, K)``, ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``.
+    ``noisy (draws, N, K)``, ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs
+    ``masked_x (N, K)`` and ``masked_denoised (N, K)`` too, on the noisy images of the first draw.
     """
     reason = method.unsupported.get("classify")
     if reason is not None:
@@ -59,11 +60,15 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
         noisy = []
         for draw in range(draws):
             t = process.times_at(quantiles[draw].to(device))
-            noisy.append(_noisy_logits(method, x, t, noise(), protocol.batch))
+            x_t = _noisy(method, x, t, noise())
+            noisy.append(_logits(method, x_t, t, protocol.batch))
+            if draw == 0 and hasattr(method.classifier, "masked"):
+                arrays |= _masked_logits(method.classifier.masked, x_t, t, protocol.batch)
             report("classify", draw + 1, draws + levels)
         eps, curve_times, curve_logits = noise(), process.times_at(curve.to(device)), []
         for number, t in enumerate(curve_times):
-            curve_logits.append(_noisy_logits(method, x, t.expand(len(x)), eps, protocol.batch))
+            t = t.expand(len(x))
+            curve_logits.append(_logits(method, _noisy(method, x, t, eps), t, protocol.batch))
             report("classify", draws + number + 1, draws + levels)
         arrays |= {
             "noisy": np.stack(noisy),
@@ -75,10 +80,9 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     return {"outputs": ["logits.npz"]}
 
 
-def _noisy_logits(method: Method, x: Tensor, t: Tensor, eps: Tensor, batch: int) -> np.ndarray:
+def _noisy(method: Method, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     x, t, eps = (value.to(method.device) for value in (x, t, eps))
-    x_t, _ = method.noisy_process.perturb(x, t, eps)
-    return _logits(method, x_t, t, batch)
+    return method.noisy_process.perturb(x, t, eps)[0]
 
 
 @torch.no_grad()
@@ -91,24 +95,43 @@ def _logits(method: Method, x: Tensor, t: Tensor | None, batch: int) -> np.ndarr
     return torch.cat(answers).numpy()
 
 
+@torch.no_grad()
+def _masked_logits(
+    masked: Callable[[Tensor, Tensor], dict[str, Tensor]], x_t: Tensor, t: Tensor, batch: int
+) -> dict[str, np.ndarray]:
+    """``masked_<input>`` for each input that is masked, ``(N, K)``."""
+    answers: dict[str, list[Tensor]] = {}
+    for rows in batches(len(x_t), batch):
+        part = slice(rows.start, rows.stop)
+        for name, logits in masked(x_t[part], t[part]).items():
+            answers.setdefault(f"masked_{name}", []).append(logits.float().cpu())
+    return {name: torch.cat(parts).numpy() for name, parts in answers.items()}
+
+
 def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """Log-densities of the test images in bits per dimension, ``log_prob.npz`` with ``bits (N,)``.
+    """Log-densities of the test images, ``log_prob.npz`` with ``bits (N,)`` per dimension and ``nfe (N,)``.
 
     Dequantisation and probes depend on ``(protocol.seed, image)`` alone.
     """
     reason = method.unsupported.get("log_prob")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    dequantised = method.likelihood.dequantised
-    x = _dequantised_test(data, protocol) if dequantised else data.grey.centre(_test(data, protocol)[0])
-    bits = []
+    estimate = method.likelihood
+    x = _dequantised_test(data, protocol) if estimate.dequantised else data.grey.centre(_test(data, protocol)[0])
+    bits, nfe = [], []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)
-        nats = method.log_prob(x[rows.start : rows.stop].to(method.device), noise).cpu()
-        bits.append(data.grey.bits_per_dim(nats, x[0].numel()))
+        nats, evaluations = estimate.counted(x[rows.start : rows.stop].to(method.device), noise)
+        bits.append(data.grey.bits_per_dim(nats.cpu(), x[0].numel()))
+        nfe.append(evaluations.cpu())
         report("likelihood", rows.stop, len(x))
-    save_arrays(folder / "log_prob.npz", bits=torch.cat(bits).numpy())
-    return {"outputs": ["log_prob.npz"], "kind": method.likelihood.kind, "nfe": method.likelihood.nfe}
+    save_arrays(folder / "log_prob.npz", bits=torch.cat(bits).numpy(), nfe=torch.cat(nfe).numpy())
+    return {
+        "outputs": ["log_prob.npz"],
+        "kind": estimate.kind,
+        "data": "dequantised" if estimate.dequantised else "grey levels",
+        "settings": estimate.settings,
+    }
 
 
 def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
@@ -140,19 +163,31 @@ def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, r
 
 
 def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """A method's checks beside its likelihood, ``diagnostics.npz``, a row for each dequantised test image."""
-    x = _dequantised_test(data, protocol)
+    """A method's checks beside its likelihood, ``diagnostics.npz``, a row for each dequantised test image.
+
+    ``confusion (G, G)`` alone is a mean over images. ``times (L,)`` and ``sigmas (L,)``, sigma / alpha there, are those
+    of ``noisy_bits (N, L)``. ``lattice_bits (N,)`` score the grey levels without dequantisation, as the code of (c).
+    """
+    if type(method).diagnostics is Method.diagnostics:
+        return {"outputs": [], "reason": "no classifier of noise levels"}
+    grey, (u, _), x = data.grey, _test(data, protocol), _dequantised_test(data, protocol)
+    process = method.denoiser.process
+    times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     found: dict[str, list[np.ndarray]] = {}
     for rows in batches(len(x), protocol.batch):
+        here = slice(rows.start, rows.stop)
         noise = KeyedNoise(protocol.seed, "diagnose", rows, data.shape, method.device)
-        part = method.diagnostics(x[rows.start : rows.stop].to(method.device), noise)
+        part = method.diagnostics(x[here].to(method.device), noise, times)
+        nats = method.log_prob(grey.lattice(u[here]).to(method.device)).cpu()
+        part["lattice_bits"] = grey.lattice_bits_per_dim(nats, x[0].numel())
         for name, values in part.items():
             found.setdefault(name, []).append(values.detach().cpu().numpy())
         report("diagnose", rows.stop, len(x))
-    if not found:
-        return {"outputs": [], "reason": "no classifier of noise levels"}
-    save_arrays(folder / "diagnostics.npz", **{name: np.concatenate(parts) for name, parts in found.items()})
-    return {"outputs": ["diagnostics.npz"], "process": method.denoiser.process.extra_repr()}
+    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
+    arrays["confusion"] = arrays["confusion"].mean(0, dtype=np.float64)
+    sigmas = process.log_sigma(times).exp()
+    save_arrays(folder / "diagnostics.npz", **arrays, times=times.cpu().numpy(), sigmas=sigmas.cpu().numpy())
+    return {"outputs": ["diagnostics.npz"], "process": process.extra_repr()}
 
 
 def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:

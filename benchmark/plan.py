@@ -200,7 +200,7 @@ def _evaluation_stages(
         stages.append(stage("classify", protocol=levels, likelihood=likelihood, with_=sampled_with))
         stages.append(stage("likelihood", likelihood=likelihood, protocol=asked, with_=sampled_with))
         stages.append(stage("denoise", times=protocol["denoise_times"], protocol=asked))
-        stages.append(stage("diagnose", protocol=asked))
+        stages.append(stage("diagnose", times=protocol["denoise_times"], protocol=asked))
         stages.append(stage("gradients", times=protocol["denoise_times"], protocol=asked, with_=sampled_with))
     drawn = ("seed", "samples") if trained else ("seed", "samples", "test_images")
     sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}

@@ -47,6 +47,7 @@ def write_report(run: Path, cells: list[str] | None = None) -> Path:
         tables=[_table(name, rows(results, order)) for name in TABLES],
         curve=_curve(results, order),
         grids=_grids(run, results, order),
+        confusions=_confusions(run, results, order),
     )
     write_text(run / "report.html", page)
     return run / "report.html"
@@ -125,12 +126,16 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
     return Markup(out.getvalue()[out.getvalue().index("<svg") :])
 
 
+def _first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
+    """The folder of each cell's first seed."""
+    return {cell: run / cell / f"seed{min(r.seed for r in results.records if r.cell == cell)}" for cell in order}
+
+
 def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
     """Samples of each cell's first seed, a row per class where classes were asked for."""
-    seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in order}
     grids = []
-    for cell in order:
-        paths = (run / cell / f"seed{seeds[cell]}").glob("samples*.npz")
+    for cell, folder in _first_seeds(run, results, order).items():
+        paths = folder.glob("samples*.npz")
         for path in sorted(paths, key=lambda path: float(path.stem.partition("@")[2] or 0)):
             with np.load(path, allow_pickle=False) as file:
                 images, labels = file["images"], file["labels"]
@@ -138,6 +143,31 @@ def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]
             caption = cell + (f", scale {scale}" if scale else "")
             grids.append({"caption": caption, "image": _picture(images, labels), "by_class": labels.min() >= 0})
     return grids
+
+
+def _confusions(run: Path, results: Results, order: list[str]) -> list[dict[str, str]]:
+    """What each classifier of noise levels takes them for, with its first seed; a picture for those that share one."""
+    found: dict[bytes, dict[str, str]] = {}
+    for cell, folder in _first_seeds(run, results, order).items():
+        if (folder / "diagnostics.npz").is_file():
+            with np.load(folder / "diagnostics.npz", allow_pickle=False) as file:
+                confusion = file["confusion"]
+            found.setdefault(confusion.tobytes(), {"caption": cell, "image": _heat(confusion)})
+    return list(found.values())
+
+
+def _heat(confusion: np.ndarray) -> str:
+    """A square matrix of probabilities as a picture, its axes from clean to pure noise."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3.3), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(confusion, vmin=0, vmax=1, cmap="viridis", extent=(0, 1, 1, 0))
+    axes.set(xlabel="predicted noise level, share of all", ylabel="true noise level")
+    figure.colorbar(shown, label="mean probability")
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return _address(out)
 
 
 def _picture(images: np.ndarray, labels: np.ndarray) -> str:

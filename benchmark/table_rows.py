@@ -7,8 +7,11 @@ from typing import NamedTuple
 from benchmark.plan import Job
 from benchmark.record import Record, failed
 
-CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "ece")
-DIAGNOSTICS = ("level_ce", "telescoping")
+CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
+TOP5 = ("top5/clean", "top5/noisy", "top5/levels", "top5/middle")
+MASKED = ("accuracy/masked_x", "accuracy/masked_denoised")
+NLL = ("nll", "nfe/nll")
+DIAGNOSTICS = ("nll/lattice", "level_ce", "accuracy/level", "mse/level", "telescoping")
 COSTS = ("cpu_seconds/train", "throughput/train", "cpu_seconds/sample", "throughput/sample")
 EYE_CATCHERS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
 
@@ -44,7 +47,7 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """What a failed evaluation would have measured, as failures."""
-    rows = [(metric, {}) for metric in (*CLASSIFICATION, "nll")]
+    rows = [(metric, {}) for metric in (*CLASSIFICATION, *NLL)]
     looked = [stage.name.partition("@")[0] for stage in job.stages if stage.name.startswith("features+")]
     generation = generation_metrics(dict.fromkeys(name.removeprefix("features+") for name in looked))
     for scale in job.cell.guidance_scales or [None]:

@@ -40,3 +40,14 @@ class GreyLevels:
     def bits_per_dim(self, nats: Tensor, dims: int) -> Tensor:
         """Bits per pixel from a log-density over [-1, 1] in nats; uniform images give ``log2(count)``."""
         return -nats / (dims * math.log(2)) - math.log2(2 / self.count)
+
+    def lattice(self, u: Tensor) -> Tensor:
+        """``2 u / (count - 1) - 1``, points from -1 to 1: where the released code of (c) puts grey levels."""
+        return u * (2 / (self.count - 1)) - 1
+
+    def lattice_bits_per_dim(self, nats: Tensor, dims: int) -> Tensor:
+        """Bits per pixel from a log-density at points of the lattice, as if it were as large all around each.
+
+        Nothing bounds them from below: a density may rise without limit at the points, which have no volume.
+        """
+        return -nats / (dims * math.log(2)) - math.log2(2 / (self.count - 1))

@@ -126,8 +126,11 @@ class Method(LightningModule, ABC):
         self._require("log_prob")
         return self.likelihood(x, noise)
 
-    def diagnostics(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
-        """Checks that belong beside the likelihood, by metric, one row per image of ``x``; none for most methods."""
+    def diagnostics(self, x: Tensor, noise: Noise, times: Tensor) -> dict[str, Tensor]:
+        """Checks that belong beside the likelihood, one row per image of ``x``; none for most methods.
+
+        ``times`` ``(L,)`` are those at which noisy images are scored.
+        """
         return {}
 
     def setup(self, stage: str) -> None:

@@ -106,9 +106,13 @@ class LevelClassifier(nn.Module):
 
         Source: (c) Thm. 3.2.
         """
+        return self.log_prob_from(self(x, y), x, t)
+
+    def log_prob_from(self, logits: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """``log_prob`` when the logits of ``x`` are at hand."""
         odds = (self.prior[-1] / self.prior[self.process.index(t)]).log().to(x.dtype)
         normal = -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-        return odds + self.log_ratio(self(x, y), t) + normal
+        return odds + self.log_ratio(logits, t) + normal
 
 
 class LevelDenoiser(Denoiser):
@@ -301,21 +305,54 @@ class ClassificationDiffusion(Method):
         return x, y
 
     @torch.no_grad()
-    def diagnostics(self, x: Tensor, noise: Noise) -> dict[str, Tensor]:
+    def diagnostics(self, x: Tensor, noise: Noise, times: Tensor) -> dict[str, Tensor]:
         """Proper score and normalisation of the level classifier, which its log-density says nothing about.
 
-        ``level_ce``: cross-entropy in nats of each image at a level of its own, ``(B,)``.
+        Of each image at a level of its own, ``(B,)``: ``level_ce``, cross-entropy in nats; ``level_right``, whether
+        the most probable level is the true one; ``level_mse``, mean squared error of the noise, 1 at level 0 and 0 at
+        pure noise, as (c) Table 1 counts it.
         ``telescoping``: ``log p_t(x) / p_{t+1}(x)`` at ``x ~ p_{t+1}`` for ``t = 0 .. T``, ``(B, T + 1)``. Over images,
         the mean of its exponential is 1 for the optimal classifier, at every ``t``; the sum over ``t`` of the log
         means is the log mass, telescoped, of the single-pass density.
+        ``noisy_bits``: ``-log2 p_t(x_t)`` a pixel at ``times``, by a single pass each, ``(B, L)``.
+        ``confusion``: what probability images at a group of levels (row) give to each group (column), averaged over the
+        row's levels, ``(B, groups, groups)``; see ``level_groups``.
+
+        Source: (c) Thm. 3.2, Table 1 and Fig. 9.
         """
         levels, process = self.denoiser.levels, self.denoiser.process
         t = levels.times_at(torch.special.ndtr(noise()[:, 0, 0, 0].double()))
-        x_t, _ = process.perturb(x, t, noise())
-        level_ce = F.cross_entropy(levels(x_t), process.index(t), reduction="none")
-        steps = []
-        for level in range(process.last):
-            x_t, _ = process.perturb(x, torch.full_like(t, (level + 1) / process.last), noise())
-            logits = levels(x_t) - levels.prior.log().to(x.dtype)
-            steps.append(logits[:, level] - logits[:, level + 1])
-        return {"level_ce": level_ce, "telescoping": torch.stack(steps, dim=1)}
+        x_t, eps = process.perturb(x, t, noise())
+        logits, slope = self.denoiser.logits_and_slope(x_t, t)
+        errors = self.denoiser.eps_from(x_t, t, slope) - eps
+        asked, groups = process.index(times), level_groups(process.last + 1).to(x)
+        steps, noisy_bits = [], x.new_zeros(len(x), len(times))
+        confusion = x.new_zeros(len(x), groups.shape[1], groups.shape[1])
+        for level in range(process.last + 1):
+            at = torch.full_like(t, level / process.last)
+            x_t = process.perturb(x, at, noise())[0] if level else x
+            of_level = levels(x_t)
+            confusion += groups[level][:, None] * (of_level.softmax(1) @ groups)[:, None]
+            noisy_bits[:, asked == level] = -levels.log_prob_from(of_level, x_t, at)[:, None] / _bit(x)
+            if level:
+                of_level = of_level - levels.prior.log().to(x.dtype)
+                steps.append(of_level[:, level - 1] - of_level[:, level])
+        return {
+            "level_ce": F.cross_entropy(logits, process.index(t), reduction="none"),
+            "level_right": logits.argmax(1) == process.index(t),
+            "level_mse": errors.square().flatten(1).mean(1),
+            "telescoping": torch.stack(steps, dim=1),
+            "noisy_bits": noisy_bits,
+            "confusion": confusion / groups.sum(0)[:, None],
+        }
+
+
+def level_groups(levels: int, most: int = 20) -> Tensor:
+    """Which of at most ``most`` groups of neighbours each level is in, ``(levels, groups)``, 0 or 1."""
+    groups = min(levels, most)
+    return F.one_hot(torch.arange(levels) * groups // levels, groups).float()
+
+
+def _bit(x: Tensor) -> float:
+    """Nats of an image at one bit a pixel."""
+    return x[0].numel() * math.log(2)

@@ -140,6 +140,9 @@ class ExactDenoiser(Denoiser):
         super().__init__()
         self.mixture, self.process, self.calls = mixture, process, 0
 
+    def on(self, process: NoiseProcess) -> "ExactDenoiser":
+        return ExactDenoiser(self.mixture, process)
+
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         self.calls += 1
         return self.mixture.denoise(x_t, *self.process.scales(t, like=x_t), y).to(x_t.dtype)

@@ -45,6 +45,25 @@ def top_k_accuracy(probabilities: Array, labels: Array, k: int = 5) -> Estimate:
     return share((ranked == y[:, None]).any(1))
 
 
+def hits(scores: Array, labels: Array, k: int = 1) -> np.ndarray:
+    """Whether fewer than ``k`` classes rank before the label, ``(..., N)``; a tie goes to the smaller class.
+
+    Args:
+        scores: Logits or probabilities, ``(..., N, K)``.
+        labels: ``(N,)``.
+        k: 1 for accuracy.
+
+    Raises:
+        ValueError: On scores that are NaN or infinite, which have no order.
+    """
+    scores, labels = to_numpy(scores), to_numpy(labels)[:, None]
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {scores.size} scores are NaN or infinite")
+    own = np.take_along_axis(scores, np.broadcast_to(labels, (*scores.shape[:-1], 1)), -1)
+    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[-1]) < labels))
+    return before.sum(-1) < k
+
+
 class LevelAccuracy(NamedTuple):
     """Accuracy at each level, and its mean over levels and images."""
 
@@ -68,7 +87,7 @@ def accuracy_over_levels(correct: Array) -> LevelAccuracy:
 
 def _resampled(fn: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, repeats: int, seed: int) -> Estimate:
     stderr = bootstrap(lambda i: float(fn(a[i], b[i])), len(a), repeats, seed)
-    return Estimate(float(fn(a, b)), stderr, len(a))
+    return Estimate(min(float(fn(a, b)), 1.0), stderr, len(a))  # a mean of ones in single precision may exceed 1
 
 
 def positive_f1(probabilities: Array, labels: Array, positive: int = 1, repeats: int = 100, seed: int = 0) -> Estimate:

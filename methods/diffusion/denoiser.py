@@ -33,6 +33,14 @@ class Denoiser(nn.Module, ABC):
         _, sigma = self.process.scales(t, like=x_t)
         return -self.eps(x_t, t, y) / sigma
 
+    def on(self, process: NoiseProcess) -> "Denoiser":
+        """The same network at the noise levels of another process.
+
+        Raises:
+            ValueError: If it is told its process's levels by another name than their noise.
+        """
+        raise ValueError(f"{type(self).__name__} knows no noise levels between those of its discrete process")
+
     def matching_loss(self, x: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> Tensor:
         """Denoising score matching, mean over pixels of ``(eps_hat - eps)^2``, ``(B,)``."""
         x_t, _ = self.process.perturb(x, t, eps)
@@ -48,6 +56,9 @@ class EpsDenoiser(Denoiser):
     def __init__(self, network: nn.Module, process: NoiseProcess) -> None:
         super().__init__()
         self.network, self.process = network, process
+
+    def on(self, process: NoiseProcess) -> "EpsDenoiser":
+        return EpsDenoiser(self.network, process)
 
     def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return self.network(x_t, self.process.log_sigma(t), y)
@@ -74,6 +85,9 @@ class EDMDenoiser(Denoiser):
     def __init__(self, network: nn.Module, process: NoiseProcess, data_std: PositiveFloat = 0.5) -> None:
         super().__init__()
         self.network, self.process, self.data_std = network, process, data_std
+
+    def on(self, process: NoiseProcess) -> "EDMDenoiser":
+        return EDMDenoiser(self.network, process, self.data_std)
 
     def _normalise(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``cos``, ``sin`` and ``z``."""

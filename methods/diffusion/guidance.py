@@ -72,6 +72,18 @@ class AssistedClassifier(nn.Module):
         """Logits when ``E[x | x_t]`` is at hand already."""
         return self.network(self._pair(x_t, denoised, t), self.process.log_sigma(t))
 
+    def masked(self, x_t: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """Logits with zeros in the place of one input: ``x``, the noisy image, or ``denoised``, ``x_hat``.
+
+        Source: (a), masked inputs.
+        """
+        noisy, denoised = self._pair(x_t, self.denoiser(x_t, t), t)
+        log_sigma, nothing = self.process.log_sigma(t), torch.zeros_like(x_t)
+        return {
+            "x": self.network((nothing, denoised), log_sigma),
+            "denoised": self.network((noisy, nothing), log_sigma),
+        }
+
     def features(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Penultimate vector ``(B, D)``."""
         return self.network.features(self._pair(x_t, self.denoiser(x_t, t), t), self.process.log_sigma(t))

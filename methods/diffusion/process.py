@@ -89,6 +89,10 @@ class NoiseProcess(nn.Module, ABC):
         """``steps`` times from ``t_max`` down to ``t_min``, evenly spaced, float64."""
         return torch.linspace(self.t_max, self.t_min, steps, dtype=torch.float64)
 
+    def continuous(self) -> "NoiseProcess":
+        """The process with all noise levels between its own: itself, unless it is discrete."""
+        return self
+
     def levels(self, times: Tensor) -> list[Level]:
         """``times`` with their scales, computed once in double precision."""
         times = times.double()
@@ -162,6 +166,31 @@ class ContinuousVP(NoiseProcess):
         integral = nn.functional.softplus(-log_snr)
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
+
+
+class LogLinearVP(NoiseProcess):
+    """Variance-preserving process whose log-SNR is linear in ``t``, between two ends.
+
+    Args:
+        highest: Log-SNR at ``t = 0``.
+        lowest: Log-SNR at ``t = 1``.
+    """
+
+    def __init__(self, highest: float, lowest: float) -> None:
+        super().__init__()
+        self.highest, self.lowest = highest, lowest
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self.log_snr(t).sigmoid().sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-self.log_snr(t)).sigmoid().sqrt()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return self.highest + t * (self.lowest - self.highest)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return (log_snr - self.highest) / (self.lowest - self.highest)
 
 
 def _linear(steps: int) -> Tensor:
@@ -246,6 +275,12 @@ class DiscreteVP(NoiseProcess):
     def times_at(self, u: Tensor) -> Tensor:
         """Uniform over the noisy levels ``1..T``."""
         return ((u * self.steps).floor().clamp(max=self.steps - 1) + 1) / self.last
+
+    def continuous(self) -> LogLinearVP:
+        """All noise from that of level 1 to that of level ``T``."""
+        with torch.device("cpu"):  # where there are numbers, whatever device a method is built on
+            alpha_bar = SCHEDULES[self.schedule](self.steps)
+        return LogLinearVP(*torch.logit(alpha_bar[[0, -1]]).tolist())
 
     def grid(self, steps: int) -> Tensor:
         """Levels ``1 + floor(i T / steps)``, ``0 <= i < steps``, from the highest down.

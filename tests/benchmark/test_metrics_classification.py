@@ -11,6 +11,7 @@ from benchmark.metrics.classification import (
     accuracy,
     accuracy_over_levels,
     calibration_error,
+    hits,
     macro_f1,
     positive_f1,
     top_k_accuracy,
@@ -40,6 +41,24 @@ def test_top_k_and_f1_equal_scikit_learn(answers):
     assert top_k_accuracy(p, y, K).value == 1
     assert macro_f1(p, y).value == pytest.approx(f1_score(y, predicted, average="macro"), rel=1e-6)
     assert positive_f1(p, y, positive=2).value == pytest.approx(f1_score(y == 2, predicted == 2), rel=1e-6)
+
+
+def test_hits_are_those_of_probabilities_whatever_comes_before_and_ties_go_to_the_smaller_class(answers):
+    p, y = answers
+    for k in (1, 2, 5):
+        found = hits(torch.stack([p.log(), 7 * p]), y, k)
+        assert found.shape == (2, len(y))
+        assert found.mean() == pytest.approx(top_k_accuracy(p, y, k).value)
+    assert hits(np.zeros((3, 4)), np.array([0, 1, 2]), 2).tolist() == [True, True, False]
+    with pytest.raises(ValueError, match="1 of 12 scores are NaN or infinite"):
+        hits(np.where(np.arange(12).reshape(3, 4) == 5, np.nan, 0.0), np.array([0, 1, 2]))
+
+
+@pytest.mark.parametrize("classes", [3, 10, 12, 100])
+def test_f1_of_perfect_answers_is_one_and_no_more(classes):
+    y = np.arange(classes)
+    assert macro_f1(np.eye(classes), y).value == pytest.approx(1, abs=1e-6)
+    assert macro_f1(np.eye(classes), y).value <= 1
 
 
 def test_f1_is_zero_where_nothing_is_found():

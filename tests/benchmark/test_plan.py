@@ -143,7 +143,7 @@ def test_each_setting_of_the_protocol_costs_what_it_measures():
     assert cost(measured_by(neighbours=5))["noisy"] == everywhere
     assert cost(measured_by(samples=500))["noisy"] == GUIDED
     assert cost(measured_by(noisy_draws=2))["noisy"] == {"classify", "metrics"}
-    assert cost(measured_by(denoise_times=(0.5,)))["noisy"] == {"denoise", "gradients", "metrics"}
+    assert cost(measured_by(denoise_times=(0.5,)))["noisy"] == {"denoise", "diagnose", "gradients", "metrics"}
     assert cost(measured_by(seed=1))["noisy"] == ANSWERS | GUIDED
 
 

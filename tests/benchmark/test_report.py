@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmark.record import Results, measured
-from benchmark.report import _arranged, _curve, _picture
+from benchmark.report import _arranged, _confusions, _curve, _picture
 
 
 def accuracy(cell: str, sigma: float, value: float):
@@ -32,6 +32,25 @@ def test_cells_that_share_a_classifier_have_one_line():
 
 def test_without_curves_there_is_no_picture():
     assert _curve(Results(suite="s", commit="", environment={}, records=[]), ["a"]) is None
+
+
+def test_confusions_of_noise_levels_are_drawn_once_for_each_classifier(tmp_path):
+    matrices = {"sharp": np.eye(5), "twin": np.eye(5), "blurred": np.full((5, 5), 0.2)}
+    for cell, confusion in matrices.items():
+        folder = tmp_path / cell / "seed0"
+        folder.mkdir(parents=True)
+        np.savez(folder / "diagnostics.npz", confusion=confusion)
+    cells = [*matrices, "silent"]
+    results = Results(suite="s", commit="", environment={}, records=[accuracy(cell, 1.0, 0.5) for cell in cells])
+    drawn = _confusions(tmp_path, results, cells)
+    assert [picture["caption"] for picture in drawn] == ["sharp", "blurred"]
+    brightest = []
+    for picture in drawn:
+        with Image.open(io.BytesIO(base64.b64decode(picture["image"].partition(",")[2]))) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=int)
+        yellow = (pixels[..., 0] > 200) & (pixels[..., 1] > 200) & (pixels[..., 2] < 90)
+        brightest.append(yellow[:, : pixels.shape[1] // 2].sum())  # left of the colour bar
+    assert brightest[0] > 1000 > brightest[1]
 
 
 def test_points_in_the_plane_are_shown_where_they_lie():

@@ -77,6 +77,33 @@ def test_a_mixture_of_bins_costs_its_entropy():
     torch.testing.assert_close((weights * grey.bits_per_dim(nats, 1)).sum(), entropy)
 
 
+@pytest.mark.parametrize("count", [256, 17])
+def test_a_density_of_grey_levels_costs_their_entropy(count):
+    """Pixels rounded from a Gaussian: its own density, dequantised, costs hardly more than their entropy."""
+    grey, std = GreyLevels(count), 0.25
+    edges = torch.linspace(-1, 1, count + 1, dtype=torch.float64)
+    masses = torch.special.ndtr(edges / std).diff()
+    masses = masses / masses.sum()
+    entropy = -(masses * masses.log2()).nansum()
+    normal = torch.distributions.Normal(0.0, std)
+    x = grey.dequantise(torch.arange(count)[:, None], (torch.arange(64) + 0.5) / 64).double()
+    bits = (masses[:, None] * grey.bits_per_dim(normal.log_prob(x), 1)).sum() / 64
+    assert entropy < bits < entropy + (0.001 if count == 256 else 0.05)
+    # On the lattice the Gaussian is a little narrower in units of the levels' distance; its density is all that counts.
+    points = grey.lattice(torch.arange(count)).double()
+    found = (masses * grey.lattice_bits_per_dim(normal.log_prob(points), 1)).sum()
+    assert found == pytest.approx(float(entropy), abs=0.01 if count == 256 else 0.15)
+
+
+def test_the_lattice_is_that_of_the_released_code_and_its_offset_exact():
+    levels = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(GreyLevels(256).lattice(levels), levels / 127.5 - 1)
+    nats = torch.full((3,), -12 * math.log(2.0))
+    bits = GreyLevels(256).lattice_bits_per_dim(nats, 12)
+    torch.testing.assert_close(bits, torch.full((3,), 1 + math.log2(127.5)))
+    torch.testing.assert_close(GreyLevels(17).lattice_bits_per_dim(nats, 12), torch.full((3,), 4.0))
+
+
 @pytest.mark.parametrize("count", [1, 0, -3, 2**16 + 1])
 def test_a_number_of_levels_beyond_what_float32_can_dequantise_is_refused(count):
     with pytest.raises(ValueError, match=f"must number 2 to 65536, got {count}"):

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import ExactDenoiser, GaussianMixture
+from torchdiffeq import odeint
 
-from methods.diffusion.likelihood import ProbabilityFlow, VariationalBound, bin_log_prob
+from methods.diffusion.denoiser import EDMDenoiser, EpsDenoiser, Pretrained
+from methods.diffusion.likelihood import AdaptiveProbabilityFlow, ProbabilityFlow, VariationalBound, bin_log_prob
 from methods.diffusion.noise import KeyedNoise
 from methods.diffusion.process import ContinuousVP, DiscreteVP, VarianceExploding
 
@@ -15,23 +17,113 @@ PROCESSES = {"ve": VarianceExploding(), "vp": ContinuousVP(), "discrete": Discre
 every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 
 
+FLOWS = {"fixed": ProbabilityFlow, "adaptive": AdaptiveProbabilityFlow}
+either_flow = pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+
+
+@either_flow
 @every_process
-def test_flow_of_a_gaussian_has_its_bits_per_dimension(process):
+def test_flow_of_a_gaussian_has_its_bits_per_dimension(process, flow):
     mixture = GaussianMixture.gaussian((3, 4, 4), std=0.4, mean=0.2)
     x, _ = mixture.sample(16)
-    found = ProbabilityFlow(ExactDenoiser(mixture, process))(x)
+    found = flow(ExactDenoiser(mixture, process))(x)
     bits = (found - mixture.log_prob(x)).abs() / (48 * math.log(2))
     assert bits.max() < 0.01
 
 
 @every_process
-def test_flow_of_a_mixture_has_its_bits_per_dimension(process):
+def test_adaptive_flow_has_the_density_of_its_first_level_to_its_tolerance(process):
+    """One Gaussian has a divergence that every probe gives exactly: nothing but steps and rounding is left."""
+    mixture = GaussianMixture.gaussian((3, 4, 4), std=0.4, mean=0.2)
+    denoiser = ExactDenoiser(mixture, process)
+    first, last = process.levels(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))
+    x = first.alpha * mixture.sample(16, torch.float64)[0] + first.sigma * torch.randn(16, 3, 4, 4, dtype=torch.float64)
+    # What is known of the end is N(0, prior_scale^2), which the data has not quite become.
+    spread = math.sqrt(last.alpha**2 * 0.4**2 + last.sigma**2)
+    start_spread = math.sqrt(first.alpha**2 * 0.4**2 + first.sigma**2)
+    arrived = last.alpha * 0.2 + spread / start_spread * (x - first.alpha * 0.2)
+    normal = torch.distributions.Normal(0.0, process.prior_scale)
+    expected = normal.log_prob(arrived).flatten(1).sum(1) + 48 * math.log(spread / start_spread)
+    errors = []
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        found = AdaptiveProbabilityFlow(denoiser, rtol=tolerance, atol=tolerance)(x)
+        errors.append(float((found - expected).abs().max()) / 48)
+    assert errors[0] < 0.05
+    assert errors[1] < 1e-3
+    assert errors[2] < errors[1] / 10 < errors[0] / 50
+
+
+@pytest.mark.parametrize("process", [PROCESSES["ve"], PROCESSES["vp"]], ids=["ve", "vp"])
+def test_adaptive_flow_agrees_with_a_peer_at_the_same_tolerances(process):
+    mixture = GaussianMixture.gaussian((1, 2, 2), std=0.3, mean=0.2)
+    denoiser = ExactDenoiser(mixture, process)
+    x = mixture.sample(1, torch.float64)[0]
+    probe = torch.tensor([1.0, -1.0, -1.0, 1.0]).view(1, 1, 2, 2).double()
+    found, evaluations = AdaptiveProbabilityFlow(denoiser).counted(x, lambda: probe)
+
+    def rates(log_s, state):
+        s = log_s.exp()
+        t = process.time(-2 * log_s[None])
+        with torch.enable_grad():
+            u = state[0].detach().requires_grad_()
+            eps = denoiser.eps(process.alpha(t) * u, t)
+            (pulled,) = torch.autograd.grad((eps * probe).sum(), u)
+        return s * eps.detach(), s * (pulled * probe).mean()
+
+    first, last = process.levels(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))
+    ends = torch.tensor([first.noise_ratio, last.noise_ratio], dtype=torch.float64).log()
+    denoiser.calls = 0
+    state = x / first.alpha, torch.zeros((), dtype=torch.float64)
+    u, gained = (part[-1] for part in odeint(rates, state, ends, rtol=1e-5, atol=1e-5, method="dopri5"))
+    normal = torch.distributions.Normal(0.0, process.prior_scale)
+    expected = normal.log_prob(last.alpha * u).sum() + 4 * (gained + math.log(last.alpha / first.alpha))
+    assert float(found) == pytest.approx(float(expected), abs=4 * 1e-3)
+    assert int(evaluations) == pytest.approx(denoiser.calls, rel=0.25)
+
+
+def test_adaptive_flow_counts_each_image_and_is_keyed_to_it():
+    mixture = GaussianMixture.example((1, 2, 2))
+    x, _ = mixture.sample(5)
+    likelihood = AdaptiveProbabilityFlow(ExactDenoiser(mixture, PROCESSES["ve"]), rtol=1e-4, atol=1e-4)
+    together, evaluations = likelihood.counted(x, KeyedNoise(0, "flow", range(5), (1, 2, 2)))
+    assert len(evaluations.unique()) > 1
+    alone = [likelihood.counted(x[i : i + 1], KeyedNoise(0, "flow", [i], (1, 2, 2))) for i in range(5)]
+    # Up to rounding: a step may be just within the tolerance in one batch and just beyond it in another.
+    torch.testing.assert_close(together, torch.cat([nats for nats, _ in alone]), atol=4e-3, rtol=0)
+    torch.testing.assert_close(evaluations, torch.cat([n for _, n in alone]), atol=12, rtol=0)
+    assert likelihood.settings == {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.mark.parametrize("make", [EpsDenoiser, EDMDenoiser])
+def test_adaptive_flow_asks_a_network_for_noise_between_discrete_levels(make):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.told = []
+
+        def forward(self, x, log_sigma, y=None):
+            self.told.append(log_sigma)
+            return 0.5 * x * log_sigma.sigmoid().view(-1, 1, 1, 1)
+
+    network, process = Network(), DiscreteVP(10)
+    found = AdaptiveProbabilityFlow(make(network, process))(torch.randn(4, 1, 2, 2))
+    told, levels = torch.cat(network.told), process.log_sigma(torch.arange(1, 11) / 10)
+    assert levels[0] - 1e-4 < told.min() < told.max() < levels[-1] + 1e-4
+    assert len(told.unique()) > 40
+    assert found.isfinite().all()
+    with pytest.raises(ValueError, match="Pretrained knows no noise levels between those of its discrete process"):
+        AdaptiveProbabilityFlow(Pretrained(make(network, process), "none.ckpt"))
+
+
+@either_flow
+@every_process
+def test_flow_of_a_mixture_has_its_bits_per_dimension(process, flow):
     mixture = GaussianMixture.example((1, 2, 2))
     first = process.levels(torch.tensor([process.t_min]))[0]
     x_t = first.alpha * mixture.sample(8, torch.float64)[0] + first.sigma * torch.randn(8, 1, 2, 2)
     # Half of all signs average the estimate of the divergence out: it is even in its probe.
     probes = torch.tensor(list(itertools.product([1.0], *3 * [[-1.0, 1.0]])), dtype=torch.float64)
-    likelihood = ProbabilityFlow(ExactDenoiser(mixture, process))
+    likelihood = flow(ExactDenoiser(mixture, process))
     found = likelihood(x_t.repeat(8, 1, 1, 1), lambda: probes.repeat_interleave(8, 0).view(64, 1, 2, 2))
     error = found.view(8, 8).mean(0) - mixture.log_prob(x_t, first.alpha, first.sigma)
     assert error.abs().max() / (4 * math.log(2)) < 0.015

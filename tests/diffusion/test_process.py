@@ -60,6 +60,20 @@ def test_time_inverts_log_snr(process, dtype):
     )
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "uniform"])
+def test_between_its_levels_a_discrete_process_is_continuous(schedule):
+    process = DiscreteVP(50, schedule, pure_noise=True)
+    between = process.continuous()
+    t = (torch.arange(1, 51) / 51).double()
+    same = between.time(process.log_snr(t))
+    torch.testing.assert_close(same[[0, -1]], torch.tensor([0.0, 1.0]).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(between.log_snr(same), process.log_snr(t))
+    torch.testing.assert_close(between.alpha(same), process.alpha(t))
+    torch.testing.assert_close(between.sigma(same), process.sigma(t))
+    assert len(between.alpha(torch.linspace(0, 1, 1000)).unique()) > 900
+    assert between.continuous() is between
+
+
 @given(t=st.floats(0, 1), low=st.floats(0.001, 1), factor=st.floats(1.01, 1e6))
 def test_time_inverts_log_snr_of_any_exploding_process(t, low, factor):
     process = VarianceExploding(low, low * factor)

@@ -22,6 +22,7 @@ from methods.classification_diffusion import (
     LevelClassifier,
     LevelDenoiser,
     SinglePass,
+    level_groups,
 )
 from methods.diffusion.guidance import ClassifierGuidance
 from methods.diffusion.process import DiscreteVP, VarianceExploding
@@ -415,7 +416,7 @@ def test_anchor_asks_for_a_datamodule(tmp_path):
 
 
 def diagnostics(method: ClassificationDiffusion, x: Tensor, indices: range) -> dict[str, Tensor]:
-    return method.diagnostics(x, KeyedNoise(0, "diagnostics", indices, x.shape[1:]))
+    return method.diagnostics(x, KeyedNoise(0, "diagnostics", indices, x.shape[1:]), torch.tensor([0.25, 0.75]))
 
 
 def log_mass(telescoping: Tensor) -> float:
@@ -459,6 +460,41 @@ def test_diagnostics_are_keyed_to_the_image_and_score_the_level():
     x_t, _ = process.perturb(x, t)
     expected = F.cross_entropy(method.denoiser.levels(x_t), process.index(t))
     assert float(together["level_ce"].mean()) == pytest.approx(float(expected), abs=0.2)
+
+
+def test_levels_that_the_optimal_classifier_gives_have_their_densities_errors_and_confusions():
+    process = DiscreteVP(30, "cosine", pure_noise=True)
+    method, n = exact_method(process), 800
+    x, _ = MIXTURE.sample(n)
+    times = torch.tensor([0.0, 12 / 31, 1.0])
+    found = method.diagnostics(x, KeyedNoise(0, "diagnostics", range(n), x.shape[1:]), times)
+    for column, t in zip(found["noisy_bits"].T, times, strict=True):  # of other noisy images of the same law
+        x_t, _ = process.perturb(x, t.expand(n))
+        expected = -MIXTURE.log_prob(x_t, *process.scales(t.expand(n), like=x_t)) / (4 * math.log(2))
+        assert float(column.mean()) == pytest.approx(float(expected.mean()), abs=4 * float(expected.std()) / n**0.5)
+    torch.testing.assert_close(found["noisy_bits"][:, 0], (-method.log_prob(x) / (4 * math.log(2))))
+    # As often as it says itself: its probabilities are calibrated.
+    t = torch.arange(n) % 32 / process.last
+    x_t, _ = process.perturb(x, t)
+    sure = method.denoiser.levels(x_t).softmax(1).amax(1).mean()
+    assert float(found["level_right"].float().mean()) == pytest.approx(float(sure), abs=0.06)
+    with torch.no_grad():
+        x_t, eps = process.perturb(x, t)
+        mse = (method.denoiser.eps(x_t, t) - eps).square().mean()
+    assert float(found["level_mse"].mean()) == pytest.approx(float(mse), abs=0.05)
+    confusion = found["confusion"].mean(0)
+    assert confusion.shape == (20, 20)
+    torch.testing.assert_close(confusion.sum(1), torch.ones(20))
+    flat = confusion * level_groups(32).sum(0)[:, None]  # p(true, predicted): symmetric, for the classifier is Bayes'
+    torch.testing.assert_close(flat, flat.T, atol=0.06, rtol=0)
+
+
+def test_groups_of_levels_are_neighbours_and_nearly_alike_in_size():
+    groups = level_groups(1002)
+    assert groups.shape == (1002, 20)
+    assert set(groups.sum(0).tolist()) == {50.0, 51.0}
+    assert (groups.argmax(1).diff() >= 0).all()
+    assert torch.equal(level_groups(7), torch.eye(7))
 
 
 # What is refused.

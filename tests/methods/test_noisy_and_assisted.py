@@ -99,6 +99,24 @@ def test_undenoised_the_second_input_is_a_copy_through_which_gradients_flow_too(
     assert not method.denoiser.eps(x_t, t).any()
 
 
+def test_a_masked_input_is_the_same_as_a_blank_one_to_a_network_that_standardises():
+    """Neither the noisy image nor its estimate leaves a trace where it is masked, and one evaluation makes both."""
+    denoiser = exact_denoiser(PROCESSES["vp"])
+    classifier = METHODS["assisted"](denoiser).eval().classifier
+    nn.init.normal_(classifier.network.head.weight)
+    x, t = MIXTURE.sample(6)[0], torch.full((6,), 0.4)
+    x_t, _ = denoiser.process.perturb(x, t)
+    masked = classifier.masked(x_t, t)
+    assert denoiser.calls == 1
+    alpha, _ = denoiser.process.scales(t, like=x_t)
+    x_hat, log_sigma = alpha * denoiser(x_t, t), denoiser.process.log_sigma(t)
+    blank = torch.full_like(x_t, 0.7)  # of no contrast: standardised, it is zero too
+    torch.testing.assert_close(masked["x"], classifier.network((blank, x_hat), log_sigma))
+    torch.testing.assert_close(masked["denoised"], classifier.network((x_t, blank), log_sigma))
+    whole = classifier(x_t, t)
+    assert all((whole - part).abs().max() > 1e-3 for part in masked.values())
+
+
 def test_training_leaves_the_denoiser_alone_and_builds_no_graph_through_it(trained_denoiser):
     method = METHODS["assisted"](trained_denoiser).train()
     x, t = MIXTURE.sample(4)[0], torch.full((4,), 0.5)

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from benchmark.array_files import load_arrays
 from benchmark.metrics import classification
 from benchmark.metrics.arrays import Estimate, cosines, mean_estimate, share
-from benchmark.outputs import load_arrays
 from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.record import Record
 from benchmark.recorder import Recorder
-from benchmark.suite import Protocol
 from benchmark.table_rows import CLASSIFICATION, DIAGNOSTICS, MASKED, NLL, TOP5
 
 TOP5_ABOVE = 10

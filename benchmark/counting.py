@@ -18,7 +18,8 @@ from benchmark.errors import one_line
 from benchmark.meter import META, Call, measured
 from benchmark.metrics.published_networks import NETWORKS
 from benchmark.plan import NOT_TRAINING, arguments
-from benchmark.suite import REFERENCE, Cell, Suite, order
+from benchmark.protocol import REFERENCE
+from benchmark.suite import Cell, Suite, order
 from datamodules.base import ImageData, stand_ins
 from methods.base import Method
 

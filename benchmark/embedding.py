@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.array_files import load_arrays, save_arrays
 from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
 from benchmark.metrics.frechet import Statistics
-from benchmark.outputs import load_arrays, save_arrays
-from benchmark.suite import REFERENCE, Protocol
+from benchmark.protocol import REFERENCE, Protocol
 from datamodules.base import ImageData
 from methods.base import Method
 

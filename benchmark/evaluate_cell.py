@@ -9,11 +9,11 @@ from benchmark.files import write_json
 from benchmark.generation_records import generation_records
 from benchmark.metrics.arrays import Estimate
 from benchmark.per_class import FILE as PER_CLASS
-from benchmark.plan import Job, scale_tag
+from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.record import Record
 from benchmark.recorder import Recorder
-from benchmark.stages import read_manifest
-from benchmark.suite import Protocol
+from benchmark.stages import read_manifest, scale_tag
 from benchmark.table_rows import COSTS
 
 

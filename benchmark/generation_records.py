@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmark.array_files import load_arrays
 from benchmark.files import write_json
 from benchmark.metrics import classification
 from benchmark.metrics.arrays import Estimate, share
@@ -21,13 +22,12 @@ from benchmark.metrics.frechet import (
     intra_class_frechet,
 )
 from benchmark.metrics.neighbours import nearest_neighbour_ratio, neighbour_radii, precision_recall
-from benchmark.outputs import load_arrays
 from benchmark.per_class import FILE
-from benchmark.plan import Job, scale_tag
+from benchmark.plan import Job
+from benchmark.protocol import REFERENCE, Protocol
 from benchmark.record import Record
 from benchmark.recorder import Recorder
-from benchmark.stages import Stage, read_manifest
-from benchmark.suite import REFERENCE, Protocol
+from benchmark.stages import Stage, read_manifest, scale_tag
 from benchmark.table_rows import fidelity_names, generation_metrics
 
 LEAST_PER_CLASS = 100

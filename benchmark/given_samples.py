@@ -112,7 +112,7 @@ def _pixels(path: Path) -> np.ndarray:
 
 def take(path: Path, data: ImageData, folder: Path) -> dict[str, Any]:
     """Keep the samples as the cell's own, ``samples.npz``."""
-    from benchmark.outputs import save_arrays
+    from benchmark.array_files import save_arrays
 
     images, labels = given_samples(path, data)
     save_arrays(folder / "samples.npz", images=images, labels=labels)

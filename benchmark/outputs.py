@@ -1,6 +1,6 @@
 """What a method answered: logits, log-densities and samples, each computed once, seeded by image and kept in a file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,31 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.files import replacing
-from benchmark.suite import Protocol
+from benchmark.array_files import Report, batches, save_arrays, some_test_images
+from benchmark.protocol import Protocol
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method
-
-Report = Callable[[str, int, int], None]
-"""Called with the stage, what is done of it, and what there is to do."""
-
-
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays to an ``.npz`` that is whole or absent."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz``; nothing pickled is read."""
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-def batches(count: int, size: int) -> Iterator[range]:
-    """Consecutive index ranges that cover ``0 .. count - 1``."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
 
 
 def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
@@ -46,7 +25,7 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     reason = method.unsupported.get("classify")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    u, y = _test(data, protocol)
+    u, y = some_test_images(data, protocol)
     x = data.grey.centre(u)
     arrays = {"y": y.numpy(), "clean": _logits(method, x, None, protocol.batch)}
     process = method.noisy_process
@@ -117,7 +96,11 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
     if reason is not None:
         return {"outputs": [], "reason": reason}
     estimate = method.likelihood
-    x = _dequantised_test(data, protocol) if estimate.dequantised else data.grey.centre(_test(data, protocol)[0])
+    x = (
+        _dequantised_test(data, protocol)
+        if estimate.dequantised
+        else data.grey.centre(some_test_images(data, protocol)[0])
+    )
     bits, nfe = [], []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)
@@ -170,7 +153,7 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     """
     if type(method).diagnostics is Method.diagnostics:
         return {"outputs": [], "reason": "no classifier of noise levels"}
-    grey, (u, _), x = data.grey, _test(data, protocol), _dequantised_test(data, protocol)
+    grey, (u, _), x = data.grey, some_test_images(data, protocol), _dequantised_test(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     found: dict[str, list[np.ndarray]] = {}
@@ -202,7 +185,7 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
         return {"outputs": [], "reason": "no exact score to compare with"}
     grid, unit = getattr(data, "grid", None), getattr(data, "unit", 1.0)
     if grid is None:
-        u, y = _test(data, protocol)
+        u, y = some_test_images(data, protocol)
         x = data.grey.centre(u)
     else:
         x, y = grid
@@ -237,12 +220,7 @@ def _compared(method: Method, x_t: Tensor, t: Tensor, y: Tensor) -> dict[str, Te
         return {"estimate": estimate, "truth": method.denoiser.score(x_t, t, y) - score, "score": score}
 
 
-def _test(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """Grey levels and labels of the test images that the protocol asks about."""
-    return data.some_images("test", protocol.test_images, [protocol.seed, 4])
-
-
 def _dequantised_test(data: ImageData, protocol: Protocol) -> Tensor:
-    u, _ = _test(data, protocol)
+    u, _ = some_test_images(data, protocol)
     v = np.random.default_rng([protocol.seed, 2]).random(u.shape, dtype=np.float32)
     return data.grey.dequantise(u, torch.from_numpy(v))

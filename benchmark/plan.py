@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import digest, digest_file, digest_of_files
-from benchmark.stages import Stage, read_manifest
+from benchmark.stages import Stage, read_manifest, scale_tag
 from benchmark.suite import CONFIGS, Cell, Suite, order
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,11 +74,6 @@ class Job:
     def finished(self) -> bool:
         """Whether every stage is."""
         return all(stage.completed(self.folder) is not None for stage in self.stages)
-
-
-def scale_tag(scale: float | None) -> str:
-    """Suffix of files and stages for a guidance scale: ``@3``, or nothing for unconditional samples."""
-    return "" if scale is None else f"@{scale:g}"
 
 
 def arguments(cell: Cell, seed: int | str, folder: Path, needed: dict[str, Path]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import embedding, given_samples, outputs, sampling
+from benchmark.array_files import load_arrays, save_arrays
 from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
 from benchmark.cli import build
 from benchmark.errors import InputError
@@ -21,9 +22,9 @@ from benchmark.execute.local import visible_gpus
 from benchmark.files import write_text
 from benchmark.lightning_cli import check_shapes
 from benchmark.memory import peak_memory, reset_peak_memory
-from benchmark.plan import Job, scale_tag
-from benchmark.stages import Stage, read_manifest
-from benchmark.suite import Protocol
+from benchmark.plan import Job
+from benchmark.protocol import Protocol
+from benchmark.stages import Stage, read_manifest, scale_tag
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -109,7 +110,7 @@ class _Training:
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
         write_text(job.folder / "config.yaml", cli.parser.dump(cli.config, skip_link_targets=False))
-        outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
+        save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
         fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
         done = fit(cli, newest_checkpoint(folder))
@@ -181,7 +182,7 @@ class _Evaluation:
         if job.cell.samples is not None:
             return given_samples.take(Path(job.cell.samples), self.reference[1], job.folder)
         if job.cell.config is None:
-            return sampling.image_samples(job.cell, self.reference[1], protocol, job.folder)
+            return sampling.image_samples(job.cell.images, self.reference[1], protocol, job.folder)
         method, data = self.method
         if kind == "sample":
             result = self.sample(sampling.Shards(protocol, scale, job.folder, stage.key))
@@ -204,8 +205,8 @@ class _Evaluation:
         if "reason" in (read_manifest(Stage(f"sample{tag}", "").manifest(self.job.folder)) or {}):
             return {"outputs": []}
         reference, data = self.reference
-        images = outputs.load_arrays(self.job.folder / f"samples{tag}.npz")["images"]
+        images = load_arrays(self.job.folder / f"samples{tag}.npz")["images"]
         found = embedding.sample_features(network, reference, data, self.protocol.batch, self.job.reference, images)
         file = f"features+{network}{tag}.npz"
-        outputs.save_arrays(self.job.folder / file, **found)
+        save_arrays(self.job.folder / file, **found)
         return {"outputs": [file]}

@@ -5,18 +5,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmark.array_files import Report, batches, load_arrays, save_arrays, some_test_images
 from benchmark.files import replacing
 from benchmark.memory import peak_memory
-from benchmark.outputs import Report, _test, batches, load_arrays, save_arrays
-from benchmark.plan import scale_tag
-from benchmark.stages import Stage
-from benchmark.suite import Cell, Protocol
+from benchmark.protocol import Protocol
+from benchmark.stages import Stage, scale_tag
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method
 
@@ -171,12 +170,12 @@ def sample(method: Method, data: ImageData, shards: Shards, report: Report, draw
     }
 
 
-def image_samples(cell: Cell, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
+def image_samples(part: Literal["train", "test"], data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
     """Real images in the place of samples: the test images asked about, or copies of training images."""
-    u, y = data.images(cell.images)
-    if cell.images == "test":
-        u, y = _test(data, protocol)
+    if part == "test":
+        u, y = some_test_images(data, protocol)
     else:
+        u, y = data.images(part)
         rows = np.random.default_rng([protocol.seed, 3]).permutation(len(u))[: protocol.samples]
         u, y = u[rows], y[rows]
     save_arrays(folder / "samples.npz", images=_channels_last(u), labels=y.numpy())

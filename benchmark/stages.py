@@ -77,3 +77,8 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def scale_tag(scale: float | None) -> str:
+    """Suffix of files and stages for a guidance scale: ``@3``, or nothing for unconditional samples."""
+    return "" if scale is None else f"@{scale:g}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import get_args
 
 from benchmark.errors import OK, command
-from benchmark.suite import REFERENCE, FeatureName
+from benchmark.protocol import REFERENCE, FeatureName
 
 PUBLISHED = tuple(name for name in get_args(FeatureName) if name != REFERENCE)
 

@@ -17,7 +17,7 @@ from benchmark.errors import InputError
 from benchmark.execute import worker
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
-from benchmark.suite import Protocol
+from benchmark.protocol import Protocol
 
 ATTEMPTS = 2
 """Times a job is tried whose worker dies."""

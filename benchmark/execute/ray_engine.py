@@ -30,7 +30,7 @@ from benchmark.execute.local import LocalEngine
 from benchmark.execute.waiting import Waiting
 from benchmark.files import digest, digest_file
 from benchmark.plan import PACKAGES, ROOT, Job
-from benchmark.suite import Protocol
+from benchmark.protocol import Protocol
 
 ATTEMPTS = 4
 """Times a job is tried whose worker or node dies."""

@@ -14,7 +14,7 @@ from typing import Any
 from benchmark.errors import InputError, Stopped, one_line
 from benchmark.execute.lease import Lease, Superseded
 from benchmark.plan import Job
-from benchmark.suite import Protocol
+from benchmark.protocol import Protocol
 
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
 """Environment variables that would tell a training of another launch, by their beginnings."""

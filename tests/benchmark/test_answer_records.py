@@ -9,11 +9,12 @@ from sklearn.metrics import f1_score
 
 from benchmark import outputs
 from benchmark.answer_records import ANSWERS, _classification, _gradients, _telescoping
+from benchmark.array_files import load_arrays, save_arrays
 from benchmark.cli import build
-from benchmark.outputs import load_arrays, save_arrays
 from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.stages import Stage
-from benchmark.suite import Cell, Protocol
+from benchmark.suite import Cell
 from methods.base import KeyedNoise
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"

@@ -14,9 +14,10 @@ from benchmark.execute.demand import Demand, demand
 from benchmark.execute.lease import Lease, Superseded, lease_path, progress_path
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.runner import carry_out
 from benchmark.stages import Stage
-from benchmark.suite import Cell, Protocol
+from benchmark.suite import Cell
 
 
 def job(name="a", part="train", needs=(), after=(), folder=Path("none"), **config):

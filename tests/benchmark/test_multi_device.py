@@ -17,9 +17,10 @@ from benchmark.errors import InputError, Stopped
 from benchmark.execute import multi_device
 from benchmark.execute.local import gpu_shares
 from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.runner import carry_out
 from benchmark.stages import Stage
-from benchmark.suite import Cell, Protocol
+from benchmark.suite import Cell
 
 STEPS = 40
 

@@ -9,7 +9,8 @@ import pytest
 
 from benchmark import plan as planning
 from benchmark.plan import arguments, cached_resolution, class_paths, code_digest, configuration_digest, plan, slug
-from benchmark.suite import Cell, Protocol, Suite, load_suite
+from benchmark.protocol import Protocol
+from benchmark.suite import Cell, Suite, load_suite
 
 CHECKPOINT = "model.init_args.denoiser.init_args.checkpoint"
 
@@ -318,7 +319,7 @@ def test_changed_code_of_sampling_costs_samples_but_no_other_answers(monkeypatch
     meaning, before = planning._meaning, keys()
     monkeypatch.setattr(planning, "_meaning", lambda m: meaning(m) + "changed" * (m == "benchmark.sampling"))
     redone = {stage.partition("@")[0] for place, key in keys().items() if before[place] != key for stage in place[1:]}
-    assert redone == {"sample", "features", "metrics"}
+    assert redone == {"sample", "features+reference", "metrics"}
     assert {stage for _, stage in before} - redone >= {"train", "real", *ANSWERS}
 
 

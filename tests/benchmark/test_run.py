@@ -18,9 +18,10 @@ import yaml
 from benchmark.costs import most_urgent_first, remaining_seconds
 from benchmark.execute.local import LocalEngine, visible_gpus
 from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.run import _owned, main
 from benchmark.stages import Stage
-from benchmark.suite import Cell, Protocol
+from benchmark.suite import Cell
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}

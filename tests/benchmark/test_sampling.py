@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.array_files import load_arrays
 from benchmark.callbacks import FINAL
 from benchmark.cli import build
 from benchmark.execute import many_samplers, multi_device
-from benchmark.outputs import load_arrays
 from benchmark.plan import Job
+from benchmark.protocol import Protocol
 from benchmark.runner import carry_out, method_of
 from benchmark.sampling import Shards, sample
 from benchmark.stages import Stage
-from benchmark.suite import Cell, Protocol
+from benchmark.suite import Cell
 from methods.base import KeyedNoise
 
 PROTOCOL = Protocol(samples=2100, batch=400)  # shards of 1000, 1000 and 100; a batch of 200 ends the first two

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import InputError
-from benchmark.suite import Cell, Protocol, Suite, load_suite, order, suites
+from benchmark.protocol import Protocol
+from benchmark.suite import Cell, Suite, load_suite, order, suites
 
 CONFIG = "digits/supervised.yaml"
 GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"config": CONFIG}}}

@@ -9,9 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,19 +16,20 @@ from typing import Any
 from benchmark.costs import most_urgent_first, predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError, command
 from benchmark.execute.local import LocalEngine
-from benchmark.files import write_json
+from benchmark.files import sweep, write_json, write_text
 from benchmark.forecast import show_plan
+from benchmark.ownership import owned
 from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
 from benchmark.progress import LiveView, PlainView, State
 from benchmark.record import Record, Results
 from benchmark.report import write_report
-from benchmark.stages import read_manifest
 from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
 from benchmark.yaml_files import parse_text
 
-LEAST_FREE_BYTES = 100 * 2**20
+PARTIAL = "partial.md"
+"""What a run that was stopped has finished."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +75,8 @@ def main(argv: list[str] | None = None) -> int:
             jobs = _jobs(suite, engine, out, seeds, write=False)
             show_plan(_chosen(jobs, only), suite, engine.workers, options.jobs)
             return OK
-        with _owned(out):
+        with owned(out, "--out"):
+            sweep(out)
             jobs = _chosen(_jobs(suite, engine, out, seeds, write=True), only)
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
@@ -134,41 +133,6 @@ def _jobs(suite: Suite, engine: LocalEngine, out: Path, seeds: list[int], write:
     return plan(suite, resolved, out, seeds)
 
 
-@contextmanager
-def _owned(out: Path) -> Iterator[None]:
-    """Hold the folder of a run for this process alone.
-
-    Raises:
-        InputError: If another run holds it, or nothing can be written there.
-    """
-    from filelock import FileLock, Timeout
-
-    owner = out / "owner.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out).free
-        if free < LEAST_FREE_BYTES:
-            raise InputError(f"{out} has {free >> 20} MiB free, a run needs {LEAST_FREE_BYTES >> 20}; choose --out DIR")
-        lock = FileLock(out / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        held = read_manifest(owner) or {}
-        by = f"process {held.get('pid', '?')} on {held.get('host', '?')} since {held.get('since', '?')}"
-        raise InputError(f"{out} is in use by {by}; wait for it or choose another folder with --out") from None
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-    try:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        try:
-            write_json(owner, {"pid": os.getpid(), "host": platform.node(), "since": since})
-        except OSError as error:
-            raise InputError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
 def _execute(suite: Suite, engine: LocalEngine, jobs: list[Job], out: Path) -> int:
     finished = {job.name for job in jobs if job.finished}
     todo = [job for job in jobs if job.name not in finished]
@@ -200,6 +164,7 @@ def _execute(suite: Suite, engine: LocalEngine, jobs: list[Job], out: Path) -> i
         for number, handler in before.items():
             signal.signal(number, handler)
     if signals:
+        _tabulate_partly(suite, jobs, out)
         again = " ".join(["python -m benchmark.run", *sys.argv[1:]])
         print(f"stopped; finished work is kept, go on with: {again}", file=sys.stderr)
         return TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED
@@ -214,14 +179,31 @@ def _tabulate(suite: Suite, jobs: list[Job], results: dict[str, dict[str, Any]],
             error = failures.get(job.name)
             records += read_records(job) if error is None else failed_records(job, error)
     cells = [name for name in suite.cells if any(r.cell == name for r in records)]
-    floors = {name for name, cell in suite.cells.items() if cell.floor}
+    floors = _floors(suite)
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(), records=records)
     write_tables(out, table, cells, floors)
+    (out / PARTIAL).unlink(missing_ok=True)
     print(to_markdown(table, cells=cells, floors=floors))
     print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
     for name, error in failures.items():
         print(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})", file=sys.stderr)
     return INCOMPLETE if failures else OK
+
+
+def _tabulate_partly(suite: Suite, jobs: list[Job], out: Path) -> None:
+    """Write what is finished of a run that was stopped; the tables of an earlier whole run stay as they are."""
+    found = [(job, read_records(job)) for job in jobs if job.part == "evaluate"]
+    records = [record for _, of_job in found for record in of_job]
+    if not records:
+        return
+    cells = [name for name in suite.cells if any(job.cell.name == name for job, _ in found)]
+    unfinished = [f"{job.cell.name} (seed {job.seed})" for job, of_job in found if not of_job]
+    table = Results(suite=suite.name, commit=_commit(), environment=_environment(), records=records)
+    write_text(out / PARTIAL, to_markdown(table, cells=cells, floors=_floors(suite), unfinished=unfinished))
+
+
+def _floors(suite: Suite) -> set[str]:
+    return {name for name, cell in suite.cells.items() if cell.floor}
 
 
 def _commit() -> str:

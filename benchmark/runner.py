@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import outputs
-from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
+from benchmark.callbacks import FINAL, ResumePoints, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
 from benchmark.errors import InputError
 from benchmark.evaluate_cell import write_records
@@ -54,6 +54,8 @@ def carry_out(job: Job, protocol: Protocol, report: Report, stop: Callable[[], b
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report({"stage": stage.name, "done": 0, "total": 0})
             stage.complete(job.folder, lambda stage=stage: runner.do(stage))
+        if stage.name == "train":  # its end is on record: nothing to go on from any more
+            _remove_checkpoints(job.folder / "checkpoints")
     gc.collect()
     return {"job": job.name}
 
@@ -64,6 +66,11 @@ def method_of(arguments: Sequence[str], folder: Path) -> tuple[LightningModule, 
     state = torch.load(folder / "checkpoints" / FINAL, map_location="cpu", weights_only=True)["state_dict"]
     cli.model.load_state_dict(state)
     return cli.model.to(cli.trainer.strategy.root_device).eval().requires_grad_(False), cli.datamodule
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in checkpoints(folder):
+        remove_checkpoint(path)
 
 
 class _Training:
@@ -80,8 +87,7 @@ class _Training:
         folder = job.folder / "checkpoints"
         owner = folder / "key"
         if not owner.is_file() or owner.read_text() != stage.key:
-            for stale in checkpoints(folder):  # of another configuration: nothing to go on from
-                remove_checkpoint(stale)
+            _remove_checkpoints(folder)  # of another configuration: nothing to go on from
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
@@ -89,7 +95,7 @@ class _Training:
         outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
         fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
-        done = fit(cli, newest_checkpoint(folder))
+        done = fit(cli, resume_point(folder))
         return {
             "outputs": [f"checkpoints/{FINAL}", "config.yaml", "splits.npz"],
             **done,
@@ -105,6 +111,7 @@ class _Training:
         """Train in this process."""
         cli.trainer.callbacks.insert(0, _Progress(self.report))
         clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
+        clock.kept = True
         reset_peak_memory()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from benchmark.errors import InputError
+from benchmark.errors import MEMORY_HINT, InputError
 from benchmark.execute import worker
 from benchmark.plan import Job
 from benchmark.suite import Protocol
@@ -46,7 +46,7 @@ class LocalEngine:
         if self._pool is not None:
             if kind is not None:  # nobody waits for what they are doing
                 for process in multiprocessing.active_children():
-                    process.terminate()
+                    process.kill()
             self._pool.shutdown(wait=not self._stop.value, cancel_futures=True)
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ class LocalEngine:
                     if attempts[job.name] < ATTEMPTS:
                         waiting[job.name] = job
                         continue
-                    error = "its worker process died twice (killed, or out of memory)"
+                    error = f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
                     result = {"job": job.name, "status": "failed", "error": error}
                 results[job.name] = result
                 on_message({"job": job.name, "event": result["status"], **result})

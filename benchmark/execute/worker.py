@@ -1,5 +1,6 @@
 """The inside of a worker process: it imports once and carries out jobs until told to end."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, Stopped, one_line
+from benchmark.errors import InputError, Stopped, failure
 from benchmark.plan import Job
 from benchmark.suite import Protocol
 
@@ -20,13 +21,22 @@ _context: dict[str, Any] = {}
 def start(parent: int, slots: Any, messages: Any, stop: Any, threads: int) -> None:
     """Make this process a worker: its own device, few threads, no reaction to Ctrl-C, and no life after its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _context.update(messages=messages, stop=stop, threads=threads)
+    signal.signal(signal.SIGTERM, _on_terminate)
     slot = slots.get()
     if slot is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(slot)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     messages.cancel_join_thread()  # or this process would wait for a parent that has stopped reading
-    _context.update(messages=messages, stop=stop, threads=threads)
+
+
+def _on_terminate(number: int, frame: Any) -> None:
+    """End, unless the signal went to all processes of a run that is stopping: then the job saves its state first."""
+    given_up = time.monotonic() + 1
+    while not _context["stop"].value:  # the parent may get to it later
+        if time.monotonic() > given_up:
+            os._exit(128 + number)
+        time.sleep(0.01)
 
 
 def _end_with(parent: int) -> None:
@@ -91,7 +101,6 @@ def work(job: Job, protocol: Protocol) -> dict[str, Any]:
         if job.part == "evaluate" and stop.value:
             raise KeyboardInterrupt
 
-    job.folder.mkdir(parents=True, exist_ok=True)
     with _logged(job.folder / "log"):
         _prepare()
         from benchmark.runner import carry_out
@@ -103,22 +112,28 @@ def work(job: Job, protocol: Protocol) -> dict[str, Any]:
         except (Stopped, KeyboardInterrupt):
             return {"job": job.name, "status": "stopped"}
         except Exception as error:
-            traceback.print_exc()
-            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            return {"job": job.name, "status": "failed", "error": kind + one_line(error)}
+            with contextlib.suppress(OSError):  # the disk may be full
+                traceback.print_exc()
+            return {"job": job.name, "status": "failed", "error": failure(error)}
     return {"job": job.name, "status": "ok"}
 
 
 @contextmanager
 def _logged(path: Path) -> Any:
-    """Send this process's standard output and error to the end of a file."""
+    """Send this process's standard output and error to the end of a file, or nowhere if it cannot be written."""
     sys.stdout.flush(), sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with open(path, "a", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = open(path, "a", encoding="utf-8")  # noqa: SIM115
+    except OSError:  # the job says why when it writes there itself
+        log = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    with log as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         try:
             yield
         finally:
-            sys.stdout.flush(), sys.stderr.flush()
+            with contextlib.suppress(OSError):  # the disk may be full
+                sys.stdout.flush(), sys.stderr.flush()
             os.dup2(kept[0], 1), os.dup2(kept[1], 2)
             os.close(kept[0]), os.close(kept[1])

@@ -1,6 +1,7 @@
 """One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
 
 import gc
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import outputs
 from benchmark.callbacks import FINAL, ResumePoints, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
-from benchmark.errors import InputError
+from benchmark.errors import InputError, one_line, out_of_memory
 from benchmark.evaluate_cell import write_records
 from benchmark.execute import multi_device
 from benchmark.files import write_text
@@ -95,7 +96,7 @@ class _Training:
         outputs.save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
         fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
-        done = fit(cli, resume_point(folder))
+        done = fit(cli, folder)
         return {
             "outputs": [f"checkpoints/{FINAL}", "config.yaml", "splits.npz"],
             **done,
@@ -107,7 +108,7 @@ class _Training:
             "parameters": sum(p.numel() for p in cli.model.parameters()),
         }
 
-    def _fit(self, cli: Any, resumed: Path | None) -> dict[str, Any]:
+    def _fit(self, cli: Any, folder: Path) -> dict[str, Any]:
         """Train in this process."""
         cli.trainer.callbacks.insert(0, _Progress(self.report))
         clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
@@ -115,7 +116,7 @@ class _Training:
         reset_peak_memory()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume_point(folder))
         return {
             "seconds": clock.seconds,
             "cpu_seconds": clock.cpu_seconds,
@@ -123,13 +124,24 @@ class _Training:
             "peak_memory_bytes": peak_memory(),
         }
 
-    def _fit_on_many(self, cli: Any, resumed: Path | None) -> dict[str, Any]:
-        """Train in a process for each device."""
+    def _fit_on_many(self, cli: Any, folder: Path) -> dict[str, Any]:
+        """Train in a process for each device; where one of them dies, all go on once more from the last resume point."""
         nodes, devices = cli.trainer.num_nodes, cli.trainer.num_devices
         if nodes > 1:
             raise InputError(f"trainer.num_nodes must be 1 in a suite, got {nodes}; use torchrun and lightning fit")
-        arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
-        return multi_device.fit(arguments, devices, self.job.folder, self.report, self.stop)
+
+        def fit() -> dict[str, Any]:
+            resumed = resume_point(folder)
+            arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
+            return multi_device.fit(arguments, devices, self.job.folder, self.report, self.stop)
+
+        try:
+            return fit()
+        except RuntimeError as error:  # what the others say of it depends on who noticed first
+            if out_of_memory(error):
+                raise
+            print(f"trying once more: {one_line(error)}", file=sys.stderr, flush=True)
+            return fit()
 
     def real(self) -> dict[str, Any]:
         method, data = method_of(self.job.arguments, self.job.folder)

@@ -128,7 +128,7 @@ def _inception_weights() -> Path:
         try:
             with urllib.request.urlopen(INCEPTION_URL, timeout=30) as source, replacing(path) as part:
                 part.write_bytes(source.read())
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, InputError) as error:
             raise InputError(
                 f"cannot download the Inception weights from {INCEPTION_URL} ({error}); "
                 f"set the option `weights` to a local copy of {INCEPTION_FILE}"

@@ -125,7 +125,7 @@ class _Training:
         }
 
     def _fit_on_many(self, cli: Any, folder: Path) -> dict[str, Any]:
-        """Train in a process for each device; where one of them dies, all go on once more from the last resume point."""
+        """Train in a process for each device; where one of them dies, all go on from the last resume point, once."""
         nodes, devices = cli.trainer.num_nodes, cli.trainer.num_devices
         if nodes > 1:
             raise InputError(f"trainer.num_nodes must be 1 in a suite, got {nodes}; use torchrun and lightning fit")

@@ -25,7 +25,12 @@ ENVIRONMENT = {
     **os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore",
 }  # fmt: skip
 STEPS = 12
-SHORT = {"trainer.enable_progress_bar": False, "trainer.max_steps": STEPS, "data.init_args.batch_size": 32, "checkpoint_every": 3}
+SHORT = {
+    "trainer.enable_progress_bar": False,
+    "trainer.max_steps": STEPS,
+    "data.init_args.batch_size": 32,
+    "checkpoint_every": 3,
+}
 SUITE = {
     "reference": "reference_classifier",
     "protocol": {
@@ -160,13 +165,19 @@ def session(leader):
     return [pid for pid, (_, of_session) in processes().items() if of_session == leader]
 
 
-def sessions_below(ancestor):
-    """Sessions of a process and of those that it started, and they in turn."""
+def descendants(ancestor):
+    """A process and those that it started, and they in turn, with the session of each."""
     running = processes()
     found = [ancestor]
     for pid in found:
         found += [child for child, (parent, _) in running.items() if parent == pid]
-    return {running[pid][1] for pid in found}
+    return {pid: running[pid][1] for pid in found}
+
+
+def rank(pid):
+    """Which of a training's processes it is; None for others."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((word[5:].decode() for word in environment if word.startswith(b"RANK=")), None)
 
 
 def killed(process):

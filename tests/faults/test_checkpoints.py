@@ -104,7 +104,7 @@ def test_points_are_kept_until_the_end_of_training_is_on_record(training, whole,
 
 def test_a_clock_that_is_set_back_changes_neither_the_newest_point_nor_a_duration(training, whole, monkeypatch):
     go_on, points = training
-    older, newer = checkpoints(points)
+    _, newer = checkpoints(points)
     os.utime(newer, (0, 0))
     assert newest_checkpoint(points) == newer
     now = iter(range(2**31, 0, -3600))

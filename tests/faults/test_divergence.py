@@ -29,9 +29,7 @@ def outcomes(monkeypatch, tmp_path):
 
 
 def test_samples_that_are_not_finite_fail_the_cell_and_the_others_go_on(outcomes):
-    told, _ = outcomes(
-        "score_model", **{"trainer.max_steps": 1, "optimizer.init_args.lr": 1e30, "lr_scheduler": None}
-    )
+    told, _ = outcomes("score_model", **{"trainer.max_steps": 1, "optimizer.init_args.lr": 1e30, "lr_scheduler": None})
     assert told == {
         "diverges/seed0/train": "ok",
         "diverges/seed0/evaluate": "diverged: samples 0 to 7 are not finite",
@@ -41,7 +39,7 @@ def test_samples_that_are_not_finite_fail_the_cell_and_the_others_go_on(outcomes
 
 
 def test_a_loss_that_is_not_finite_fails_the_cell_with_its_step_and_keeps_the_last_good_point(outcomes):
-    # The rate rises by half each step: it diverges after a few.
+    # The rate rises at each step: it diverges after a few.
     rising = {"class_path": "torch.optim.lr_scheduler.ExponentialLR", "init_args": {"gamma": 1e4}}
     told, folder = outcomes(
         "score_model", **{"checkpoint_every": 1, "optimizer.init_args.lr": 1e-6, "lr_scheduler": rising}
@@ -49,5 +47,7 @@ def test_a_loss_that_is_not_finite_fails_the_cell_with_its_step_and_keeps_the_la
     error = told["diverges/seed0/train"]
     assert error.startswith("diverged: loss is not finite at step ")
     step = int(error.removeprefix("diverged: loss is not finite at step ").partition(":")[0])
-    assert [path.stem for path in checkpoints(folder / "checkpoints")] == [f"step={k:08d}" for k in (step - 2, step - 1)]
+    assert [path.stem for path in checkpoints(folder / "checkpoints")] == [
+        f"step={k:08d}" for k in (step - 2, step - 1)
+    ]
     assert told["reference_classifier/seed1000/evaluate"] == "ok"

@@ -59,7 +59,6 @@ def test_a_run_killed_at_random_moments_ends_at_the_same_table(tmp_path, whole, 
     seconds, table = time.monotonic() - start, numbers_of_table(tmp_path / "run")
     assert table == micro.numbers(whole / "run")
     rng, finished = random.Random(1), 0
-    micro.killed(micro.started(tmp_path))
     (tmp_path / "run").rename(tmp_path / "first")
     for _ in range(request.config.getoption("--kills")):
         process = micro.started(tmp_path)

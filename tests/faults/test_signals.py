@@ -65,7 +65,7 @@ def test_a_second_interrupt_ends_a_run_at_once_with_its_last_point_whole(trainin
 @pytest.mark.slow
 def test_a_run_whose_cell_trains_in_two_processes_ends_all_of_them(training):
     process, points = training(**{"trainer.devices": 2, "trainer.accelerator": "cpu", "checkpoint_every": 50})
-    sessions = micro.sessions_below(process.pid)
+    sessions = set(micro.descendants(process.pid).values())
     assert len(sessions) > 1  # the training has one of its own, which the signal does not reach
     before = newest_checkpoint(points)
     os.killpg(process.pid, signal.SIGTERM)

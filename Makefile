@@ -23,8 +23,8 @@ digits: $(STAMP) ## the main job: every method on scikit-learn's digits, one see
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(STAMP) ## all tests
-	$(BIN)/python -m pytest -n 2
+test-all: $(STAMP) ## all tests, and a run killed fifty times
+	$(BIN)/python -m pytest -n 2 --kills 50
 
 lint: $(STAMP) ## ruff: rules and layout
 	$(BIN)/ruff check .

@@ -1,10 +1,13 @@
 """What every training run has beside its method: weight averaging, keyed randomness, guards and checkpoints."""
 
+import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -13,10 +16,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from benchmark.errors import InputError, Stopped
-from benchmark.files import digest_file, replacing, write_text
+from benchmark.files import digest_file, replacing, sweep, write_text
 from methods.base import keyed_seed
 
 FINAL = "final.ckpt"
@@ -144,7 +148,12 @@ class ResumePoints(Checkpoint):
         folder: Where checkpoints go; the trainer's root folder when not given.
         every_n_steps: Steps between two checkpoints.
         stop: Asked after each step whether to save and stop.
+
+    Attributes:
+        kept: Whether resume points outlive the training's end, for one who has yet to record it and then deletes them.
     """
+
+    kept = False
 
     def __init__(
         self,
@@ -161,8 +170,7 @@ class ResumePoints(Checkpoint):
         self._processes = trainer.world_size
         self._handler = signal.getsignal(signal.SIGTERM)
         if stage == "fit" and trainer.is_global_zero:
-            for half_written in self.folder.glob(".*.tmp"):  # by an attempt that was killed
-                half_written.unlink(missing_ok=True)
+            _prepare(self.folder)
 
     @property
     def seconds(self) -> float:
@@ -203,7 +211,7 @@ class ResumePoints(Checkpoint):
         if trainer.received_sigterm:
             return
         trainer.save_checkpoint(self.folder / FINAL, weights_only=True)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self.kept:
             for old in checkpoints(self.folder):
                 remove_checkpoint(old)
 
@@ -219,8 +227,9 @@ class ResumePoints(Checkpoint):
         path = self.path(step)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            write_text(_checksum(path), digest_file(path) + "\n")
-            for old in checkpoints(self.folder)[:-2]:
+            points = checkpoints(self.folder)
+            now = points.index(path)  # those behind it are of a training that was left for an earlier point
+            for old in (*points[: max(0, now - 1)], *points[now + 1 :]):
                 remove_checkpoint(old)
         trainer.strategy.barrier()  # no device ends, which would end the others, before the file is whole
 
@@ -237,6 +246,26 @@ def _respread(trainer: Trainer) -> None:
         counts.completed = counts.processed - 1  # resume points are written before a batch is completed
 
 
+def _prepare(folder: Path) -> None:
+    """See that checkpoints can be written to ``folder``, and delete what an attempt that was killed left half done.
+
+    Raises:
+        InputError: If nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}; choose another folder with --trainer.default_root_dir"
+        ) from error
+    sweep(folder)
+    for checksum in folder.glob("*.ckpt.sha256"):
+        if not checksum.with_suffix("").exists():
+            checksum.unlink()
+
+
 def _checksum(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
@@ -249,43 +278,67 @@ def remove_checkpoint(path: Path) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Resume points of a training, by step, oldest first."""
-    return sorted(folder.glob("step=*.ckpt"))
+    found = {path: re.fullmatch(r"step=(\d+)\.ckpt", path.name) for path in folder.glob("step=*.ckpt")}
+    return sorted((path for path, name in found.items() if name), key=lambda path: int(found[path][1]))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest resume point whose bytes are what was written; by step, not by the clock. None if there is none."""
-    for path in reversed(checkpoints(folder)):
-        checksum = _checksum(path)
-        if checksum.is_file() and checksum.read_text().strip() == digest_file(path):
-            return path
-    return None
+    return next(filter(intact, reversed(checkpoints(folder))), None)
+
+
+def intact(path: Path) -> bool:
+    """Whether a checkpoint's bytes are those that were written, by the checksum beside it."""
+    checksum = _checksum(path)
+    return path.is_file() and checksum.is_file() and digest_file(path).encode() in checksum.read_bytes().split()
+
+
+def resume_point(folder: Path) -> Path | None:
+    """The resume point to go on from, with a warning where newer ones are damaged; None if there is none at all.
+
+    Raises:
+        InputError: If there are some and all are damaged: starting over would hide what was lost.
+    """
+    points, newest = checkpoints(folder), newest_checkpoint(folder)
+    if newest is None and points:
+        raise InputError(f"all resume points in {folder} are damaged; delete that folder to train from the start")
+    for damaged in points[points.index(newest) + 1 :] if points else ():
+        _warn(f"{damaged} is damaged; training goes on from {newest.name}")
+    return newest
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent: written beside the target, synced, renamed; read as plain tensors only."""
+    """Checkpoints that are whole or absent: written beside the target, synced, renamed; read as plain tensors only.
+
+    A checksum beside each tells a damaged one; it is there first, so that no kill leaves a checkpoint without one.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        try:
+        with replacing(path) as temporary:
             # Through Python's file object, whose errors name the cause where torch's own writer does not.
-            with replacing(path) as temporary, open(temporary, "wb") as file:
+            with open(temporary, "wb") as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"cannot write {path}: {_cause(error)}") from error
+            checksum = _checksum(path)
+            # Until the new file is in its place, what it replaces counts as well.
+            replaced = checksum.read_text().split()[-1:] if path.is_file() and checksum.is_file() else []
+            write_text(checksum, "\n".join([*replaced, digest_file(temporary)]) + "\n")
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        remove_checkpoint(Path(path))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"no checkpoint at {path}")
+        if _checksum(path).is_file() and not intact(path):
+            raise InputError(f"{path} is damaged: it is not what was written; use an earlier one or train again")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(f"{path} is not a readable checkpoint; use an earlier one or train again") from error
-
-
-def _cause(error: BaseException) -> str:
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        last, error = error, error.__cause__ or error.__context__
-    return str(last)

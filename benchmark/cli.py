@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmark.config_files import Settings
-from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, innermost
+from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory
 
 
 def main(args: list[str] | None = None) -> None:
@@ -46,6 +46,10 @@ def main(args: list[str] | None = None) -> None:
         _fail(innermost(error) + hint, UNUSABLE_INPUT)
     except FloatingPointError as error:
         _fail(str(error), INCOMPLETE)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("DIFFCLASS_DEBUG") or not out_of_memory(error):
+            raise
+        _fail(failure(error), INCOMPLETE)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

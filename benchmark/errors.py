@@ -20,14 +20,43 @@ class NotComparableError(InputError):
     code = NOT_COMPARABLE
 
 
+class WriteError(InputError):
+    """A file that could not be written in the midst of work; what it held before is intact."""
+
+    code = INCOMPLETE
+
+
 class Stopped(Exception):
     """Training ended early because it was asked to; its state is saved."""
+
+
+MEMORY_HINT = (
+    "train with a smaller data.init_args.batch_size or accumulate it with trainer.accumulate_grad_batches, "
+    "evaluate with a smaller protocol.batch in the suite"
+)
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; an operating-system error with its file."""
     text = " ".join(str(error).split())
     return text or type(error).__name__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU; torch has no type of its own for the former."""
+    lacking = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in lacking))
+
+
+def failure(error: BaseException) -> str:
+    """Why a piece of work failed, on one line: what diverged, what memory was lacking, or the error with its type."""
+    if isinstance(error, InputError):
+        return one_line(error)
+    if isinstance(error, FloatingPointError):
+        return f"diverged: {one_line(error)}"
+    if out_of_memory(error):
+        return f"out of memory: {one_line(error)}; {MEMORY_HINT}"
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def innermost(error: BaseException) -> str:

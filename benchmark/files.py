@@ -1,28 +1,76 @@
 """Files that are either whole or absent, and digests of them."""
 
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from benchmark.errors import WriteError
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")}
+"""What the system says of a disk that is full, closed to us or broken."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; renamed to ``path``, synced to disk, when the block succeeds."""
+    """A temporary name beside ``path`` to write to; renamed to ``path``, synced to disk, when the block succeeds.
+
+    Raises:
+        WriteError: If the disk is full or closed to us; it names ``path``, what was written of it and what is free.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of the system's
+        cause = _of_disk(error, temporary)
+        if cause is None:
+            raise
+        raise WriteError(f"cannot write {path}: {cause.strerror}{_room(temporary)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _of_disk(error: BaseException | None, temporary: Path) -> OSError | None:
+    """The error in a chain of causes that says that ``temporary`` cannot be written, if there is one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE and _concerns(error, temporary):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _concerns(error: OSError, temporary: Path) -> bool:
+    return error.filename is None or str(error.filename) in map(str, (temporary, *temporary.parents))
+
+
+def _room(temporary: Path) -> str:
+    """What was written and what is free, for a message; nothing where that is not known."""
+    try:
+        written, free = temporary.stat().st_size, shutil.disk_usage(temporary.parent).free
+    except OSError:
+        return ""
+    return f" ({written / 2**20:.1f} MiB were written, {free / 2**20:.1f} MiB are free)"
+
+
+def sweep(folder: Path) -> None:
+    """Delete what processes that were killed left half written in ``folder`` and below; no one may be writing there."""
+    for path in folder.rglob(".*.tmp"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

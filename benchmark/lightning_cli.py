@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,19 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from benchmark.callbacks import EMA, AtomicCheckpointIO, FiniteLoss, KeyedRandomness, ResumePoints, newest_checkpoint
+from benchmark.callbacks import (
+    EMA,
+    AtomicCheckpointIO,
+    FiniteLoss,
+    KeyedRandomness,
+    ResumePoints,
+    checkpoints,
+    resume_point,
+)
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
 from benchmark.mixed_precision import UnscaledMixedPrecision
+from benchmark.ownership import owned
 from benchmark.shard_statistics import ShardStatistics
 from datamodules.base import ImageData
 from methods.base import Method
@@ -187,19 +197,27 @@ class BenchmarkCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         check_shapes(self.model, self.datamodule)
+        writes = subcommand == "fit" and self.trainer.is_global_zero
+        root = Path(self.trainer.default_root_dir)
         try:
-            super()._run_subcommand(subcommand)
+            with owned(root, "--trainer.default_root_dir") if writes else nullcontext():
+                super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise InputError(innermost(error)) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         path = kwargs.get("ckpt_path")
+        folder = Path(self.trainer.default_root_dir) / "checkpoints"
         if path == "last":
-            folder = Path(self.trainer.default_root_dir) / "checkpoints"
-            path = kwargs["ckpt_path"] = newest_checkpoint(folder)
+            path = kwargs["ckpt_path"] = resume_point(folder)
             if path is None:
-                raise InputError(f"no intact resume point in {folder}")
+                raise InputError(f"no resume point in {folder}")
+        elif path is None and subcommand == "fit" and checkpoints(folder):
+            raise InputError(
+                f"{folder} holds resume points of a training that has not ended: go on with --ckpt_path=last, "
+                "or choose another folder with --trainer.default_root_dir"
+            )
         if path is not None:
             check_weights(path, self.model, whole_state=subcommand == "fit")
             self.model.start = None  # its weights, not those that its training started from

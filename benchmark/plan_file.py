@@ -9,8 +9,8 @@ from benchmark.plan import Job
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Cell
 
-PLAN, OWNER = "plan.json", "owner.json"
-"""Files in a run's folder: what it sets out to do, and the process that is at it."""
+PLAN = "plan.json"
+"""In a run's folder: what it sets out to do."""
 
 
 def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, Any]], jobs: list[Job]) -> None:

@@ -3,39 +3,23 @@
 import argparse
 import difflib
 import os
-import platform
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.costs import most_urgent_first, predicted_seconds, remaining_seconds
-from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError, command
+from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.local import LocalEngine
-from benchmark.files import write_json
+from benchmark.execute.worker import FOLDERS
 from benchmark.forecast import show_plan
-from benchmark.per_class import write_per_class
-from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
-from benchmark.plan_file import OWNER, PLAN, write_plan
-from benchmark.progress import LiveView, PlainView, State
-from benchmark.record import Record, Results
-from benchmark.report import write_report
+from benchmark.ownership import hold, owned
+from benchmark.plan import Job
 from benchmark.sbatch import write_scripts
-from benchmark.stages import read_manifest
 from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
-from benchmark.table_rows import failed_records, headline_numbers, read_records
-from benchmark.tables import to_markdown, write_tables
+from benchmark.suite_run import execute, jobs_of, tabulate
+from benchmark.weights import at_hand
 from benchmark.yaml_files import parse_text
-
-LEAST_FREE_BYTES = 100 * 2**20
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", metavar="0,1,2", help="seeds, separated by commas; the suite's own by default")
     p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
     p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
+    p.add_argument(
+        "--weights", metavar="DIR", help="folder of the feature networks' weights (default $DIFFCLASS_WEIGHTS)"
+    )
     p.add_argument("--fresh", action="store_true", help="forget what an earlier run in the folder finished")
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
     p.add_argument("--jobs", action="store_true", help="with --dry-run, also every job and what it waits for")
@@ -75,22 +62,20 @@ def main(argv: list[str] | None = None) -> int:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, got {options.workers}")
     only = _checked(suite, options.only)
-    if options.data_root is not None:
-        if not Path(options.data_root).is_dir():
-            raise InputError(f"--data-root: no folder at {options.data_root}")
-        os.environ["DIFFCLASS_DATA"] = str(Path(options.data_root).absolute())  # the workers inherit it
+    tell_workers(options)
     out = options.out or Path("runs") / suite.name
     if options.engine == "ray" or options.emit_sbatch is not None:
         out = out.absolute()  # other machines start elsewhere
     with _engine(options) as engine:
         if options.dry_run:
-            show_plan(_jobs(suite, engine, out, seeds, only, write=False), suite, engine.workers, options.jobs)
+            show_plan(jobs_of(suite, engine, out, seeds, only, write=False), suite, engine.workers, options.jobs)
             return OK
         if options.job is not None:
-            _lock(out, seconds=5).release()  # no run of the whole suite is under way
-            return _one(suite, engine, _jobs(suite, engine, out, seeds, only, write=True), options.job)
-        with _owned(out, engine.workers):
-            jobs = _jobs(suite, engine, out, seeds, only, write=True)
+            hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
+            return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True), options.job)
+        with owned(out, "--out", engine.workers):
+            at_hand(suite.protocol.features)  # before hours of training
+            jobs = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
                 print(f"nothing was run; submit the jobs with: {submit} [options of sbatch]")
@@ -98,8 +83,22 @@ def main(argv: list[str] | None = None) -> int:
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
                     shutil.rmtree(out / folder, ignore_errors=True)
-            results, ended = _execute(suite, engine, jobs, out)
-            return _tabulate(suite, engine, jobs, results, out) if ended is None else ended
+            results, ended = execute(suite, engine, jobs, out)
+            return tabulate(suite, engine, jobs, results, out) if ended is None else ended
+
+
+def tell_workers(options: argparse.Namespace) -> None:
+    """Put folders that options name into the environment, which workers inherit.
+
+    Raises:
+        InputError: If there is no such folder.
+    """
+    for option, variable in FOLDERS.items():
+        folder = getattr(options, option[2:].replace("-", "_"))
+        if folder is not None:
+            if not Path(folder).is_dir():
+                raise InputError(f"{option}: no folder at {folder}")
+            os.environ[variable] = str(Path(folder).absolute())
 
 
 def _check_engine(options: argparse.Namespace) -> None:
@@ -145,8 +144,9 @@ def _arguments(options: argparse.Namespace, out: Path) -> list[str]:
     words += ["--name", options.name] if options.name is not None else []
     words += [word for cell in options.only or () for word in ("--only", cell)]
     words += ["--seeds", options.seeds] if options.seeds is not None else []
-    data = os.environ.get("DIFFCLASS_DATA")
-    return [*words, *(["--data-root", str(Path(data).absolute())] if data else [])]
+    for option, variable in FOLDERS.items():
+        words += [option, str(Path(os.environ[variable]).absolute())] if os.environ.get(variable) else []
+    return words
 
 
 def _changes(words: list[str]) -> dict[str, Any]:
@@ -173,119 +173,6 @@ def _checked(suite: Suite, only: list[str] | None) -> list[str]:
     return only or list(suite.cells)
 
 
-def _chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
-    """The jobs of some cells, and the trainings that those need."""
-    wanted = {job.name for job in jobs if job.cell.name in cells}
-    for job in reversed(jobs):  # needs come first
-        if job.name in wanted:
-            wanted.update(job.needs)
-    return [job for job in jobs if job.name in wanted]
-
-
-def _jobs(suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool) -> list[Job]:
-    """The jobs asked for; configurations are resolved once and remembered until a file they follow from changes."""
-    key = configuration_digest(suite)
-    resolved = cached_resolution(out / PLAN, key)
-    if resolved is None:
-        cells = {
-            name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
-            for name, cell in suite.cells.items()
-            if cell.config is not None
-        }
-        resolved = engine.resolve(cells, dry=not write)
-    jobs = _chosen(plan(suite, resolved, out, seeds), only)
-    if write:
-        write_plan(out, suite.name, key, resolved, jobs)
-    return jobs
-
-
-def _lock(out: Path, seconds: float = 0) -> Any:
-    """The lock of a folder, taken.
-
-    Args:
-        out: The folder, which is made if there is none.
-        seconds: How long to wait for who holds it.
-
-    Raises:
-        InputError: If another run holds it, or nothing can be written there.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out).free
-        if free < LEAST_FREE_BYTES:
-            raise InputError(f"{out} has {free >> 20} MiB free, a run needs {LEAST_FREE_BYTES >> 20}; choose --out DIR")
-        lock = FileLock(out / ".lock", timeout=seconds)
-        lock.acquire()
-    except Timeout:
-        held = read_manifest(out / OWNER) or {}
-        by = f"process {held.get('pid', '?')} on {held.get('host', '?')} since {held.get('since', '?')}"
-        raise InputError(f"{out} is in use by {by}; wait for it or choose another folder with --out") from None
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-    return lock
-
-
-@contextmanager
-def _owned(out: Path, workers: int = 1) -> Iterator[None]:
-    """Hold a folder for this process alone, which carries out ``workers`` jobs side by side.
-
-    Raises:
-        InputError: If another run holds it, or nothing can be written there.
-    """
-    lock = _lock(out)
-    owner = out / OWNER
-    try:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        try:
-            write_json(owner, {"pid": os.getpid(), "host": platform.node(), "since": since, "workers": workers})
-        except OSError as error:
-            raise InputError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict[str, dict[str, Any]], int | None]:
-    """Carry out what is left of ``jobs``: their results, and the exit code if a signal ended it."""
-    finished = {job.name for job in jobs if job.finished}
-    todo = [job for job in jobs if job.name not in finished]
-    if not todo:
-        return {}, None
-    predicted = predicted_seconds(suite.name)
-    state = State(
-        jobs,
-        finished,
-        left=lambda left, done: remaining_seconds(left, predicted, engine.workers, done),
-        summary=lambda job: headline_numbers(job) if job.part == "evaluate" else "",
-    )
-    signals: list[int] = []
-
-    def on_signal(number: int, frame: Any) -> None:
-        if signals:
-            os._exit(128 + number)  # asked twice: at once; files are whole all the same
-        signals.append(number)
-        engine.stop()
-        print("stopping: running jobs save their state (again to stop at once)", file=sys.stderr, flush=True)
-
-    before = {}
-    print(f"suite {suite.name}: {len(todo)} of {len(jobs)} jobs to do on {engine.workers} processes, in {out}")
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
-    with view:
-        results = engine.run(most_urgent_first(todo, predicted), suite.protocol, view)
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    if not signals:
-        return results, None
-    again = " ".join(["python -m benchmark.run", *sys.argv[1:]])
-    print(f"stopped; finished work is kept, go on with: {again}", file=sys.stderr)
-    return results, TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED
-
-
 def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:
     """Carry out one job, whose needs others have finished; no table is made."""
     named = {job.name: job for job in jobs}
@@ -301,61 +188,14 @@ def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:
     if job.finished:
         print(f"finished before: {name}")
         return OK
-    with _owned(job.folder / "attempt"):
-        results, ended = _execute(suite, engine, [job], job.folder)
+    with owned(job.folder / "attempt", "--out"):
+        results, ended = execute(suite, engine, [job], job.folder)
     if ended is not None:
         return ended
     if results[name]["status"] != "ok":
         print(f"failed: {name}: {results[name]['error']} (log: {job.folder / 'log'})", file=sys.stderr)
         return INCOMPLETE
     return OK
-
-
-def _tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:
-    records: list[Record] = []
-    failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
-    for job in jobs:
-        if job.part == "evaluate":
-            error = failures.get(job.name)
-            records += read_records(job) if error is None else failed_records(job, error)
-    cells = [name for name in suite.cells if any(r.cell == name for r in records)]
-    floors = {name for name, cell in suite.cells.items() if cell.floor}
-    table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
-    write_tables(out, table, cells, floors)
-    write_per_class(out, jobs)
-    print(to_markdown(table, cells=cells, floors=floors))
-    print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
-    for name, error in failures.items():
-        print(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})", file=sys.stderr)
-    return INCOMPLETE if failures else OK
-
-
-def _commit() -> str:
-    """The source's commit, marked if the working tree differs; empty outside a checkout."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return described.stdout.strip()
-
-
-def _environment(engine: Any) -> dict[str, Any]:
-    versions = {}
-    for package in ("torch", "lightning", "torchmetrics", "torch-fidelity", "scikit-learn", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        **engine.hardware,
-        **versions,
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
 
 import gc
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,9 +14,9 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmark import embedding, given_samples, outputs, sampling
 from benchmark.array_files import load_arrays, save_arrays
-from benchmark.callbacks import FINAL, ResumePoints, checkpoints, newest_checkpoint, remove_checkpoint
+from benchmark.callbacks import FINAL, ResumePoints, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
-from benchmark.errors import InputError
+from benchmark.errors import InputError, one_line, out_of_memory
 from benchmark.evaluate_cell import write_records
 from benchmark.execute import many_samplers, multi_device
 from benchmark.execute.local import visible_gpus
@@ -72,6 +73,8 @@ def carry_out(
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report({"stage": stage.name, "done": 0, "total": 0})
             stage.complete(job.folder, lambda stage=stage: done(stage))
+        if stage.name == "train":  # its end is on record: nothing to go on from any more
+            _remove_checkpoints(job.folder / "checkpoints")
         sampling.remove_parts(job.folder, stage)
     gc.collect()
     return {"job": job.name}
@@ -83,6 +86,11 @@ def method_of(arguments: Sequence[str], folder: Path) -> tuple[LightningModule, 
     state = torch.load(folder / "checkpoints" / FINAL, map_location="cpu", weights_only=True)["state_dict"]
     cli.model.load_state_dict(state)
     return cli.model.to(cli.trainer.strategy.root_device).eval().requires_grad_(False), cli.datamodule
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in checkpoints(folder):
+        remove_checkpoint(path)
 
 
 class _Training:
@@ -104,8 +112,7 @@ class _Training:
         folder = job.folder / "checkpoints"
         owner = folder / "key"
         if not owner.is_file() or owner.read_text() != stage.key:
-            for stale in checkpoints(folder):  # of another configuration: nothing to go on from
-                remove_checkpoint(stale)
+            _remove_checkpoints(folder)  # of another configuration: nothing to go on from
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
@@ -113,7 +120,7 @@ class _Training:
         save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
         fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
-        done = fit(cli, newest_checkpoint(folder))
+        done = fit(cli, folder)
         return {
             "outputs": [f"checkpoints/{FINAL}", "config.yaml", "splits.npz"],
             **done,
@@ -125,14 +132,15 @@ class _Training:
             "parameters": sum(p.numel() for p in cli.model.parameters()),
         }
 
-    def _fit(self, cli: Any, resumed: Path | None) -> dict[str, Any]:
+    def _fit(self, cli: Any, folder: Path) -> dict[str, Any]:
         """Train in this process."""
         cli.trainer.callbacks.insert(0, _Progress(self.report))
         clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
+        clock.kept = True
         reset_peak_memory()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resumed)
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume_point(folder))
         return {
             "seconds": clock.seconds,
             "cpu_seconds": clock.cpu_seconds,
@@ -140,13 +148,24 @@ class _Training:
             "peak_memory_bytes": peak_memory(),
         }
 
-    def _fit_on_many(self, cli: Any, resumed: Path | None) -> dict[str, Any]:
-        """Train in a process for each device."""
+    def _fit_on_many(self, cli: Any, folder: Path) -> dict[str, Any]:
+        """Train in a process for each device; where one of them dies, all go on from the last resume point, once."""
         nodes, devices = cli.trainer.num_nodes, cli.trainer.num_devices
         if nodes > 1:
             raise InputError(f"trainer.num_nodes must be 1 in a suite, got {nodes}; use torchrun and lightning fit")
-        arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
-        return multi_device.fit(arguments, devices, self.job.folder, self.report, self.stop)
+
+        def fit() -> dict[str, Any]:
+            resumed = resume_point(folder)
+            arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
+            return multi_device.fit(arguments, devices, self.job.folder, self.report, self.stop)
+
+        try:
+            return fit()
+        except RuntimeError as error:  # what the others say of it depends on who noticed first
+            if out_of_memory(error):
+                raise
+            print(f"trying once more: {one_line(error)}", file=sys.stderr, flush=True)
+            return fit()
 
 
 class _Evaluation:

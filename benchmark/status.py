@@ -12,9 +12,10 @@ from typing import Any
 
 from benchmark.costs import predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, OK, InputError, command
-from benchmark.execute.lease import SILENCE, boot_id, lease_path, progress_path
+from benchmark.execute.lease import lease_path, lives, progress_path
+from benchmark.ownership import OWNER
 from benchmark.plan import Job
-from benchmark.plan_file import OWNER, read_plan
+from benchmark.plan_file import read_plan
 from benchmark.progress import clock
 from benchmark.stages import read_manifest
 
@@ -158,7 +159,7 @@ def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
     lease = read_manifest(lease_path(job.folder, job.part))
     news = read_manifest(progress_path(job.folder, job.part)) or {}
     if lease is not None:
-        if not _lives(lease, news):
+        if not lives(job.folder, job.part):
             ago = clock(max(0.0, time.time() - float(news.get("at", lease["since"]))))
             where = f"process {lease['pid']} on {lease['host']}"
             return JobStatus(job, "died", len(finished), f"{where}: no sign of life for {ago}", spent)
@@ -186,13 +187,6 @@ def _where(news: dict[str, Any]) -> str:
     """``train 25/600``."""
     count = f" {news['done']}/{news['total']}" if news.get("total") else ""
     return f"{news.get('stage', 'starting')}{count}"
-
-
-def _lives(lease: dict[str, Any], news: dict[str, Any]) -> bool:
-    """Whether the attempt that holds a lease goes on, as far as can be seen from here."""
-    if lease["host"] == platform.node() and lease["boot"] == boot_id():
-        return Path(f"/proc/{lease['pid']}").exists()
-    return time.time() - float(news.get("at", lease["since"])) < SILENCE
 
 
 def _living_owner(out: Path) -> dict[str, Any] | None:

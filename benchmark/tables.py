@@ -70,6 +70,7 @@ def to_markdown(
     *,
     cells: Sequence[str] | None = None,
     floors: Collection[str] = frozenset(),
+    unfinished: Sequence[str] = (),
 ) -> str:
     """Tables of classification, density, generation and cost, with what was measured how beneath each.
 
@@ -78,6 +79,7 @@ def to_markdown(
         columns: Metrics to show; if None, all but plotted curves and what no row could be asked for.
         cells: Order of rows, as in `rows`.
         floors: Cells that are trivial rows for comparison: marked, and never bold.
+        unfinished: What is still to be done, for the first line.
 
     Raises:
         ValueError: If ``columns`` names an unknown metric.
@@ -90,10 +92,11 @@ def to_markdown(
     else:
         shown = {metric for metric in columns if definition_of(metric)}
     notes: dict[str, int] = {}
-    parts = [
+    parts = [f"**Incomplete**: not finished are {', '.join(map(escape, unfinished))}."] if unfinished else []
+    parts.append(
         f"Suite {escape(results.suite)}, commit {escape(results.commit) or 'unknown'}. Mean ± standard error over"
         " seeds; **bold**: best of the rows measured alike, floors aside."
-    ]
+    )
     for name in TABLES:
         metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
         for heading, some, own in _by_network(name, all_rows, metrics) if metrics else ():

@@ -11,6 +11,10 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=5, help="times a run is killed in tests/faults/test_kills.py")
+
+
 @pytest.fixture(autouse=True)
 def keyed_randomness(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(keyed_seed("test", request.node.nodeid))

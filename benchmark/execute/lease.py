@@ -10,10 +10,13 @@ import platform
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmark.errors import WriteError
 from benchmark.files import write_json
+from benchmark.ownership import boot_id
 from benchmark.stages import read_manifest
 
 HEARTBEAT = 5.0
@@ -37,12 +40,15 @@ def progress_path(folder: Path, part: str) -> Path:
     return folder / "attempt" / f"{part}.progress.json"
 
 
-def boot_id() -> str:
-    """What tells this start of this machine from others."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+def lives(folder: Path, part: str) -> bool:
+    """Whether an attempt holds a cell's job and goes on, as far as can be seen from here."""
+    lease = read_manifest(lease_path(folder, part))
+    if lease is None:
+        return False
+    if lease["host"] == platform.node() and lease["boot"] == boot_id():
+        return Path(f"/proc/{lease['pid']}").exists()
+    news = read_manifest(progress_path(folder, part)) or {}
+    return time.time() - float(news.get("at", lease["since"])) < SILENCE
 
 
 class Lease:
@@ -108,7 +114,8 @@ class Lease:
             self._progress_path.unlink(missing_ok=True)
         else:
             self._news |= {k: v for k, v in result.items() if k != "job"}
-            self._write()
+            with suppress(WriteError):  # the disk may be full; whoever waits for the job is told all the same
+                self._write()
         self.path.unlink(missing_ok=True)
 
     def _live(self) -> None:
@@ -118,7 +125,7 @@ class Lease:
                 self._write()
             except Superseded:
                 return
-            except OSError:  # a full disk or a server that is away; what the job itself writes decides
+            except (OSError, WriteError):  # a full disk or a server that is away; what the job itself writes decides
                 continue
 
     def _write(self) -> None:

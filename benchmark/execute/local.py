@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from benchmark.errors import InputError
+from benchmark.errors import MEMORY_HINT, InputError
 from benchmark.execute import worker
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
@@ -56,7 +56,7 @@ class LocalEngine:
         if self._pool is not None:
             if kind is not None:  # nobody waits for what they are doing
                 for process in multiprocessing.active_children():
-                    process.terminate()
+                    process.kill()
             self._pool.shutdown(wait=not self._stop.value, cancel_futures=True)
 
     def stop(self) -> None:
@@ -136,7 +136,7 @@ class LocalEngine:
                     if deaths[job.name] < ATTEMPTS:
                         waiting.put_back(job)
                         continue
-                    error = "its worker process died twice (killed, or out of memory)"
+                    error = f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
                     waiting.end(job, {"job": job.name, "status": "failed", "error": error})
             if not self._stop.value:
                 submit_ready()

@@ -18,12 +18,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from benchmark.callbacks import ResumePoints
-from benchmark.errors import InputError, Stopped, one_line
+from benchmark.errors import InputError, Stopped, WriteError, one_line
 from benchmark.execute.worker import FOREIGN
 from benchmark.memory import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
-ERRORS = {kind.__name__: kind for kind in (Stopped, FloatingPointError, InputError)}
+ERRORS = {kind.__name__: kind for kind in (Stopped, FloatingPointError, WriteError, InputError)}
 
 
 class Messages(Callback):
@@ -39,6 +39,7 @@ class Messages(Callback):
         self.path, self.parent, self.every = Path(path), parent, every
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        next(c for c in trainer.callbacks if isinstance(c, ResumePoints)).kept = True
         threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def _end_with_parent(self) -> None:

@@ -28,14 +28,13 @@ from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.waiting import Waiting
+from benchmark.execute.worker import FOLDERS
 from benchmark.files import digest, digest_file
 from benchmark.plan import PACKAGES, ROOT, Job
 from benchmark.protocol import Protocol
 
 ATTEMPTS = 4
 """Times a job is tried whose worker or node dies."""
-
-DATA = "DIFFCLASS_DATA"
 
 
 def source_digest() -> str:
@@ -52,14 +51,14 @@ class Place:
         out: Folder of the run.
         mark: Name of a file that the driver wrote there.
         cwd: The driver's working folder, which relative paths in configurations start from.
-        data: Folder of the data sets, where one is given.
+        folders: Variables of the environment and the folders that they name.
         source: Hash of the source.
     """
 
     out: Path
     mark: str
     cwd: Path
-    data: Path | None
+    folders: tuple[tuple[str, Path], ...]
     source: str
 
     def missing(self) -> str:
@@ -67,8 +66,8 @@ class Place:
         node = os.uname().nodename
         if not (self.out / self.mark).is_file():
             return f"node {node} does not see the run's folder {self.out}; choose --out DIR on a shared file system"
-        for name, folder in (("working folder", self.cwd), ("data folder", self.data)):
-            if folder is not None and not folder.is_dir():
+        for name, folder in (("working folder", self.cwd), *self.folders):
+            if not folder.is_dir():
                 return f"node {node} has no {name} {folder}; it must be on a file system that all nodes share"
         if source_digest() != self.source:
             return f"node {node} has other source in {ROOT}; give all nodes the same checkout"
@@ -167,7 +166,7 @@ class RayEngine:
         if ray.is_initialized():
             return self
         here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if self.address == "local" else {}
-        passed = {name: os.environ[name] for name in (DATA,) if name in os.environ}
+        passed = {name: os.environ[name] for name in FOLDERS.values() if name in os.environ}
         inside = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **passed}
         try:
             quiet = {"log_to_driver": False, "logging_level": "error"}
@@ -223,8 +222,9 @@ class RayEngine:
         mark = out / f".{uuid.uuid4().hex}.mark"
         mark.write_text("")
         try:
-            data = os.environ.get(DATA)
-            place = Place(out, mark.name, Path.cwd(), Path(data) if data else None, source_digest())
+            named = {variable: os.environ.get(variable) for variable in FOLDERS.values()}
+            folders = tuple((name, Path(folder)) for name, folder in named.items() if folder)
+            place = Place(out, mark.name, Path.cwd(), folders, source_digest())
             self._check_nodes(place)
             board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=self._here())
             self._board = board.remote()

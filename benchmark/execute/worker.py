@@ -1,5 +1,6 @@
 """The inside of a worker process: it imports once and carries out jobs until told to end."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, Stopped, one_line
+from benchmark.errors import InputError, Stopped, WriteError, failure, one_line
 from benchmark.execute.lease import Lease, Superseded
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
@@ -19,13 +20,17 @@ from benchmark.protocol import Protocol
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
 """Environment variables that would tell a training of another launch, by their beginnings."""
 
+FOLDERS = {"--data-root": "DIFFCLASS_DATA", "--weights": "DIFFCLASS_WEIGHTS"}
+"""Options that name folders, and the environment variables by which workers know them."""
+
 _context: dict[str, Any] = {}
 
 
 def start(parent: int, slots: Any, messages: Any, stop: Any, threads: int) -> None:
     """Make this process a worker of a pool, with no reaction to Ctrl-C and its own device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _context.update(messages=messages, stop=stop, threads=threads)
+    signal.signal(signal.SIGTERM, _on_terminate)
     slot = slots.get()
     if slot is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(slot)
@@ -46,6 +51,15 @@ def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
         del os.environ[name]
     _end_with(parent)
     _context.update(messages=messages, stop=stop, threads=threads)
+
+
+def _on_terminate(number: int, frame: Any) -> None:
+    """End, unless the signal went to all processes of a run that is stopping: then the job saves its state first."""
+    given_up = time.monotonic() + 1
+    while not _context["stop"].value:  # the parent may get to it later
+        if time.monotonic() > given_up:
+            os._exit(128 + number)
+        time.sleep(0.01)
 
 
 @functools.cache
@@ -109,12 +123,11 @@ def _built_dry(arguments: list[str]) -> Any:
 
 def work(job: Job, protocol: Protocol) -> dict[str, Any]:
     """Carry out a job; what goes wrong comes back as a result, with the traceback in the cell's log."""
-    job.folder.mkdir(parents=True, exist_ok=True)
     with _logged(job.folder / "log"):
         try:
             lease = Lease(job.folder, job.part)
-        except OSError as error:
-            return {"job": job.name, "status": "failed", "error": f"cannot write to {job.folder}: {error.strerror}"}
+        except WriteError as error:
+            return {"job": job.name, "status": "failed", "error": failure(error)}
         result = {"job": job.name, **_outcome(job, protocol, lease)}
         lease.end(result)
         return result
@@ -145,22 +158,28 @@ def _outcome(job: Job, protocol: Protocol, lease: Lease) -> dict[str, Any]:
     except (Stopped, KeyboardInterrupt):
         return {"status": "stopped"}
     except Exception as error:
-        traceback.print_exc()
-        kind = "" if isinstance(error, InputError | Superseded) else f"{type(error).__name__}: "
-        return {"status": "failed", "error": kind + one_line(error)}
+        with contextlib.suppress(OSError):  # the disk may be full
+            traceback.print_exc()
+        return {"status": "failed", "error": one_line(error) if isinstance(error, Superseded) else failure(error)}
     return {"status": "ok"}
 
 
 @contextmanager
 def _logged(path: Path) -> Any:
-    """Send this process's standard output and error to the end of a file."""
+    """Send this process's standard output and error to the end of a file, or nowhere if it cannot be written."""
     sys.stdout.flush(), sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with open(path, "a", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = open(path, "a", encoding="utf-8")  # noqa: SIM115
+    except OSError:  # the job says why when it writes there itself
+        log = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    with log as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         try:
             yield
         finally:
-            sys.stdout.flush(), sys.stderr.flush()
+            with contextlib.suppress(OSError):  # the disk may be full
+                sys.stdout.flush(), sys.stderr.flush()
             os.dup2(kept[0], 1), os.dup2(kept[1], 2)
             os.close(kept[0]), os.close(kept[1])

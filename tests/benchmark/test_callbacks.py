@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import signal
 import time
@@ -27,7 +28,7 @@ from benchmark.callbacks import (
     checkpoints,
     newest_checkpoint,
 )
-from benchmark.errors import InputError
+from benchmark.errors import InputError, WriteError
 from datamodules.digits import Digits
 from methods.base import Method
 from methods.baselines.gaussian import Gaussians
@@ -379,7 +380,7 @@ def test_the_newest_two_points_are_kept_and_none_after_the_end(tmp_path):
 
     fit(tmp_path, 8, Look(), ResumePoints(every_n_steps=2))
     assert kept[-1] == ["step=00000004.ckpt", "step=00000006.ckpt"]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [FINAL]
+    assert ended(tmp_path / "checkpoints")
 
 
 def test_the_final_weights_are_the_average_and_nothing_else(tmp_path):
@@ -387,6 +388,11 @@ def test_the_final_weights_are_the_average_and_nothing_else(tmp_path):
     final = torch.load(tmp_path / "checkpoints" / FINAL, weights_only=True)
     assert all(torch.equal(value, final["state_dict"][name]) for name, value in method.state_dict().items())
     assert not {"optimizer_states", "current_model_state", "callbacks"} & final.keys()
+
+
+def ended(folder):
+    """Whether a training left its final weights and their checksum, and nothing else."""
+    return sorted(path.name for path in folder.iterdir()) == [FINAL, f"{FINAL}.sha256"]
 
 
 def two_points(folder):
@@ -432,7 +438,7 @@ def test_half_written_files_of_a_killed_attempt_are_swept_by_the_next(tmp_path):
     folder.mkdir()
     (folder / f".{FINAL}.4242.tmp").write_bytes(b"half")
     fit(tmp_path, 1, ResumePoints())
-    assert [path.name for path in folder.iterdir()] == [FINAL]
+    assert ended(folder)
 
 
 # Checkpoint files
@@ -467,15 +473,17 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_the_checkpoint_that_was_t
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
         try:
             AtomicCheckpointIO().save_checkpoint({"step": 2, "weight": torch.zeros(2**21)}, path)
-        except InputError as error:
+        except WriteError as error:
             told.write_text(str(error))
 
     writer = forked(write)
     writer.join()
     assert writer.exitcode == 0
-    assert told.read_text() == f"cannot write {path}: File too large"
+    assert re.fullmatch(
+        rf"cannot write {path}: File too large \(1\.0 MiB were written, [\d.]+ MiB are free\)", told.read_text()
+    )
     assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.ckpt", "told"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.ckpt", "state.ckpt.sha256", "told"]
 
 
 class Bomb:

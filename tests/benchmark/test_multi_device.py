@@ -57,6 +57,7 @@ def test_a_cell_of_two_devices_stops_goes_on_and_ends_at_what_one_device_accumul
     assert manifest["peak_memory_bytes"] > 2**20
     assert {"stage": "train", "done": 25, "total": STEPS} in [{k: m[k] for k in m if k != "loss"} for m in told]
     assert sorted(p.name for p in (tmp_path / "cell").iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "splits.npz",

@@ -16,10 +16,12 @@ import pytest
 import yaml
 
 from benchmark.costs import most_urgent_first, remaining_seconds
+from benchmark.errors import MEMORY_HINT
 from benchmark.execute.local import LocalEngine, visible_gpus
+from benchmark.ownership import owned
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
-from benchmark.run import _owned, main
+from benchmark.run import main
 from benchmark.stages import Stage
 from benchmark.suite import Cell
 
@@ -287,7 +289,7 @@ def test_a_cell_that_diverges_is_failed_with_step_and_term_and_the_others_go_on(
     suite = suite_file(tmp_path, diverges=wild)
     code, _, errors = run(tmp_path, "--suite", suite, "--out", out)
     assert code == 4
-    told = "FloatingPointError: loss is not finite at step 2: classify"
+    told = "diverged: loss is not finite at step 2: classify"
     assert f"failed: diverges/seed0/train: {told}" in errors
     assert "Traceback" not in errors
     found = numbers(out)
@@ -321,22 +323,22 @@ def test_an_unknown_suite_is_answered_with_those_there_are(refusal):
 
 
 def test_a_folder_in_use_is_refused_naming_who_holds_it(refusal, tmp_path):
-    with _owned(tmp_path / "run"):
+    with owned(tmp_path / "run", "--out"):
         message = refusal("--suite", suite_file(tmp_path), "--out", "run")
     assert message.startswith(f"run is in use by process {os.getpid()} on {os.uname().nodename} since 20")
-    with _owned(tmp_path / "run"):  # once let go, it can be taken again
+    with owned(tmp_path / "run", "--out"):  # once let go, it can be taken again
         assert json.loads((tmp_path / "run" / "owner.json").read_text())["pid"] == os.getpid()
 
 
 def test_a_folder_whose_holder_was_killed_can_be_taken(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from benchmark.run import _owned\n"
-    hold += "with _owned(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
+    hold = "import sys, time; from pathlib import Path; from benchmark.ownership import owned\n"
+    hold += "with owned(Path(sys.argv[1]), '--out'): print('held', flush=True); time.sleep(100)"
     holder = subprocess.Popen([sys.executable, "-c", hold, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     holder.kill()
     holder.communicate()
     assert (tmp_path / "run" / "owner.json").exists()
-    with _owned(tmp_path / "run"):
+    with owned(tmp_path / "run", "--out"):
         assert json.loads((tmp_path / "run" / "owner.json").read_text())["pid"] == os.getpid()
 
 
@@ -421,7 +423,7 @@ def test_a_job_whose_workers_all_die_is_failed(tmp_path):
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
             time.sleep(0.05)
-    error = "its worker process died twice (killed, or out of memory)"
+    error = f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
     assert running.result() == {job.name: {"job": job.name, "status": "failed", "error": error}}
     assert len(killed) == 2
 

@@ -1,0 +1,95 @@
+"""One folder, one writer: who works in it holds a lock that ends with the process."""
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, WriteError
+from benchmark.files import write_json
+from benchmark.stages import read_manifest
+
+OWNER = "owner.json"
+LEAST_FREE_BYTES = 100 * 2**20
+
+
+def hold(folder: Path, option: str, seconds: float = 0) -> Any:
+    """The lock of a folder, taken.
+
+    It is the system's: it ends with its holder however that ends, and where a file system has none, filelock looks for
+    the holder's process.
+
+    Args:
+        folder: The folder; made where there is none.
+        option: Name of the option that would choose another one, for messages.
+        seconds: How long to wait for who holds it.
+
+    Raises:
+        InputError: If another process holds it, or nothing can be written there.
+    """
+    from filelock import FileLock, Timeout
+
+    instead = f"choose another folder with {option}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < LEAST_FREE_BYTES:
+            raise InputError(f"{folder} has {free >> 20} MiB free, a run needs {LEAST_FREE_BYTES >> 20}; {instead}")
+        lock = FileLock(folder / ".lock", timeout=seconds)
+        lock.acquire()
+    except Timeout:
+        held = _named(read_manifest(folder / OWNER))
+        raise InputError(f"{folder} is in use by {held}; wait for it or {instead}") from None
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; {instead}") from error
+    return lock
+
+
+@contextmanager
+def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
+    """Hold a folder for this process alone, which carries out ``workers`` jobs side by side.
+
+    ``owner.json`` says who holds it; what a killed holder left there is told on standard error.
+
+    Raises:
+        InputError: As ``hold`` does.
+    """
+    lock, owner = hold(folder, option), folder / OWNER
+    try:
+        if owner.exists():
+            print(
+                f"note: {folder} is taken over from {_named(read_manifest(owner))}, which ended without letting it go",
+                file=sys.stderr,
+                flush=True,
+            )
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        about = {"pid": os.getpid(), "host": platform.node(), "since": since, "boot": boot_id(), "workers": workers}
+        try:
+            write_json(owner, about)
+        except WriteError as error:
+            raise InputError(f"{error}; choose another folder with {option}") from error
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _named(owner: dict[str, Any] | None) -> str:
+    """A holder in words; of another start of this machine, it says so."""
+    owner = owner or {}
+    here = owner.get("host") == platform.node() and owner.get("boot", boot_id()) != boot_id()
+    before = ", before this machine was started anew" if here else ""
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}{before}"
+
+
+def boot_id() -> str:
+    """What tells this start of this machine from others; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

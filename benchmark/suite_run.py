@@ -1,0 +1,160 @@
+"""Carrying out a suite in a folder: which jobs, what is left of them, and the tables of what they found."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmark.costs import most_urgent_first, predicted_seconds, remaining_seconds
+from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED
+from benchmark.execute.lease import lives
+from benchmark.files import sweep, write_text
+from benchmark.per_class import write_per_class
+from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
+from benchmark.plan_file import PLAN, write_plan
+from benchmark.progress import LiveView, PlainView, State
+from benchmark.record import Record, Results
+from benchmark.report import write_report
+from benchmark.suite import Suite
+from benchmark.table_rows import failed_records, headline_numbers, read_records
+from benchmark.tables import to_markdown, write_tables
+
+PARTIAL = "partial.md"
+"""What a run that was stopped has finished."""
+
+
+def jobs_of(suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool) -> list[Job]:
+    """The jobs asked for; configurations are resolved once and remembered until a file they follow from changes."""
+    key = configuration_digest(suite)
+    resolved = cached_resolution(out / PLAN, key)
+    if resolved is None:
+        cells = {
+            name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
+            for name, cell in suite.cells.items()
+            if cell.config is not None
+        }
+        resolved = engine.resolve(cells, dry=not write)
+    jobs = _chosen(plan(suite, resolved, out, seeds), only)
+    if write:
+        write_plan(out, suite.name, key, resolved, jobs)
+    return jobs
+
+
+def _chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
+    """The jobs of some cells, and the trainings that those need."""
+    wanted = {job.name for job in jobs if job.cell.name in cells}
+    for job in reversed(jobs):  # needs come first
+        if job.name in wanted:
+            wanted.update(job.needs)
+    return [job for job in jobs if job.name in wanted]
+
+
+def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict[str, dict[str, Any]], int | None]:
+    """Carry out what is left of ``jobs``: their results, and the exit code if a signal ended it."""
+    finished = {job.name for job in jobs if job.finished}
+    todo = [job for job in jobs if job.name not in finished]
+    if not todo:
+        return {}, None
+    for job in todo:  # what killed processes left half written, where nobody is at it elsewhere
+        if not lives(job.folder, job.part):
+            sweep(job.folder)
+    predicted = predicted_seconds(suite.name)
+    state = State(
+        jobs,
+        finished,
+        left=lambda left, done: remaining_seconds(left, predicted, engine.workers, done),
+        summary=lambda job: headline_numbers(job) if job.part == "evaluate" else "",
+    )
+    signals: list[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        if signals:
+            os._exit(128 + number)  # asked twice: at once; files are whole all the same
+        signals.append(number)
+        engine.stop()
+        print("stopping: running jobs save their state (again to stop at once)", file=sys.stderr, flush=True)
+
+    before = {}
+    print(f"suite {suite.name}: {len(todo)} of {len(jobs)} jobs to do on {engine.workers} processes, in {out}")
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
+    with view:
+        results = engine.run(most_urgent_first(todo, predicted), suite.protocol, view)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if not signals:
+        return results, None
+    _tabulate_partly(suite, engine, jobs, out)
+    again = " ".join(["python -m benchmark.run", *sys.argv[1:]])
+    print(f"stopped; finished work is kept, go on with: {again}", file=sys.stderr)
+    return results, TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED
+
+
+def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:
+    records: list[Record] = []
+    failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
+    for job in jobs:
+        if job.part == "evaluate":
+            error = failures.get(job.name)
+            records += read_records(job) if error is None else failed_records(job, error)
+    cells = [name for name in suite.cells if any(r.cell == name for r in records)]
+    floors = _floors(suite)
+    table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
+    write_tables(out, table, cells, floors)
+    write_per_class(out, jobs)
+    (out / PARTIAL).unlink(missing_ok=True)
+    print(to_markdown(table, cells=cells, floors=floors))
+    print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
+    for name, error in failures.items():
+        print(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})", file=sys.stderr)
+    return INCOMPLETE if failures else OK
+
+
+def _tabulate_partly(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> None:
+    """Write what is finished of a run that was stopped; the tables of an earlier whole run stay as they are."""
+    found = [(job, read_records(job)) for job in jobs if job.part == "evaluate"]
+    records = [record for _, of_job in found for record in of_job]
+    if not records:
+        return
+    cells = [name for name in suite.cells if any(job.cell.name == name for job, _ in found)]
+    unfinished = [f"{job.cell.name} (seed {job.seed})" for job, of_job in found if not of_job]
+    table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
+    write_text(out / PARTIAL, to_markdown(table, cells=cells, floors=_floors(suite), unfinished=unfinished))
+
+
+def _floors(suite: Suite) -> set[str]:
+    return {name for name, cell in suite.cells.items() if cell.floor}
+
+
+def _commit() -> str:
+    """The source's commit, marked if the working tree differs; empty outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return described.stdout.strip()
+
+
+def _environment(engine: Any) -> dict[str, Any]:
+    versions = {}
+    for package in ("torch", "lightning", "torchmetrics", "torch-fidelity", "scikit-learn", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        **engine.hardware,
+        **versions,
+    }

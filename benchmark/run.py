@@ -1,6 +1,5 @@
 """python -m benchmark.run --suite NAME: train, sample, evaluate and tabulate; what is finished is not done again."""
 
-import argparse
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmark.arguments import Parser
 from benchmark.costs import most_urgent_first, predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError, command
 from benchmark.execute.local import LocalEngine
@@ -34,9 +34,9 @@ from benchmark.yaml_files import parse_text
 LEAST_FREE_BYTES = 100 * 2**20
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.run", description=__doc__)
+    p = Parser(prog="python -m benchmark.run", description=__doc__)
     p.add_argument("--suite", metavar="NAME", required=True, help=f"suite to run; there are: {', '.join(suites())}")
     p.add_argument("--budget", metavar="NAME", default=PAPER, help="a smaller budget that the suite states, e.g. small")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of every method")
@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--set makes another suite of it; give that one a name in results with --name NAME")
     suite = load_suite(options.suite, options.budget, changes, options.name)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {options.workers}")
+    if options.workers is not None and not 1 <= options.workers <= 1024:
+        raise InputError(f"--workers must be from 1 to 1024, got {options.workers}")
     only = _checked(suite, options.only)
     if options.data_root is not None:
         if not Path(options.data_root).is_dir():

@@ -32,6 +32,7 @@ from benchmark.tables import to_markdown, write_tables
 from benchmark.yaml_files import parse_text
 
 LEAST_FREE_BYTES = 100 * 2**20
+MOST_WORKERS = 1024
 
 
 def parser() -> Parser:
@@ -63,8 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--set makes another suite of it; give that one a name in results with --name NAME")
     suite = load_suite(options.suite, options.budget, changes, options.name)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
-    if options.workers is not None and not 1 <= options.workers <= 1024:
-        raise InputError(f"--workers must be from 1 to 1024, got {options.workers}")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {options.workers}")
+    if options.workers is not None and options.workers > MOST_WORKERS:
+        raise InputError(f"--workers must be at most {MOST_WORKERS}, got {options.workers}")
     only = _checked(suite, options.only)
     if options.data_root is not None:
         if not Path(options.data_root).is_dir():

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmark import class_paths
 from benchmark.config_files import Settings
 from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory
 
@@ -39,14 +40,13 @@ def main(args: list[str] | None = None) -> None:
         if os.environ.get("DIFFCLASS_DEBUG"):
             raise
         _fail(innermost(error), error.code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError, OverflowError, ZeroDivisionError) as error:
         if os.environ.get("DIFFCLASS_DEBUG"):
             raise
-        hint = "" if isinstance(error, OSError) else " (DIFFCLASS_DEBUG=1 shows where)"
-        _fail(innermost(error) + hint, UNUSABLE_INPUT)
+        _fail(_told(error), UNUSABLE_INPUT)
     except FloatingPointError as error:
         _fail(str(error), INCOMPLETE)
-    except (MemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         if os.environ.get("DIFFCLASS_DEBUG") or not out_of_memory(error):
             raise
         _fail(failure(error), INCOMPLETE)
@@ -65,6 +65,17 @@ def _requeue() -> None:
         print(f"error: the job could not be requeued: {error}", file=sys.stderr)
 
 
+def _told(error: Exception) -> str:
+    """What is said of an error that is not ours: an operating system's names its file."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; name another file or folder"
+    if isinstance(error, ZeroDivisionError):
+        return "a setting is 0 that something is divided by (DIFFCLASS_DEBUG=1 shows where)"
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {innermost(error)}; make batches or networks smaller"
+    return innermost(error) + ("" if isinstance(error, OSError) else " (DIFFCLASS_DEBUG=1 shows where)")
+
+
 def _fail(message: str, code: int) -> None:
     if message:
         print(f"error: {message}", file=sys.stderr)
@@ -73,18 +84,31 @@ def _fail(message: str, code: int) -> None:
 
 def run(arguments: Sequence[str], stop: Callable[[], bool]) -> Any:
     """Parse ``arguments`` with a subcommand and carry it out."""
-    settings = Settings(arguments)  # refuses unreadable files before anything heavy is imported
-    from benchmark.lightning_cli import BenchmarkCLI
-
-    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop)
+    return _cli(arguments, stop)
 
 
 def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False) -> Any:
-    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run."""
-    settings = Settings(arguments)
+    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run.
+
+    Raises:
+        InputError: If they cannot be built, or the sampler takes more steps than the process has noise levels.
+    """
+    cli = _cli(arguments, stop, run=False)
+    denoiser, steps = cli.model.denoiser, getattr(cli.model.sampler, "steps", None)
+    if denoiser is not None and steps is not None:
+        try:
+            denoiser.process.grid(steps)
+        except ValueError as error:
+            raise InputError(f"model.init_args.sampler: {innermost(error)}") from error
+    return cli
+
+
+def _cli(arguments: Sequence[str], stop: Callable[[], bool], run: bool = True) -> Any:
+    settings = Settings(arguments)  # refuses unreadable files before anything heavy is imported
     from benchmark.lightning_cli import BenchmarkCLI
 
-    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop, run=False)
+    class_paths.enforce()
+    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop, run=run)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Numbers are matched by cell, seed, metric and protocol. Exit code: 0 nothing is 
 is, 2 unusable input, 3 the two were not measured alike, 4 cells failed or are missing.
 """
 
-import argparse
 import io
 import json
 import os
@@ -14,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmark.arguments import Parser
 from benchmark.differences import (
     BETTER,
     INCOMPLETE,
@@ -145,7 +145,7 @@ def cut(text: str, room: int) -> str:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Compare and print; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmark.compare", description=__doc__.split("\n\n")[1])
+    parser = Parser(prog="python -m benchmark.compare", description=__doc__.split("\n\n")[1])
     parser.add_argument("old", metavar="OLD", type=Path, help="results.json of the baseline")
     parser.add_argument("new", metavar="NEW", type=Path, help="results.json to judge")
     parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")

@@ -1,14 +1,26 @@
 """The files and words behind a command line: read early to refuse what is unusable, and to say where an error lies."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.yaml_files import parse_yaml, read_yaml
+from benchmark.class_paths import refused
+from benchmark.errors import InputError
+from benchmark.execute.local import visible_gpus
+from benchmark.record_fields import shortened
+from benchmark.yaml_files import parse_text, parse_yaml, read_yaml
 
 LINKED = {"data.init_args.seed": "seed_everything"}
 """Settings that follow from another."""
+LARGEST = 2**63 - 1
+"""The largest whole number that the libraries count with."""
+LEAST = {
+    **{"trainer.accumulate_grad_batches": 1, "trainer.check_val_every_n_epoch": 1, "trainer.log_every_n_steps": 1},
+    "trainer.gradient_clip_val": 0,
+}
+"""Least values of settings of which the trainer takes less, to divide by zero later or to pass over in silence."""
 
 
 class Settings:
@@ -18,7 +30,9 @@ class Settings:
         arguments: The command line.
 
     Raises:
-        InputError: If a configuration file cannot be read as UTF-8 YAML that gives no key twice.
+        InputError: If a configuration file cannot be read as UTF-8 YAML that gives no key twice, a whole number needs
+            more than 64 bits, a setting is less than ``LEAST``, or more devices are asked for than there are cores
+            where there is no GPU.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -31,11 +45,51 @@ class Settings:
                 continue
             value = value if given else following
             self.words[key.removeprefix("--")] = value
-            if key == "--config" and not value.lstrip().startswith("{"):  # else the configuration itself
-                self.files.append(Path(value))
+            if key == "--config":
+                self._add_configuration(value)
         for file in self.files:
             _check_included(read_yaml(file), file)
         _check_included(list(self.words.values()), Path())
+        for key, value in self.words.items():
+            if re.fullmatch(r"[+-]?\d+", value):
+                _check_number(_integer(value), f"command line: {key}")
+        self._check_devices()
+        for key, least in LEAST.items():
+            value = self._last(key)
+            if isinstance(value, int | float) and not value >= least:
+                raise InputError(f"{self.origin(key)}: {key} must be at least {least}, got {value}")
+
+    def _add_configuration(self, value: str) -> None:
+        """Note a file, or read a configuration that is given itself."""
+        if not value.strip():
+            raise InputError("--config needs the path of a file")
+        if value.lstrip().startswith("{"):
+            parse_text(value, "command line: config")
+        else:
+            self.files.append(Path(value))
+
+    def _check_devices(self) -> None:
+        """Refuse what would start a process for each of many devices that there are not.
+
+        More GPUs than there are is refused by the trainer, which is not in want of processors.
+        """
+        devices, accelerator = self._last("trainer.devices"), self._last("trainer.accelerator") or "auto"
+        cores = len(os.sched_getaffinity(0))
+        if accelerator in ("auto", "cpu") and not visible_gpus() and isinstance(devices, int) and devices > cores:
+            raise InputError(f"trainer.devices: {devices} were asked for, there are no GPUs and {cores} CPU cores")
+
+    def _last(self, key: str) -> Any:
+        """The value that a key gets last; None if it is set nowhere."""
+        for word, value in reversed(self.words.items()):
+            if _plain(word) == _plain(key):
+                return parse_text(value, f"command line: {key}")
+        for file in reversed(self.files):
+            value: Any = read_yaml(file)
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None:
+                return value
+        return None
 
     def origin(self, key: str) -> str | None:
         """Where a dotted key is set: on the command line, or in which file; None if nowhere."""
@@ -78,9 +132,20 @@ def _check_included(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> Non
         for item in value.values() if isinstance(value, dict) else value:
             _check_included(item, file, trail)
         return
+    if isinstance(value, int):
+        _check_number(value, str(file))
     named = _file_named(value, file)
     if named is not None and named.resolve() not in trail:
         _check_included(parse_yaml(named), named, (*trail, named.resolve()))
+
+
+def _integer(text: str) -> int:
+    return int(text) if len(text) < 100 else 10**99 * (-1 if text.startswith("-") else 1)
+
+
+def _check_number(number: int, where: str) -> None:
+    if abs(number) > LARGEST:
+        raise InputError(f"{where}: {shortened(number)} is too large for a whole number, which has at most 64 bits")
 
 
 def _search(value: Any, parts: list[str], file: Path) -> Path | None:
@@ -111,7 +176,7 @@ def _condensed(message: str) -> tuple[str, str]:
         return ".init_args.".join(keys), f"unknown key{'; ' + unknown[2] if unknown[2] else ''}"
     denied = re.search(r"Importing '([\w.]+)' is not allowed", reason)
     if denied:
-        return ".init_args.".join(keys), f"class_path {denied[1]} is outside the allowed packages"
+        return ".init_args.".join(keys), refused(denied[1])
     lines = [line.strip(" -") for line in reason.replace("<class '", "").replace("'>", "").splitlines()]
     text = " or ".join(dict.fromkeys(line for line in lines if _informs(line)))
     text = re.sub(r"\b(or )?(?:Expected an?|Not of type) ", lambda found: found[1] or "expected ", text)

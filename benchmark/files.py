@@ -14,8 +14,11 @@ from typing import Any
 from benchmark.errors import WriteError
 
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
-UNWRITABLE = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")}
-"""What the system says of a disk that is full, closed to us or broken."""
+UNWRITABLE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR")
+}
+"""What the system says of a disk that is full, closed to us or broken, and of a file in the place of a folder."""
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+from benchmark.arguments import Parser
+from benchmark.errors import OK, InputError, command
 from benchmark.files import write_text
 from benchmark.record import read_results
 from benchmark.suite import load_suite
@@ -29,11 +31,16 @@ def with_tables(text: str) -> str:
     return block.sub(lambda match: f"{match[1]}\n{table(match[2])}\n{match[3]}", text)
 
 
-def main() -> int:
+@command
+def main(argv: list[str] | None = None) -> int:
     """Rewrite README.md."""
+    Parser(prog="python -m benchmark.readme", description=__doc__).parse_args(argv)
     readme = ROOT / "README.md"
-    write_text(readme, with_tables(readme.read_text(encoding="utf-8")))
-    return 0
+    try:
+        write_text(readme, with_tables(readme.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{readme}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+    return OK
 
 
 if __name__ == "__main__":

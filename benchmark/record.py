@@ -16,6 +16,8 @@ from benchmark.files import write_json
 from benchmark.record_fields import FAILED, FIELDS, NOT_APPLICABLE, OK, canonical, is_json, is_text, shortened
 
 SCHEMA = 1
+LARGEST_FILE = 100 * 2**20
+"""Bytes of the largest results file that is read."""
 Identity = tuple[str, int, str, str]
 
 
@@ -245,13 +247,19 @@ def read_results(path: Path) -> Results:
             raise ValueError(f"records: need a list, got {shortened(content['records'])}")
         records = tuple(_read_record(item, f"records[{index}]") for index, item in enumerate(content["records"]))
         return Results(content["suite"], content["commit"], content["environment"], records)
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply; run the suite again") from None
     except ValueError as error:
         raise InputError(f"{path}: {one_line(error)}") from None
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_unique)
+        with open(path, "rb") as file:
+            found = file.read(LARGEST_FILE + 1)
+        if len(found) > LARGEST_FILE:
+            raise InputError(f"{path}: has more than {LARGEST_FILE >> 20} MiB; name the results.json of a run")
+        content = json.loads(found.decode("utf-8"), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the suite first or correct the path") from None
     except IsADirectoryError:

@@ -1,9 +1,11 @@
 """python -m benchmark.report RUN: one self-contained HTML page of a run, its tables, curves and samples."""
 
-import argparse
 import base64
 import io
+import re
 import sys
+import zipfile
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from benchmark.arguments import Parser
 from benchmark.definitions import TABLES, column_order, definition_of
 from benchmark.errors import OK, InputError, command
 from benchmark.files import write_text
+from benchmark.markdown import plain
 from benchmark.record import Results, read_results
 from benchmark.record_fields import OK as MEASURED
 from benchmark.rows import Entry, Row, rows
+from benchmark.suite import NAME
 
 CURVE = "accuracy/t="
 SHOWN_PER_CLASS = 8
@@ -26,7 +31,7 @@ SHOWN_PER_CLASS = 8
 @command
 def main(argv: list[str] | None = None) -> int:
     """Write ``report.html`` into the folder of a run."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.report", description=__doc__)
+    p = Parser(prog="python -m benchmark.report", description=__doc__)
     p.add_argument("run", metavar="RUN", type=Path, help="folder of a run, e.g. runs/digits")
     options = p.parse_args(argv)
     if not (options.run / "results.json").is_file():
@@ -49,7 +54,10 @@ def write_report(run: Path, cells: list[str] | None = None) -> Path:
         grids=_grids(run, results, order),
         confusions=_confusions(run, results, order),
     )
-    write_text(run / "report.html", page)
+    try:
+        write_text(run / "report.html", page)
+    except OSError as error:
+        raise InputError(f"{run / 'report.html'}: cannot be written: {error.strerror}") from None
     return run / "report.html"
 
 
@@ -100,8 +108,9 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
 
     points: dict[str, dict[float, list[float]]] = {cell: defaultdict(list) for cell in order}
     for record in results.records:
-        if record.metric.startswith(CURVE) and record.value is not None:
-            points[record.cell][record.protocol["sigma"]].append(record.value)
+        sigma = record.protocol.get("sigma")
+        if record.metric.startswith(CURVE) and record.value is not None and type(sigma) in (int, float) and sigma > 0:
+            points[record.cell][sigma].append(record.value)
     drawn: list[dict[float, list[float]]] = []
     for cell in order:  # cells that share a classifier have one line, under the name of the first
         if points[cell] and points[cell] not in drawn:
@@ -116,7 +125,8 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
         for (cell, found), (color, line) in zip(points.items(), styles, strict=False):
             sigmas = sorted(found)
             means = [np.mean(found[s]) for s in sigmas]
-            axes.plot(sigmas, means, label=cell, color=color, linestyle=line, marker=".", linewidth=1.6)
+            name = plain(cell).replace("$", r"\$")  # a pair of them would be read as mathematics
+            axes.plot(sigmas, means, label=name, color=color, linestyle=line, marker=".", linewidth=1.6)
         axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
         axes.grid(alpha=0.25)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)
@@ -128,19 +138,18 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
 
 def _first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
     """The folder of each cell's first seed."""
-    return {cell: run / cell / f"seed{min(r.seed for r in results.records if r.cell == cell)}" for cell in order}
+    named = filter(NAME.fullmatch, order)  # another name is that of no folder of ours, and may lead out of the run
+    return {cell: run / cell / f"seed{min(r.seed for r in results.records if r.cell == cell)}" for cell in named}
 
 
 def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
     """Samples of each cell's first seed, a row per class where classes were asked for."""
     grids = []
     for cell, folder in _first_seeds(run, results, order).items():
-        paths = folder.glob("samples*.npz")
-        for path in sorted(paths, key=lambda path: float(path.stem.partition("@")[2] or 0)):
-            with np.load(path, allow_pickle=False) as file:
-                images, labels = file["images"], file["labels"]
-            scale = path.stem.partition("@")[2]
-            caption = cell + (f", scale {scale}" if scale else "")
+        found = {_scale(path): path for path in folder.glob("samples*.npz")}
+        for scale in sorted(found, key=float):
+            images, labels = _samples(found[scale])
+            caption = cell + ("" if scale == "-inf" else f", scale {scale}")
             grids.append({"caption": caption, "image": _picture(images, labels), "by_class": labels.min() >= 0})
     return grids
 
@@ -149,9 +158,11 @@ def _confusions(run: Path, results: Results, order: list[str]) -> list[dict[str,
     """What each classifier of noise levels takes them for, with its first seed; a picture for those that share one."""
     found: dict[bytes, dict[str, str]] = {}
     for cell, folder in _first_seeds(run, results, order).items():
-        if (folder / "diagnostics.npz").is_file():
-            with np.load(folder / "diagnostics.npz", allow_pickle=False) as file:
-                confusion = file["confusion"]
+        path = folder / "diagnostics.npz"
+        if path.is_file():
+            confusion = _arrays(path, "confusion")[0]
+            if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or confusion.dtype.kind != "f":
+                raise InputError(f"{path}: it holds no square matrix of noise levels; run the suite again")
             found.setdefault(confusion.tobytes(), {"caption": cell, "image": _heat(confusion)})
     return list(found.values())
 
@@ -168,6 +179,38 @@ def _heat(confusion: np.ndarray) -> str:
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return _address(out)
+
+
+def _scale(path: Path) -> str:
+    """The guidance scale in the name of a file of samples; ``-inf`` where there is none."""
+    named = re.fullmatch(r"samples(?:@(\d+(?:\.\d+)?(?:e[+-]\d+)?))?", path.stem)
+    if named is None:
+        raise InputError(f"{path} is not named as samples are; remove it")
+    return named[1] or "-inf"
+
+
+def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images ``(N, H, W, C)`` and labels ``(N,)``."""
+    images, labels = _arrays(path, "images", "labels")
+    shown = images.ndim == 4 and (images.shape[3] in (1, 3) or images.shape[1:] == (1, 1, 2))
+    if (
+        not shown
+        or not images.size
+        or images.dtype.kind not in "iu"
+        or labels.shape != images.shape[:1]
+        or labels.dtype.kind != "i"
+    ):
+        raise InputError(f"{path}: it holds no samples (N, H, W, C) with labels (N,); run the suite again")
+    return images, labels
+
+
+def _arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of a file, nothing pickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return [file[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path}: no {names[0]} can be read from it; remove it or run the suite again") from None
 
 
 def _picture(images: np.ndarray, labels: np.ndarray) -> str:

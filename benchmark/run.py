@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmark.arguments import Parser
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.worker import FOLDERS
@@ -21,10 +22,12 @@ from benchmark.suite_run import execute, jobs_of, tabulate
 from benchmark.weights import at_hand
 from benchmark.yaml_files import parse_text
 
+MOST_WORKERS = 1024
 
-def parser() -> argparse.ArgumentParser:
+
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.run", description=__doc__)
+    p = Parser(prog="python -m benchmark.run", description=__doc__)
     p.add_argument("--suite", metavar="NAME", required=True, help=f"suite to run; there are: {', '.join(suites())}")
     p.add_argument("--budget", metavar="NAME", default=PAPER, help="a smaller budget that the suite states, e.g. small")
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of every method")
@@ -61,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, got {options.workers}")
+    if options.workers is not None and options.workers > MOST_WORKERS:
+        raise InputError(f"--workers must be at most {MOST_WORKERS}, got {options.workers}")
     only = _checked(suite, options.only)
     tell_workers(options)
     out = options.out or Path("runs") / suite.name

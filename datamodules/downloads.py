@@ -1,4 +1,8 @@
-"""The one door to torchvision: which files it publishes, their download, and how they are read."""
+"""The one door to torchvision: which files it publishes, their download, and how they are read.
+
+Nothing is unpacked here. torchvision unpacks what it downloads once the checksum is the published one, archives of
+several files with tarfile's ``filter="data"``, which refuses links, devices and paths that lead out of the folder.
+"""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -82,7 +82,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_fit_leaves_its_final_weights_and_no_resume_points(trained):
-    assert [path.name for path in (trained / "checkpoints").iterdir()] == [FINAL]
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == [FINAL, f"{FINAL}.sha256"]
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
@@ -187,7 +187,7 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path, refusal, subcommand, con
 
 def test_the_last_resume_point_of_a_folder_without_one_is_refused(tmp_path, refusal):
     message = refusal("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=last")
-    assert message == f"no intact resume point in {tmp_path / 'checkpoints'}"
+    assert message == f"no resume point in {tmp_path / 'checkpoints'}"
 
 
 # What a configuration or a command line cannot say
@@ -324,7 +324,7 @@ REFUSED = {
     "unknown class": (("--optimizer=SGDD",), "optimizer: no class named SGDD"),
     "misspelt class": (("--model=methods.supervised.Supervized",), "has no attribute 'Supervized'"),
     "misspelt module": (("--model=methods.superviced.Supervised",), "has no attribute 'superviced'"),
-    "not a method": (("--model=torch.nn.Linear",), "does not correspond to a subclass of Method"),
+    "not a method": (("--model=torch.optim.SGD",), "does not correspond to a subclass of Method"),
     "no such device": (("--trainer.accelerator=gpu", "--trainer.devices=99"), "gpu"),
     "precision": (("--trainer.precision=half",), "got half"),
     "validation interval": (("--trainer.val_check_interval=0.5",), "val_check_interval"),
@@ -354,7 +354,7 @@ def test_a_score_model_that_is_not_trained_yet_is_named(tmp_path, refusal):
 
 # Classes of other packages
 
-OUTSIDE = "class_path evilmod.Net is outside the allowed packages (methods, datamodules, benchmark, torch, lightning)"
+OUTSIDE = "class_path evilmod.Net is outside the allowed modules (methods, datamodules, benchmark, torch.optim, "
 
 
 @pytest.fixture
@@ -390,14 +390,14 @@ def test_a_class_of_another_package_is_refused_before_it_is_imported(refusal, ev
 
 def test_a_class_of_another_package_is_refused_wherever_a_file_names_it(edited, refusal, evil, tmp_path):
     path = edited(**{"model.class_path": evil})
-    assert refusal("fit", "--config", path) == f"{path}: model: {OUTSIDE}"
+    assert refusal("fit", "--config", path).startswith(f"{path}: model: {OUTSIDE}")
     path.write_text(f"trainer: {{default_root_dir: &hidden {evil}}}\nmodel: {{class_path: *hidden}}\n")
-    assert refusal("fit", "--config", path) == f"{path}: model: {OUTSIDE}"
+    assert refusal("fit", "--config", path).startswith(f"{path}: model: {OUTSIDE}")
     path = edited(CONFIGS / "score_model.yaml", **{"model.init_args.likelihood": evil})  # any callable serves there
     assert OUTSIDE in refusal("fit", "--config", path)
     path = edited(CONFIGS / "score_model.yaml")
     (tmp_path / "heun.yaml").write_text(json.dumps({"class_path": evil}))
-    assert refusal("fit", "--config", path) == f"{tmp_path / 'heun.yaml'}: model.init_args.sampler: {OUTSIDE}"
+    assert refusal("fit", "--config", path).startswith(f"{tmp_path / 'heun.yaml'}: model.init_args.sampler: {OUTSIDE}")
 
 
 # As a process

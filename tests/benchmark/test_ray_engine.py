@@ -115,11 +115,12 @@ def test_a_job_that_fits_no_node_is_refused_before_anything_is_run(one_node, tra
 
 def test_a_node_says_what_it_lacks(tmp_path):
     (tmp_path / "mark").write_text("")
-    assert Place(tmp_path, "mark", tmp_path, tmp_path, source_digest()).missing() == ""
-    assert "does not see the run's folder" in Place(tmp_path, "other", tmp_path, None, source_digest()).missing()
-    assert "has no working folder" in Place(tmp_path, "mark", tmp_path / "x", None, source_digest()).missing()
-    assert "has no data folder" in Place(tmp_path, "mark", tmp_path, tmp_path / "x", source_digest()).missing()
-    assert "has other source" in Place(tmp_path, "mark", tmp_path, None, "").missing()
+    assert Place(tmp_path, "mark", tmp_path, (("DIFFCLASS_DATA", tmp_path),), source_digest()).missing() == ""
+    assert "does not see the run's folder" in Place(tmp_path, "other", tmp_path, (), source_digest()).missing()
+    assert "has no working folder" in Place(tmp_path, "mark", tmp_path / "x", (), source_digest()).missing()
+    gone = Place(tmp_path, "mark", tmp_path, (("DIFFCLASS_DATA", tmp_path / "x"),), source_digest())
+    assert "has no DIFFCLASS_DATA" in gone.missing()
+    assert "has other source" in Place(tmp_path, "mark", tmp_path, (), "").missing()
 
 
 def test_without_ray_one_line_names_the_extra(tmp_path):

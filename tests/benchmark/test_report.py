@@ -2,13 +2,15 @@
 
 import base64
 import io
+import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.record import Results, measured
-from benchmark.report import _arranged, _confusions, _curve, _picture
+from benchmark.record import Results, failed, measured, not_applicable, write_results
+from benchmark.report import _arranged, _confusions, _curve, _picture, main, write_report
 
 
 def accuracy(cell: str, sigma: float, value: float):
@@ -76,3 +78,75 @@ def test_few_classes_share_the_width_of_the_picture_class_by_class(classes, colu
 
 def test_a_handful_of_samples_still_makes_a_picture():
     assert _arranged(np.ones((2, 3, 3, 1)), np.array([0, 1])).shape == (4, 8, 1)
+
+
+class Page(HTMLParser):
+    """The elements of a page, their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+NAMES = [
+    *("<script>alert(1)</script>", "|x", '"><img src=x onerror=alert(1)>', "`x`", "a\nb", "$\\frac$", "{{ 7 * 7 }}"),
+    *("=1+1", "\x1b[31m", "</svg><script>alert(1)</script>", "&lt;b&gt;", "]]>", "\u202e", "../../../etc", "]--><b>"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_reasons_and_protocols_do_nothing_in_the_page(tmp_path, name):
+    records = [
+        measured(name, name, 0, "accuracy/clean", 0.5, n=10, protocol={name: name}),
+        measured(name, name, 0, "accuracy/t=0.5", 0.5, n=10, protocol={"sigma": 0.5, "kind": name}),
+        not_applicable(name, name, 0, "nll", name),
+        failed("b", name, 0, "accuracy/clean", name),
+        measured("b", name, 0, "nll", 2.0, n=10),
+    ]
+    environment = {name: name, "nested": {name: [name]}}
+    write_results(tmp_path / "results.json", Results(name, name, environment, tuple(records)))
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert not {tag for tag, _ in page.elements} & {"script", "img", "b", "iframe", "object", "link", "base", "form"}
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+    shown = " ".join(name.split())
+    assert shown in " ".join(page.text.split())
+    assert any(shown in " ".join((attributes.get("title") or "").split()) for _, attributes in page.elements)
+
+
+def test_the_page_asks_nobody_for_anything_and_its_policy_says_so(tmp_path):
+    folder = tmp_path / "a" / "seed0"
+    folder.mkdir(parents=True)
+    np.savez(folder / "samples.npz", images=np.zeros((4, 2, 2, 1), np.uint8), labels=np.arange(4))
+    write_results(tmp_path / "results.json", Results("s", "", {}, (accuracy("a", 0.5, 0.5),)))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    policy = next(a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert {"img", "svg"} <= {tag for tag, _ in page.elements}
+    asked = [a[key] for _, a in page.elements for key in ("src", "href", "xlink:href", "action", "data") if key in a]
+    assert asked
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in asked)
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_a_cell_whose_name_leads_out_of_the_run_shows_no_pictures(tmp_path):
+    folder = tmp_path / "elsewhere" / "seed0"
+    folder.mkdir(parents=True)
+    np.savez(folder / "samples.npz", images=np.zeros((4, 2, 2, 1), np.uint8), labels=np.arange(4))
+    (tmp_path / "run").mkdir()
+    record = measured("../elsewhere", "m", 0, "accuracy/clean", 0.5, n=10)
+    write_results(tmp_path / "run" / "results.json", Results("s", "", {}, (record,)))
+    assert main([str(tmp_path / "run")]) == 0
+    assert "<img" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_curves_without_a_noise_level_are_left_out():
+    records = [measured("a", "m", 0, "accuracy/t=0.5", 0.5, n=10, protocol={"sigma": s}) for s in ("x", 0, -1, True)]
+    assert _curve(Results(suite="s", commit="", environment={}, records=records), ["a"]) is None

@@ -2,8 +2,10 @@
 
 import bz2
 import hashlib
+import io
 import pickle
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -156,3 +158,61 @@ def test_files_are_asked_for_again_after_the_stand_ins(tmp_path):
         CIFAR10(root=str(tmp_path))
     with pytest.raises((FileNotFoundError, RuntimeError)):
         CIFAR10(root=str(tmp_path))
+
+
+LEADING_OUT = {
+    "a parent folder": tarfile.TarInfo("../outside"),
+    "a parent folder on the way": tarfile.TarInfo("cifar-10-batches-py/../../outside"),
+    "a path from the top": tarfile.TarInfo("/TOP/outside"),
+    "a link": tarfile.TarInfo("cifar-10-batches-py/link"),
+    "a device": tarfile.TarInfo("cifar-10-batches-py/device"),
+}
+
+
+@pytest.fixture
+def crafted(tmp_path, monkeypatch):
+    """Write an archive of CIFAR-10's name with one bad member; the root that it lies in."""
+
+    def crafted(case):
+        root = tmp_path / "root"
+        root.mkdir()
+        member = tarfile.TarInfo.frombuf(LEADING_OUT[case].tobuf(), "utf-8", "strict")
+        member.name = member.name.replace("/TOP", str(tmp_path))
+        kinds = {"a link": tarfile.SYMTYPE, "a device": tarfile.CHRTYPE}
+        member.type, member.linkname = kinds.get(case, tarfile.REGTYPE), str(tmp_path)
+        member.size = 5 if case not in kinds else 0
+        path = root / datasets.CIFAR10.filename
+        with tarfile.open(path, "w:gz") as archive:
+            archive.addfile(member, io.BytesIO(b"hello"[: member.size]))
+        monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/nobody-listens-here")
+        return root, md5(path)
+
+    return crafted
+
+
+def spilt(tmp_path):
+    """What lies anywhere but in torchvision's folder."""
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    return there - {"root", "root/cifar-10-python.tar.gz", "root/cifar-10-batches-py", "root/.cifar10.lock"}
+
+
+@pytest.mark.parametrize("case", LEADING_OUT)
+def test_an_archive_of_another_checksum_is_not_unpacked(crafted, tmp_path, case):
+    root, _ = crafted(case)
+    with pytest.raises(ConnectionError, match="cifar10 could not be downloaded"):
+        CIFAR10(root=str(root), download=True)
+    assert spilt(tmp_path) == set()
+
+
+@pytest.mark.parametrize("case", LEADING_OUT)
+def test_a_member_that_leads_out_of_an_archive_is_written_nowhere_though_the_checksum_be_right(
+    crafted, tmp_path, monkeypatch, case
+):
+    """We rely on torchvision here, which unpacks with ``filter="data"``."""
+    root, checksum = crafted(case)
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", checksum)
+    refusals = (tarfile.FilterError, ConnectionError, FileNotFoundError)  # a path from the top is made one from here
+    with pytest.raises(refusals):
+        CIFAR10(root=str(root), download=True)
+    assert {path for path in spilt(tmp_path) if not path.startswith("root/")} == set()
+    assert not any(path.is_symlink() or path.is_char_device() for path in tmp_path.rglob("*"))

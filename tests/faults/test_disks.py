@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import cli, run
 from benchmark.callbacks import checkpoints, newest_checkpoint
 from benchmark.errors import InputError
-from benchmark.metrics import features
+from benchmark.metrics import published_networks
 from methods.networks.published.known import KNOWN, find
 
 
@@ -93,11 +93,11 @@ def test_a_closed_folder_is_refused_before_anything_is_trained(tmp_path, closed,
 def test_weights_that_cannot_be_kept_are_refused_with_a_remedy(tmp_path, closed, monkeypatch, weights):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(closed / "hub"))
     (tmp_path / "weights").write_bytes(b"weights")
-    monkeypatch.setattr(features, "INCEPTION_URL", (tmp_path / "weights").as_uri())
+    monkeypatch.setattr(published_networks, "INCEPTION_URL", (tmp_path / "weights").as_uri())
 
     def work():
         try:
-            find(next(iter(KNOWN))) if weights == "published" else features.InceptionFeatures()
+            find(next(iter(KNOWN))) if weights == "published" else published_networks.InceptionFeatures()
         except (InputError, OSError, ValueError) as error:
             os.write(2, f"{error}\n".encode())
             return 2

@@ -8,7 +8,7 @@ import pytest
 from faults import micro
 
 from benchmark.callbacks import checkpoints, newest_checkpoint
-from benchmark.run import PARTIAL
+from benchmark.suite_run import PARTIAL
 
 ENDLESS = {"config": "digits/supervised.yaml", "set": {**micro.SHORT, "trainer.max_steps": 100_000}}
 

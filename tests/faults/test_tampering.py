@@ -16,13 +16,13 @@ def edit_a_number(path):
 
 def test_damaged_samples_features_answers_and_records_are_made_again(copied, whole):
     micro.truncate(copied / SCORE / "samples.npz")
-    micro.flip_a_byte(copied / GAUSSIAN / "features.npz")
+    micro.flip_a_byte(copied / GAUSSIAN / "features+reference.npz")
     micro.flip_a_byte(copied / REFERENCE / "logits.npz")
     for cell, damage in ((SCORE, micro.flip_a_byte), (GAUSSIAN, micro.truncate), (REFERENCE, micro.flip_a_byte)):
         damage(copied / cell / "record.json")
     assert micro.carried_out(copied) == [
         "reference_classifier/classify", "reference_classifier/metrics", "score_model/sample", "score_model/metrics",
-        "gaussian/features", "gaussian/metrics",
+        "gaussian/features+reference", "gaussian/metrics",
     ]  # fmt: skip
     assert micro.numbers(copied / "run") == micro.numbers(whole / "run")
     assert micro.carried_out(copied) == []
@@ -49,4 +49,4 @@ def test_a_changed_setting_does_again_what_follows_from_it_alone(copied):
     cell = micro.SUITE["cells"]["score_model"]
     changed = {**cell, "set": {**cell["set"], sampler: 3}}
     done = micro.carried_out(copied, score_model=changed)
-    assert done == [f"score_model/{stage}" for stage in ("sample", "features", "metrics")]
+    assert done == [f"score_model/{stage}" for stage in ("sample", "features+reference", "metrics")]

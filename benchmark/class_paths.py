@@ -1,0 +1,42 @@
+"""Which classes a configuration may name. To name one imports its module, and that runs the module's code.
+
+A name is looked at before anything is imported, and what it leads to has to be defined in an allowed module too. That
+a class is also of the kind that its key declares is checked once it is there.
+"""
+
+import os
+
+from benchmark.errors import InputError
+
+VARIABLE = "DIFFCLASS_ALLOW"
+"""Environment variable of modules or packages to allow besides, separated by commas: a user's own methods."""
+OURS = ("methods", "datamodules", "benchmark")
+OTHERS = (
+    "torch.optim",
+    *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
+)
+
+
+def allowed() -> list[str]:
+    """Modules and packages whose classes may be named.
+
+    Raises:
+        InputError: If the environment variable holds something else than names of modules.
+    """
+    added = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    for name in added:
+        if not all(part.isidentifier() for part in name.split(".")) or name.split(".")[0] == "jsonargparse":
+            raise InputError(f"{VARIABLE} takes names of modules, separated by commas, got {name!r}")
+    return [*OURS, *OTHERS, *added]
+
+
+def enforce() -> None:
+    """Have the parser refuse all other names."""
+    from jsonargparse import set_parsing_settings  # heavy
+
+    set_parsing_settings(import_path_denylist=["*", "torch", "lightning"], import_path_allowlist=allowed())
+
+
+def refused(name: str) -> str:
+    """What to say of a name that is not allowed."""
+    return f"class_path {name} is outside the allowed modules ({', '.join(allowed())}); {VARIABLE}=MODULE adds yours"

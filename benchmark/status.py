@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--every must be a positive number of seconds, got {options.every:g}")
     from rich.console import Console
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)  # in a file nothing is wrapped
     if options.watch:
         return _watch(options.run, options.every, console)
     at = look(options.run)
@@ -124,10 +124,10 @@ class RunStatus:
 
     def table(self) -> Any:
         """A row for each job."""
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table("job", "state", "stages", "time", "", box=None, pad_edge=False)
+        table = Table(Column("job", no_wrap=True), "state", "stages", "time", "", box=None, pad_edge=False)
         for at in self.jobs:
             stages, spent = f"{at.stages}/{len(at.job.stages)}", clock(at.seconds) if at.seconds else ""
             words = [Text(word) for word in (at.job.name, at.state, stages, spent, at.detail)]

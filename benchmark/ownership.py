@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from benchmark.errors import InputError, WriteError
 from benchmark.files import write_json
 from benchmark.stages import read_manifest
 
-OWNER = "owner.json"
+OWNER, LOCK = "owner.json", ".lock"
 LEAST_FREE_BYTES = 100 * 2**20
 
 
@@ -40,7 +40,7 @@ def hold(folder: Path, option: str, seconds: float = 0) -> Any:
         free = shutil.disk_usage(folder).free
         if free < LEAST_FREE_BYTES:
             raise InputError(f"{folder} has {free >> 20} MiB free, a run needs {LEAST_FREE_BYTES >> 20}; {instead}")
-        lock = FileLock(folder / ".lock", timeout=seconds)
+        lock = FileLock(folder / LOCK, timeout=seconds)
         lock.acquire()
     except Timeout:
         held = _named(read_manifest(folder / OWNER))
@@ -54,11 +54,13 @@ def hold(folder: Path, option: str, seconds: float = 0) -> Any:
 def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
     """Hold a folder for this process alone, which carries out ``workers`` jobs side by side.
 
-    ``owner.json`` says who holds it; what a killed holder left there is told on standard error.
+    ``owner.json`` says who holds it; what a killed holder left there is told on standard error. A folder that was made
+    for this and in which nothing was written is taken away again.
 
     Raises:
         InputError: As ``hold`` does.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock, owner = hold(folder, option), folder / OWNER
     try:
         if owner.exists():
@@ -76,6 +78,11 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
         yield
     finally:
         owner.unlink(missing_ok=True)
+        if made and [path.name for path in folder.rglob("*") if path.is_file()] == [LOCK]:
+            shutil.rmtree(folder)  # while the lock is held: who waits for it notices
+            with suppress(OSError):  # another may have come
+                for path in made[1:]:
+                    path.rmdir()
         lock.release()
 
 

@@ -1,6 +1,5 @@
 """python -m benchmark.status RUN: what of a suite is done, running, failed or missing, and how long it will take."""
 
-import argparse
 import os
 import platform
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.arguments import Parser
 from benchmark.costs import predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.lease import lease_path, lives, progress_path
@@ -22,9 +22,9 @@ from benchmark.stages import read_manifest
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "died": "red", "missing": "dim"}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.status", description=__doc__)
+    p = Parser(prog="python -m benchmark.status", description=__doc__)
     p.add_argument("run", metavar="DIR", type=Path, help="folder of a run, e.g. runs/digits")
     p.add_argument("--watch", action="store_true", help="show it anew every few seconds until all is done")
     p.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="with --watch, how often (default 5)")
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--every must be a positive number of seconds, got {options.every:g}")
     from rich.console import Console
 
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)  # in a file nothing is wrapped
     if options.watch:
         return _watch(options.run, options.every, console)
     at = look(options.run)
@@ -125,10 +125,10 @@ class RunStatus:
 
     def table(self) -> Any:
         """A row for each job."""
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table("job", "state", "stages", "time", "", box=None, pad_edge=False)
+        table = Table(Column("job", no_wrap=True), "state", "stages", "time", "", box=None, pad_edge=False)
         for at in self.jobs:
             stages, spent = f"{at.stages}/{len(at.job.stages)}", clock(at.seconds) if at.seconds else ""
             words = [Text(word) for word in (at.job.name, at.state, stages, spent, at.detail)]

@@ -1,19 +1,19 @@
 """python -m benchmark.weights NAME: get the weights of feature networks, on a machine that can reach them."""
 
-import argparse
 import sys
 from collections.abc import Iterable
 from typing import get_args
 
+from benchmark.arguments import Parser
 from benchmark.errors import OK, command
 from benchmark.protocol import REFERENCE, FeatureName
 
 PUBLISHED = tuple(name for name in get_args(FeatureName) if name != REFERENCE)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m benchmark.weights", description=__doc__)
+    p = Parser(prog="python -m benchmark.weights", description=__doc__)
     p.add_argument("names", metavar="NAME", nargs="+", choices=PUBLISHED, help=f"of {', '.join(PUBLISHED)}")
     return p
 

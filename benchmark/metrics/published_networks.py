@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, WriteError
 from benchmark.files import digest_file, replacing
 from benchmark.metrics.features import FeatureNetwork
 
@@ -45,7 +45,7 @@ def weights_file(name: str, url: str, sha256: str) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=30) as source, replacing(path) as part:
                 part.write_bytes(source.read())
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, WriteError) as error:
             raise InputError(
                 f"cannot download {url} ({error}); put {name} into a folder and name that by --weights"
             ) from error

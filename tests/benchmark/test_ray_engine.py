@@ -191,7 +191,7 @@ def cluster():
 def test_a_suite_outlives_a_node_and_finishes_on_another_without_doing_anything_twice(cluster, tmp_path):
     """Two nodes of one GPU each, which is a number to Ray and not there."""
     nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
-    long = {"config": "digits/supervised.yaml", "set": {**SHORT, "trainer.max_steps": 600, "checkpoint_every": 1}}
+    long = {"config": "digits/supervised.yaml", "set": {**SHORT, "trainer.max_steps": 400, "checkpoint_every": 4}}
     path = suite(tmp_path, long=long)
     process = started(tmp_path, "--suite", path, "--out", "run", "--engine", "ray", "--address", cluster.address)
     out = tmp_path / "run"
@@ -209,7 +209,7 @@ def test_a_suite_outlives_a_node_and_finishes_on_another_without_doing_anything_
     assert look(out).complete
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     resumed = json.loads((out / "long" / "seed0" / "stages" / "train.json").read_text())
-    assert resumed["steps"] == 600
+    assert resumed["steps"] == 400
 
 
 def _is_on(node, pid):

@@ -107,7 +107,7 @@ def test_weights_that_cannot_be_kept_are_refused_with_a_remedy(tmp_path, closed,
     assert code == 2
     assert told.count("\n") == 1
     assert "Permission denied" in told
-    assert re.search("name a local file|set the option `weights` to a local copy", told), told
+    assert re.search("name a local file|name that by --weights", told), told
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ def _confusions(run: Path, results: Results, order: list[str]) -> list[dict[str,
     for cell, folder in _first_seeds(run, results, order).items():
         path = folder / "diagnostics.npz"
         if path.is_file():
-            confusion = _arrays(path, "confusion")[0]
+            confusion = _arrays(path, "noise levels", "confusion")[0]
             if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or confusion.dtype.kind != "f":
                 raise InputError(f"{path}: it holds no square matrix of noise levels; run the suite again")
             found.setdefault(confusion.tobytes(), {"caption": cell, "image": _heat(confusion)})
@@ -191,7 +191,7 @@ def _scale(path: Path) -> str:
 
 def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images ``(N, H, W, C)`` and labels ``(N,)``."""
-    images, labels = _arrays(path, "images", "labels")
+    images, labels = _arrays(path, "samples", "images", "labels")
     shown = images.ndim == 4 and (images.shape[3] in (1, 3) or images.shape[1:] == (1, 1, 2))
     if (
         not shown
@@ -204,13 +204,13 @@ def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _arrays(path: Path, *names: str) -> list[np.ndarray]:
+def _arrays(path: Path, what: str, *names: str) -> list[np.ndarray]:
     """Arrays of a file, nothing pickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
-        raise InputError(f"{path}: no {names[0]} can be read from it; remove it or run the suite again") from None
+        raise InputError(f"{path}: no {what} can be read from it; remove it or run the suite again") from None
 
 
 def _picture(images: np.ndarray, labels: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.arguments import Parser
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.local import LocalEngine
-from benchmark.execute.worker import FOLDERS
+from benchmark.execute.worker import FOLDERS, tell_workers
 from benchmark.forecast import show_plan
 from benchmark.ownership import hold, owned
 from benchmark.plan import Job
@@ -90,20 +90,6 @@ def main(argv: list[str] | None = None) -> int:
                     shutil.rmtree(out / folder, ignore_errors=True)
             results, ended = execute(suite, engine, jobs, out)
             return tabulate(suite, engine, jobs, results, out) if ended is None else ended
-
-
-def tell_workers(options: argparse.Namespace) -> None:
-    """Put folders that options name into the environment, which workers inherit.
-
-    Raises:
-        InputError: If there is no such folder.
-    """
-    for option, variable in FOLDERS.items():
-        folder = getattr(options, option[2:].replace("-", "_"))
-        if folder is not None:
-            if not Path(folder).is_dir():
-                raise InputError(f"{option}: no folder at {folder}")
-            os.environ[variable] = str(Path(folder).absolute())
 
 
 def _check_engine(options: argparse.Namespace) -> None:

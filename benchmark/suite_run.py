@@ -39,13 +39,13 @@ def jobs_of(suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[s
             if cell.config is not None
         }
         resolved = engine.resolve(cells, dry=not write)
-    jobs = _chosen(plan(suite, resolved, out, seeds), only)
+    jobs = chosen(plan(suite, resolved, out, seeds), only)
     if write:
         write_plan(out, suite.name, key, resolved, jobs)
     return jobs
 
 
-def _chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
+def chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
     """The jobs of some cells, and the trainings that those need."""
     wanted = {job.name for job in jobs if job.cell.name in cells}
     for job in reversed(jobs):  # needs come first

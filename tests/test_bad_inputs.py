@@ -191,7 +191,7 @@ WORDS = {
     "an unknown label split": (fit("--data.labels=LabelsPerClas"), "data.init_args.labels"),
     "a missing checkpoint": (fit("--ckpt_path=none.ckpt", *FEW), "no checkpoint at none.ckpt"),
     "an empty checkpoint name": (fit("--ckpt_path=", *FEW), "no checkpoint at"),
-    "no last resume point": (fit("--ckpt_path=last", *FEW), "no intact resume point"),
+    "no last resume point": (fit("--ckpt_path=last", *FEW), "no resume point"),
     "an output folder that is a file": (fit("--trainer.default_root_dir=/dev/null", *FEW), "/dev/null"),
     "a root that is a file": (fit("--data=datamodules.mnist.MNIST", "--data.root=/dev/null"), "no train-images-idx3"),
     "a name that leads out": (fit("--data=datamodules.image_folder.ImageFolder", "--data.name=../x"), "got '../x'"),

@@ -26,6 +26,20 @@ FOLDERS = {"--data-root": "DIFFCLASS_DATA", "--weights": "DIFFCLASS_WEIGHTS"}
 _context: dict[str, Any] = {}
 
 
+def tell_workers(options: Any) -> None:
+    """Put the folders that a command line names into the environment, which workers inherit.
+
+    Raises:
+        InputError: If there is no such folder.
+    """
+    for option, variable in FOLDERS.items():
+        folder = getattr(options, option[2:].replace("-", "_"))
+        if folder is not None:
+            if not Path(folder).is_dir():
+                raise InputError(f"{option}: no folder at {folder}")
+            os.environ[variable] = str(Path(folder).absolute())
+
+
 def start(parent: int, slots: Any, messages: Any, stop: Any, threads: int) -> None:
     """Make this process a worker of a pool, with no reaction to Ctrl-C and its own device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

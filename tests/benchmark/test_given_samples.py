@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmark.errors import InputError
+from benchmark.evaluate import main as evaluate
 from benchmark.given_samples import given_samples
 from benchmark.per_class import to_csv, to_markdown
 from benchmark.run import main
@@ -124,16 +125,51 @@ cells:
 """
 
 
-def test_a_suite_measures_given_samples_like_its_own(tmp_path, capsys, digits):
+def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits):
     u, y = digits.images("train")
     np.savez(tmp_path / "theirs.npz", images=u[:200, 0].numpy(), labels=y[:200].numpy())
-    (tmp_path / "mine.yaml").write_text(SUITE)
-    assert main(["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"), "--workers", "1"]) == 0
-    records = json.loads((tmp_path / "run" / "results.json").read_text())["records"]
+    suite, out = tmp_path / "mine.yaml", tmp_path / "run"
+    suite.write_text(SUITE)
+    words = ["--out", str(out), "--workers", "1"]
+    assert main(["--suite", str(suite), *words]) == 0
+    records = json.loads((out / "results.json").read_text())["records"]
     found = {record["metric"]: record for record in records if record["cell"] == "theirs"}
     assert found["nn_ratio"]["value"] == 0  # they are copies of training images
     assert found["precision"]["protocol"]["real"] == 200
     assert found["accuracy/generated"]["n"] == found["fd"]["n"] == 200
     assert found["accuracy/clean"]["status"] == "n/a"
     assert found["prd/recall"]["value"] > 0.9
-    assert "accuracy/generated ↑ of each class" in (tmp_path / "run" / "per_class.md").read_text()
+    assert "accuracy/generated ↑ of each class" in (out / "per_class.md").read_text()
+
+    assert evaluate([str(tmp_path / "theirs.npz"), "--data", str(suite), "--row", "again", *words]) == 0
+    again = json.loads((out / "results.json").read_text())["records"]
+    assert {record["cell"] for record in again} == {"reference_classifier", "theirs", "again"}
+    same = {record["metric"]: record for record in again if record["cell"] == "again"}
+    assert {m: r["value"] for m, r in same.items() if r["unit"] != "s"} == {
+        m: r["value"] for m, r in found.items() if r["unit"] != "s"
+    }
+    assert not (out / "reference_classifier" / "seed0").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none.npz", "--data", "digits"], "no samples at none.npz; give an .npz file"),
+        (["here.npz", "--data", "digit"], "no suite named 'digit'; did you mean digits?"),
+        (["here.npz", "--data", "digits", "--row", "a b"], "--row must be 1 to 64 letters"),
+        (["here.npz", "--data", "digits", "--row", "gaussian"], "suite digits has a cell gaussian"),
+        (["here.npz", "--data", "digits", "--workers", "0"], "--workers must be 1 to 1024, got 0"),
+        (["here.npz", "--data", "digits", "--features", "vgg"], "invalid choice: 'vgg'"),
+        (["here.npz", "--date", "digits"], "unknown option --date; did you mean --data?"),
+        (["here.npz"], "the following arguments are required: --data"),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else value[:20],
+)
+def test_the_command_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, images=levels()).rename("here.npz")
+    assert evaluate(words) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here.npz"]

@@ -6,6 +6,7 @@ missed. Tried with several nodes on one machine and without GPUs.
 
 import contextlib
 import os
+import socket
 import threading
 import uuid
 from collections import Counter
@@ -165,6 +166,7 @@ class RayEngine:
     def __enter__(self) -> "RayEngine":
         if ray.is_initialized():
             return self
+        self._knock()
         here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if self.address == "local" else {}
         passed = {name: os.environ[name] for name in FOLDERS.values() if name in os.environ}
         inside = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **passed}
@@ -175,6 +177,16 @@ class RayEngine:
             raise InputError(f"no Ray cluster at {self.address}: {one_line(error)[:300]}") from error
         self._ours = True
         return self
+
+    def _knock(self) -> None:
+        """See whether anything listens at a named address; Ray itself would try for minutes."""
+        if self.address in ("local", "auto"):
+            return
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
+        except (OSError, ValueError) as error:
+            raise InputError(f"no Ray cluster at {self.address}: {one_line(error)}") from None
 
     def __exit__(self, *_: Any) -> None:
         if self._ours:

@@ -15,6 +15,13 @@ from benchmark.errors import InputError
 from benchmark.files import digest_file
 from benchmark.metrics import published_networks as module
 from benchmark.metrics.features import ClassifierFeatures, extract
+from benchmark.metrics.fidelity import (
+    Statistics,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
 from benchmark.metrics.published_networks import (
     ClipFeatures,
     EfficientNetLiteFeatures,
@@ -117,6 +124,39 @@ def test_inception_equals_torch_fidelitys_extractor(weights):
     assert spatial.shape == (2, 2023)
     np.testing.assert_allclose(spatial, branch[0][:2, :7].flatten(1), rtol=1e-5, atol=1e-5 * float(branch[0].max()))
     assert ours.name == f"inception-v3-compat@{digest_file(weights)[:8]}"
+
+
+@pytest.mark.slow
+def test_metrics_from_images_are_torch_fidelitys(weights):
+    """FID, KID, IS, precision and recall of the same grey levels, from pixels to numbers."""
+    from torch_fidelity import calculate_metrics
+
+    class Levels(torch.utils.data.Dataset):
+        def __init__(self, x: Tensor) -> None:
+            self.x = x
+
+        def __len__(self) -> int:
+            return len(self.x)
+
+        def __getitem__(self, i: int) -> Tensor:
+            return self.x[i]
+
+    fake, real = images(60, 3, 32, 256), images(60, 3, 32, 200)
+    theirs = calculate_metrics(
+        input1=Levels(fake), input2=Levels(real), cuda=False, verbose=False, save_cpu_ram=True, samples_shuffle=False,
+        fid=True, kid=True, isc=True, prc=True, kid_subsets=5, kid_subset_size=40, isc_splits=3,
+        feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
+    )  # fmt: skip
+    network = InceptionFeatures(weights, sha256=digest_file(weights))
+    a, b = extract(network, fake)["features"], extract(network, real)["features"]
+    distance = frechet_distance(Statistics.of(b), Statistics.of(a))
+    np.testing.assert_allclose(distance, theirs["frechet_inception_distance"], rtol=1e-4)
+    kernel = kernel_distance(b, a, subsets=5, subset_size=40)
+    np.testing.assert_allclose(kernel.value, theirs["kernel_inception_distance_mean"], rtol=1e-4)
+    score = inception_score(extract(network, fake)["probabilities"], splits=3, seed=None)
+    np.testing.assert_allclose(score.mean, theirs["inception_score_mean"], rtol=1e-4)
+    found = precision_recall(b, a)
+    assert (found.precision.value, found.recall.value) == (theirs["precision"], theirs["recall"])
 
 
 def test_resize_is_torch_fidelitys():

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import os
 import re
 import shutil
@@ -43,6 +44,7 @@ def parser() -> Parser:
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
     p.add_argument("--jobs", action="store_true", help="with --dry-run, also every job and what it waits for")
     p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
+    p.add_argument("--patience", metavar="MINUTES", type=float, help="end and try again a job that is silent so long")
     p.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
     p.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT")
     p.add_argument("--job", metavar="CELL/SEED/PART", help="carry out this job alone, e.g. a/seed0/train; no table")
@@ -96,6 +98,10 @@ def _check_engine(options: argparse.Namespace) -> None:
     """Refuse options that would have no effect, or another than they seem to."""
     if options.address is not None and options.engine != "ray":
         raise InputError("--address is of a Ray cluster; add --engine ray")
+    if options.patience is not None and not 0 < options.patience < math.inf:
+        raise InputError(f"--patience must be a number of minutes above 0, got {options.patience}")
+    if options.patience is not None and options.engine == "ray":
+        raise InputError("--patience is for --engine local; Ray ends what its nodes do not hear of")
     if options.workers is not None and options.engine == "ray":
         raise InputError("--workers is for --engine local; Ray places jobs by what its nodes have")
     alone = [name for name in ("dry_run", "job", "emit_sbatch") if getattr(options, name)]
@@ -114,7 +120,8 @@ def _check_engine(options: argparse.Namespace) -> None:
 def _engine(options: argparse.Namespace) -> Any:
     """The engine that carries out jobs: ``LocalEngine``, or ``RayEngine`` with the same methods."""
     if options.engine == "local":
-        return LocalEngine(1 if options.job is not None else options.workers)
+        patience = math.inf if options.patience is None else 60 * options.patience
+        return LocalEngine(1 if options.job is not None else options.workers, patience=patience)
     try:
         from benchmark.execute.ray_engine import RayEngine
     except ModuleNotFoundError as error:

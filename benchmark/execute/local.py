@@ -2,11 +2,13 @@
 
 import contextlib
 import itertools
+import math
 import multiprocessing
 import os
 import queue
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,23 +25,81 @@ ATTEMPTS = 2
 """Times a job is tried whose worker dies."""
 
 
+class _Worker:
+    """A process that carries out one job at a time; another takes its place when it dies, and no other is disturbed.
+
+    Args:
+        gpus: What it sees of the GPUs; None where there are none.
+        stop: Shared flag that tells jobs to save their state and end.
+        threads: Threads of the numeric libraries.
+    """
+
+    def __init__(self, gpus: str | None, stop: Any, threads: int) -> None:
+        self._gpus, self._stop, self._threads = gpus, stop, threads
+        self._context = multiprocessing.get_context("spawn")
+        self._pool: ProcessPoolExecutor | None = None
+        self._messages: Any = None
+        self.heard = 0.0
+        """When it last said where its job is, by the monotonic clock."""
+
+    def submit(self, *call: Any) -> Future:
+        """Hand work over; a new process is started where there is none."""
+        if self._pool is None:
+            self._messages = self._context.Queue()  # its own: a killed process may take the queue's lock with it
+            self._pool = ProcessPoolExecutor(
+                1,
+                mp_context=self._context,
+                initializer=worker.start,
+                initargs=(os.getpid(), self._gpus, self._messages, self._stop, self._threads),
+            )
+        self.heard = time.monotonic()
+        try:
+            with _uninterrupted():
+                return self._pool.submit(*call)
+        except BrokenProcessPool:  # it died while it was idle
+            self._pool = None
+            return self.submit(*call)
+
+    def hear(self, on_message: Callable[[dict[str, Any]], None]) -> None:
+        """Pass on what its job has said."""
+        with contextlib.suppress(queue.Empty):
+            while self._messages is not None:
+                on_message(self._messages.get_nowait())
+                self.heard = time.monotonic()
+
+    def kill(self) -> None:
+        """End its process at once."""
+        for process in list(self._pool._processes.values()) if self._pool is not None else ():
+            process.kill()
+
+    def forget(self) -> None:
+        """Take in that its process is dead."""
+        self._pool = None
+
+    def close(self, wait: bool) -> None:
+        """Let the process end, after its job if there is to be waited."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=wait, cancel_futures=True)
+
+
 class LocalEngine:
     """Worker processes on this machine.
 
     Args:
         workers: Processes; by default one per GPU or, without one, per core.
         threads: Threads of each.
+        patience: Seconds without a word from a job after which its process is killed and the job tried once more.
     """
 
-    def __init__(self, workers: int | None = None, threads: int = 1) -> None:
+    def __init__(self, workers: int | None = None, threads: int = 1, patience: float = math.inf) -> None:
         self.gpus = visible_gpus()
         self.workers = workers or max(1, len(self.gpus) or len(os.sched_getaffinity(0)))
-        self.threads = threads
-        self._context = multiprocessing.get_context("spawn")
+        self.patience = patience
         # No lock, which a worker that is killed could take with it.
-        self._stop = self._context.RawValue("b", 0)
-        self._messages: Any = None
-        self._pool: ProcessPoolExecutor | None = None
+        self._stop = multiprocessing.get_context("spawn").RawValue("b", 0)
+        shares = gpu_shares(self.gpus, self.workers)
+        self._workers = [_Worker(shares[i % len(shares)], self._stop, threads) for i in range(self.workers)]
+        self._threads = threads
 
     @property
     def hardware(self) -> dict[str, Any]:
@@ -50,54 +110,27 @@ class LocalEngine:
         }
 
     def __enter__(self) -> "LocalEngine":
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read by the numeric libraries when a worker imports them
+            os.environ[name] = str(self._threads)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if self._pool is not None:
+        for each in self._workers:
             if kind is not None:  # nobody waits for what they are doing
-                for process in multiprocessing.active_children():
-                    process.kill()
-            self._pool.shutdown(wait=not self._stop.value, cancel_futures=True)
+                each.kill()
+            each.close(wait=not self._stop.value)
 
     def stop(self) -> None:
         """Let running jobs save their state and end."""
         self._stop.value = 1
 
-    def _workers(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            # Read by the numeric libraries when a worker imports them.
-            for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-                os.environ[name] = str(self.threads)
-            slots = self._context.Queue()
-            shares = gpu_shares(self.gpus, self.workers)
-            for number in range(2 * self.workers):  # more than workers ever start
-                slots.put(shares[number % len(shares)])
-            self._messages = self._context.Queue()
-            self._pool = ProcessPoolExecutor(
-                self.workers,
-                mp_context=self._context,
-                initializer=worker.start,
-                initargs=(os.getpid(), slots, self._messages, self._stop, self.threads),
-            )
-        return self._pool
-
-    def _submit(self, *call: Any) -> tuple[Future, ProcessPoolExecutor]:
-        """Hand work to a worker; new ones are started where one has died since the last time."""
-        pool = self._workers()
-        try:
-            with _uninterrupted():
-                return pool.submit(*call), pool
-        except BrokenProcessPool:
-            self._pool = None
-            return self._submit(*call)
-
     def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
         """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
         names = list(cells)
-        shares = [
-            {name: cells[name] for name in names[i :: self.workers]} for i in range(min(self.workers, len(names)))
+        shares = [{name: cells[name] for name in names[i :: self.workers]} for i in range(self.workers)]
+        futures = [
+            each.submit(worker.resolve, share, dry) for each, share in zip(self._workers, shares, strict=True) if share
         ]
-        futures = [self._submit(worker.resolve, share, dry)[0] for share in shares]
         try:
             found = {name: config for future in futures for name, config in future.result().items()}
             return {name: found[name] for name in names}
@@ -113,39 +146,45 @@ class LocalEngine:
         """
         waiting = Waiting(jobs, on_message)
         deaths: Counter[str] = Counter()
-        running: dict[Future, tuple[Job, ProcessPoolExecutor]] = {}
+        stuck: set[str] = set()
+        running: dict[Future, tuple[Job, _Worker]] = {}
 
         def submit_ready() -> None:
-            while len(running) < self.workers and (job := waiting.take()) is not None:
-                future, pool = self._submit(worker.work, job, protocol)
-                running[future] = job, pool
+            busy = [each for _, each in running.values()]
+            for free in [each for each in self._workers if each not in busy]:
+                if (job := waiting.take()) is None:
+                    return
+                running[free.submit(worker.work, job, protocol)] = job, free
                 on_message({"job": job.name, "event": "started"})
 
         submit_ready()
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            self._drain(on_message)
+            for job, each in running.values():
+                each.hear(on_message)
+                if time.monotonic() - each.heard > self.patience and job.name not in stuck:
+                    stuck.add(job.name)
+                    each.kill()
             for future in finished:
-                job, pool = running.pop(future)
+                job, each = running.pop(future)
                 try:
                     waiting.end(job, future.result())
                 except BrokenProcessPool:
+                    each.forget()
                     deaths[job.name] += 1
-                    if self._pool is pool:
-                        self._pool = None
                     if deaths[job.name] < ATTEMPTS:
+                        stuck.discard(job.name)
                         waiting.put_back(job)
                         continue
-                    error = f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
-                    waiting.end(job, {"job": job.name, "status": "failed", "error": error})
+                    waiting.end(job, {"job": job.name, "status": "failed", "error": self._died(job.name in stuck)})
             if not self._stop.value:
                 submit_ready()
         return waiting.all_results()
 
-    def _drain(self, on_message: Callable[[dict[str, Any]], None]) -> None:
-        with contextlib.suppress(queue.Empty):
-            while self._messages is not None:
-                on_message(self._messages.get_nowait())
+    def _died(self, stuck: bool) -> str:
+        if stuck:
+            return f"timeout: nothing was heard from it for {self.patience / 60:.3g} minutes; its log may say more"
+        return f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
 
 
 @contextlib.contextmanager

@@ -430,13 +430,28 @@ def test_a_job_whose_workers_all_die_is_failed(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_while_idle_is_replaced():
+    cell = {"a": ("--config=configs/digits/supervised.yaml", "--seed_everything=0")}
     with LocalEngine(1) as engine:
-        assert engine.resolve({}) == {}
+        found = engine.resolve(cell)
         (pid,) = workers(os.getpid())
         os.kill(pid, signal.SIGKILL)
         gone([pid])
         time.sleep(1)  # for the pool to notice
-        assert engine.resolve({}) == {}
+        assert engine.resolve(cell) == found
+
+
+@pytest.mark.slow
+def test_a_job_that_is_silent_too_long_is_tried_again_and_then_failed(tmp_path):
+    """Its process waits for a configuration that is a pipe into which nobody writes; the process beside it goes on."""
+    os.mkfifo(tmp_path / "x.yaml")
+    words, train = (f"--config={tmp_path / 'x.yaml'}",), (Stage("train", "key"),)
+    job = Job(Cell("a", config="x.yaml"), 0, "train", tmp_path / "a", train, arguments=words)
+    beside = Job(Cell("b", config="x.yaml"), 0, "train", tmp_path / "b", ())
+    with LocalEngine(2, patience=30) as engine:
+        results = engine.run([job, beside], Protocol(), lambda message: None)
+    error = "timeout: nothing was heard from it for 0.5 minutes; its log may say more"
+    assert results[job.name] == {"job": job.name, "status": "failed", "error": error}
+    assert results[beside.name]["status"] == "ok"
 
 
 def test_time_left_is_that_of_the_longest_chain_or_of_all_work_shared():

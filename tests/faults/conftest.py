@@ -23,7 +23,7 @@ fault what happens                                 test
 19    kill -9 of a run                             faults/test_kills, benchmark/test_run
 20    manifest tampered with, code changed         faults/test_tampering, benchmark/test_stages, test_plan
 21    resumed on other devices                     benchmark/test_multi_device, test_callbacks, test_spread
-22    stuck cell                                   no limit on a cell's time: Ctrl-C twice ends the run, all resumes
+22    stuck cell                                   benchmark/test_run
 23    samples damaged                              faults/test_tampering
 24    exception inside validation                  benchmark/test_callbacks
 ===== ============================================ ==============================================================

@@ -32,6 +32,8 @@ from benchmark.table_rows import fidelity_names, generation_metrics
 
 LEAST_PER_CLASS = 100
 """Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
+IS_SPLIT = 5000
+"""Samples of a split of the Inception score, as in papers; all together where there are fewer than two splits."""
 CLUSTERS = 20
 """Of precision and recall for distributions; also the fewest samples that they are asked of."""
 
@@ -51,12 +53,18 @@ class PerClass:
     n: int
 
 
-@dataclass(frozen=True)
 class Real:
-    """The real images of a suite and what one feature network sees in them."""
+    """The real images of a suite and what one feature network sees in them; each part is read or computed once.
 
-    folder: Path
-    network: str
+    Args:
+        folder: Of the reference's cell.
+        network: Name of the network.
+    """
+
+    def __init__(self, folder: Path, network: str) -> None:
+        self.folder, self.network = folder, network
+        self._classes: dict[tuple[int, ...], dict[int, Statistics]] = {}
+        self._radii: dict[int, np.ndarray] = {}
 
     @functools.cached_property
     def images(self) -> dict[str, np.ndarray]:
@@ -69,25 +77,29 @@ class Real:
         return load_arrays(self.folder / f"real+{self.network}.npz")
 
     @functools.cached_property
+    def statistics(self) -> dict[str, Statistics]:
+        """Of everything that the network sees in the training images, by name."""
+        names = [name.removesuffix("_mean") for name in self.seen if name.endswith("_mean")]
+        n = len(self.images["train_labels"])
+        return {name: Statistics(n, self.seen[f"{name}_mean"], self.seen[f"{name}_scatter"]) for name in names}
+
+    @functools.cached_property
     def near(self) -> np.ndarray:
         """Features of the images that precision and recall look at."""
         return self.seen["features"][self.images["neighbours"]]
 
-    @functools.cache  # noqa: B019 - as long-lived as what it caches
     def radii(self, k: int) -> np.ndarray:
         """How far each of those reaches to its ``k``-th neighbour."""
-        return neighbour_radii(self.near, k, device=device())
+        if k not in self._radii:
+            self._radii[k] = neighbour_radii(self.near, k, device=device())
+        return self._radii[k]
 
-    @functools.cache  # noqa: B019
-    def statistics(self, what: str = "features") -> Statistics:
-        """Of all training images."""
-        mean, scatter = self.seen[f"{what}_mean"], self.seen[f"{what}_scatter"]
-        return Statistics(len(self.seen[what]), mean, scatter)
-
-    @functools.cache  # noqa: B019
     def classes(self, task: tuple[int, ...]) -> dict[int, Statistics]:
         """Of the training images of each of the task's classes, ``task[k]`` being that of the data set's ``k``."""
-        return class_statistics(self.seen["features"], np.array(task)[self.images["train_labels"]])
+        if task not in self._classes:
+            labels = np.array(task)[self.images["train_labels"]]
+            self._classes[task] = class_statistics(self.seen["features"], labels)
+        return self._classes[task]
 
 
 @functools.lru_cache(maxsize=4)
@@ -153,21 +165,22 @@ class _Compared:
         if self.judge:
             yield from self._of_asked_class()
         own, n = Statistics.of(features), len(features)
-        real = self.real.statistics()
+        real = self.real.statistics["features"]
         distance = Estimate(frechet_distance(real, own), frechet_stderr(real, features, own), n)
         yield self._record(names.frechet, distance)
         yield from self._within_classes(names.intra)
         if "spatial" in self.seen:
             spatial, own = self.seen["spatial"], Statistics.of(self.seen["spatial"])
-            real = self.real.statistics("spatial")
+            real = self.real.statistics["spatial"]
             distance = Estimate(frechet_distance(real, own), frechet_stderr(real, spatial, own), n)
             yield self._record("sfid", distance, layer="mixed_6d")
         yield self._record(
             names.kernel, kernel_distance(self.real.seen["features"], features, device=device()), pairs="all"
         )
         if "probabilities" in self.seen:
-            score = inception_score(self.seen["probabilities"], splits=1)
-            yield self._record("is", Estimate(score.mean, score.stderr, n), splits=1)
+            splits = max(1, n // IS_SPLIT)
+            score = inception_score(self.seen["probabilities"], splits=splits)
+            yield self._record("is", Estimate(score.mean, score.stderr, n), splits=splits)
         yield from self._manifolds(features)
 
     def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:

@@ -44,7 +44,7 @@ def parser() -> Parser:
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
     p.add_argument("--jobs", action="store_true", help="with --dry-run, also every job and what it waits for")
     p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
-    p.add_argument("--patience", metavar="MINUTES", type=float, help="end and try again a job that is silent so long")
+    p.add_argument("--patience", metavar="MINUTES", type=float, help="end and try again jobs silent so long (never)")
     p.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
     p.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT")
     p.add_argument("--job", metavar="CELL/SEED/PART", help="carry out this job alone, e.g. a/seed0/train; no table")

@@ -26,7 +26,7 @@ def parser() -> Parser:
     """The command line."""
     p = Parser(prog="python -m benchmark.status", description=__doc__)
     p.add_argument("run", metavar="DIR", type=Path, help="folder of a run, e.g. runs/digits")
-    p.add_argument("--watch", action="store_true", help="show it anew every few seconds until all is done")
+    p.add_argument("--watch", action="store_true", help="show it anew every few seconds until all has ended")
     p.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="with --watch, how often (default 5)")
     return p
 
@@ -53,11 +53,11 @@ def _watch(out: Path, every: float, console: Any) -> int:
 
     at = look(out)
     with Live(Group(at.table(), at.headline), console=console, auto_refresh=False, transient=False) as live:
-        while not at.complete:
+        while not at.settled:
             time.sleep(every)
             at = look(out)
             live.update(Group(at.table(), at.headline), refresh=True)
-    return OK
+    return OK if at.complete else INCOMPLETE
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ class RunStatus:
     def complete(self) -> bool:
         """Whether every job is done."""
         return all(job.state == "done" for job in self.jobs)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more can come: every job is done, or failed with what needs it, and nobody is at it."""
+        over = all(job.state in ("done", "failed") or job.detail.startswith("needs ") for job in self.jobs)
+        return self.complete or (over and self.owner is None)
 
     @property
     def headline(self) -> str:

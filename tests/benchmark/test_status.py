@@ -174,6 +174,17 @@ def test_a_watch_ends_when_all_is_done(run, capsys):
     assert "4/4 jobs done" in said.out
 
 
+def test_a_watch_ends_when_a_failure_leaves_nothing_to_wait_for(run, capsys):
+    *others, last = jobs(run)
+    for job in others:
+        finish(job)
+    progress_path(last.folder, last.part).parent.mkdir(parents=True, exist_ok=True)
+    write_json(progress_path(last.folder, last.part), {"status": "failed", "error": "boom", "at": time.time()})
+    code, said = shown(capsys, run, "--watch", "--every", "0.1")
+    assert (code, said.err) == (4, "")
+    assert "boom" in said.out
+
+
 def test_a_watch_can_be_interrupted(run, capsys):
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     code, said = shown(capsys, run, "--watch", "--every", "0.1")

@@ -1,5 +1,6 @@
 """What feature networks see: in the images of a data set, once for all cells, and in each cell's samples."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.array_files import load_arrays, save_arrays
+from benchmark.array_files import Report, load_arrays, save_arrays
 from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
 from benchmark.metrics.frechet import Statistics
 from benchmark.protocol import REFERENCE, Protocol
@@ -34,7 +35,9 @@ def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, 
     return {"outputs": ["real.npz"]}
 
 
-def real_features(name: str, reference: Method, data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
+def real_features(
+    name: str, reference: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report
+) -> dict[str, Any]:
     """What a network sees in the training images of ``real.npz``, ``real+<name>.npz``.
 
     ``features (N, D)`` and whatever else it sees but probabilities; of each, ``<it>_mean`` and ``<it>_scatter`` in
@@ -46,6 +49,7 @@ def real_features(name: str, reference: Method, data: ImageData, protocol: Proto
         data: Of the suite's reference.
         protocol: Of the suite.
         folder: Of the reference's cell.
+        report: Told how many images have been looked at.
     """
     real = load_arrays(folder / "real.npz")
     images = _channels_first(real["train_images"])
@@ -57,7 +61,10 @@ def real_features(name: str, reference: Method, data: ImageData, protocol: Proto
         arrays = {"centre": network.mean.cpu().numpy(), "scale": network.scale.cpu().numpy()}
     else:
         network = _published(name)
-    found = extract(network, images, _batch(name, protocol.batch), reference.device)
+    found = extract(
+        network, images, _batch(name, protocol.batch), reference.device,
+        lambda done: report(f"real+{name}", done, len(images)),
+    )  # fmt: skip
     for what in sorted(set(found) - {"probabilities"}):
         statistics = Statistics.of(found[what])
         arrays |= {what: found[what], f"{what}_mean": statistics.mean, f"{what}_scatter": statistics.scatter}
@@ -67,7 +74,13 @@ def real_features(name: str, reference: Method, data: ImageData, protocol: Proto
 
 
 def sample_features(
-    name: str, reference: Method, data: ImageData, batch: int, folder: Path, images: np.ndarray
+    name: str,
+    reference: Method,
+    data: ImageData,
+    batch: int,
+    folder: Path,
+    images: np.ndarray,
+    report: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
     """What a network sees in samples, grey levels ``(N, H, W, C)``, by name, float32 ``(N, ...)``.
 
@@ -78,6 +91,7 @@ def sample_features(
         batch: Images at once.
         folder: Of the reference's cell, where ``real_features`` has been.
         images: The samples.
+        report: Told how many of them have been looked at.
     """
     if name == REFERENCE:
         real = load_arrays(folder / f"real+{name}.npz")
@@ -86,7 +100,7 @@ def sample_features(
         )
     else:
         network = _published(name)
-    return extract(network, _channels_first(images), _batch(name, batch), reference.device)
+    return extract(network, _channels_first(images), _batch(name, batch), reference.device, report)
 
 
 def _batch(name: str, batch: int) -> int:

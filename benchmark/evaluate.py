@@ -4,16 +4,18 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.worker import tell_workers
+from benchmark.files import write_json
+from benchmark.given_files import read_samples
 from benchmark.ownership import owned
-from benchmark.protocol import REFERENCE, FeatureName
+from benchmark.stages import read_manifest
 from benchmark.suite import NAME, PAPER, Cell, Suite, load_suite, suites
-from benchmark.suite_run import chosen, execute, jobs_of, tabulate
+from benchmark.suite_run import GIVEN, chosen, execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.weights import at_hand
 
 
@@ -22,17 +24,13 @@ def parser() -> Parser:
     p = Parser(
         prog="python -m benchmark.evaluate",
         description=__doc__,
-        epilog="The samples become a row of the suite's table, beside what its run in the same folder has finished. "
-        "The suite's reference classifier is trained if that has not been done.",
+        epilog="The samples become a row of the suite's table, beside what its run in the folder has finished, and "
+        "stay one. The suite's reference classifier is trained if that has not been done.",
     )
     p.add_argument("samples", metavar="SAMPLES", type=Path, help=".npz with images (and labels), or a folder of images")
     p.add_argument("--data", metavar="NAME", required=True, help=f"suite of the data; there are: {', '.join(suites())}")
     p.add_argument("--row", metavar="NAME", help="name of the row (default: that of the file or folder)")
     p.add_argument("--budget", metavar="NAME", default=PAPER, help="budget of the suite, e.g. small")
-    p.add_argument(
-        "--features", metavar="NAME", action="append", default=[], choices=get_args(FeatureName),
-        help=f"instead of the suite's feature networks: {', '.join(get_args(FeatureName))}; may be repeated",
-    )  # fmt: skip
     p.add_argument("--out", metavar="DIR", type=Path, help="folder of the suite's run (default runs/NAME)")
     p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
     p.add_argument("--weights", metavar="DIR", help="folder of feature networks' weights (default $DIFFCLASS_WEIGHTS)")
@@ -47,27 +45,26 @@ def main(argv: list[str] | None = None) -> int:
     if options.workers is not None and not 1 <= options.workers <= 1024:
         raise InputError(f"--workers must be 1 to 1024, got {options.workers}")
     suite = load_suite(options.data, options.budget)
-    row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.stem)
-    whole = with_samples(suite, options.samples, row)
-    own = whole
-    if options.features:  # for this row alone: the others stay as they were measured
-        features = tuple(dict.fromkeys((REFERENCE, *options.features)))
-        own = dataclasses.replace(whole, protocol=dataclasses.replace(suite.protocol, features=features))
-    tell_workers(options)
     out = options.out or Path("runs") / suite.name
+    row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.stem)
+    suite = with_samples(with_given(suite, out), options.samples, row)
+    read_samples(options.samples)  # before anything is trained
+    tell_workers(options)
     with LocalEngine(options.workers) as engine, owned(out, "--out", engine.workers):
-        at_hand(own.protocol.features)
-        seeds = _seeds(suite, out)
-        todo = chosen(jobs_of(own, engine, out, seeds, list(own.cells), write=False), [row])
-        results, ended = execute(own, engine, todo, out)
+        jobs = jobs_of(suite, engine, out, _seeds(suite, out), list(suite.cells), write=False)
+        todo = chosen(jobs, [row])
+        at_hand(networks_needed(todo))
+        results, ended = execute(suite, engine, todo, out)
         if ended is not None:
             return ended
-        others = jobs_of(suite, engine, out, seeds, list(suite.cells), write=False)
-        return tabulate(whole, engine, [*others, *(job for job in todo if job.cell.name == row)], results, out)
+        if not any(result["status"] == "failed" for result in results.values()):
+            given = read_manifest(out / GIVEN) or {}
+            write_json(out / GIVEN, {**given, row: str(options.samples.resolve())})
+        return tabulate(suite, engine, jobs, results, out)
 
 
 def with_samples(suite: Suite, path: Path, row: str) -> Suite:
-    """A suite with one more row, given samples.
+    """A suite with one more row, given samples, or other ones in the place of a row given before.
 
     Raises:
         InputError: If there are none at ``path``, or the row's name cannot be used.
@@ -76,7 +73,7 @@ def with_samples(suite: Suite, path: Path, row: str) -> Suite:
         raise InputError(f"no samples at {path}; give an .npz file or a folder of image files")
     if not NAME.fullmatch(row):
         raise InputError(f"--row must be 1 to 64 letters, digits, dots, dashes or underscores, got {row!r}")
-    if row in suite.cells:
+    if row in suite.cells and suite.cells[row].samples is None:
         raise InputError(f"suite {suite.name} has a cell {row}; name the row otherwise with --row NAME")
     given = Cell(row, samples=str(path.resolve()), seed=0)
     return dataclasses.replace(suite, cells={**suite.cells, row: given})

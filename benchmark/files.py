@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 from benchmark.errors import WriteError
 
-TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+PROCESS = uuid.uuid4().hex[:8]
+"""What tells this process from one of the same number on another machine."""
+TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 UNWRITABLE = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR")
@@ -29,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         WriteError: If the disk is full or closed to us; it names ``path``, what was written of it and what is free.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{PROCESS}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -12,16 +12,15 @@ import torch
 from benchmark.array_files import load_arrays
 from benchmark.files import write_json
 from benchmark.metrics import classification
-from benchmark.metrics.arrays import Estimate, share
-from benchmark.metrics.fidelity import inception_score, kernel_distance, prd
+from benchmark.metrics.arrays import Estimate, mean_estimate, share
+from benchmark.metrics.fidelity import inception_score, kernel_distance, kernel_mean, prd
 from benchmark.metrics.frechet import (
     Statistics,
-    class_statistics,
     frechet_distance,
     frechet_stderr,
     intra_class_frechet,
 )
-from benchmark.metrics.neighbours import nearest_neighbour_ratio, neighbour_radii, precision_recall
+from benchmark.metrics.neighbours import distance_ratio, nearest_distances, neighbour_radii, precision_recall
 from benchmark.per_class import FILE
 from benchmark.plan import Job
 from benchmark.protocol import REFERENCE, Protocol
@@ -59,17 +58,12 @@ class Real:
     Args:
         folder: Of the reference's cell.
         network: Name of the network.
+        images: See ``embedding.real_images``.
     """
 
-    def __init__(self, folder: Path, network: str) -> None:
-        self.folder, self.network = folder, network
-        self._classes: dict[tuple[int, ...], dict[int, Statistics]] = {}
+    def __init__(self, folder: Path, network: str, images: dict[str, np.ndarray]) -> None:
+        self.folder, self.network, self.images = folder, network, images
         self._radii: dict[int, np.ndarray] = {}
-
-    @functools.cached_property
-    def images(self) -> dict[str, np.ndarray]:
-        """See ``embedding.real_images``."""
-        return load_arrays(self.folder / "real.npz")
 
     @functools.cached_property
     def seen(self) -> dict[str, np.ndarray]:
@@ -84,6 +78,11 @@ class Real:
         return {name: Statistics(n, self.seen[f"{name}_mean"], self.seen[f"{name}_scatter"]) for name in names}
 
     @functools.cached_property
+    def kernel_mean(self) -> float:
+        """Of the features of all training images."""
+        return kernel_mean(self.seen["features"], device=device())
+
+    @functools.cached_property
     def near(self) -> np.ndarray:
         """Features of the images that precision and recall look at."""
         return self.seen["features"][self.images["neighbours"]]
@@ -94,18 +93,26 @@ class Real:
             self._radii[k] = neighbour_radii(self.near, k, device=device())
         return self._radii[k]
 
-    def classes(self, task: tuple[int, ...]) -> dict[int, Statistics]:
-        """Of the training images of each of the task's classes, ``task[k]`` being that of the data set's ``k``."""
-        if task not in self._classes:
-            labels = np.array(task)[self.images["train_labels"]]
-            self._classes[task] = class_statistics(self.seen["features"], labels)
-        return self._classes[task]
+
+@functools.lru_cache(maxsize=1)
+def _images(folder: Path, key: str) -> dict[str, np.ndarray]:
+    return load_arrays(folder / "real.npz")
+
+
+@functools.lru_cache(maxsize=2)
+def _held_out_distance(folder: Path, key: str) -> Estimate:
+    images = _images(folder, key)
+    return mean_estimate(nearest_distances(images["test_images"], images["train_images"], device=device()))
 
 
 @functools.lru_cache(maxsize=4)
 def _real(folder: Path, network: str, key: str) -> Real:
     """Read once by a process, which evaluates many cells against it; ``key`` tells files of other stages apart."""
-    return Real(folder, network)
+    return Real(folder, network, _images(folder, _key(folder, "real")))
+
+
+def _key(folder: Path, stage: str) -> str:
+    return (read_manifest(Stage(stage, "").manifest(folder)) or {}).get("key", "")
 
 
 def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
@@ -126,9 +133,10 @@ def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
             compared = _Compared(job, protocol, record, real, stage["network"], seen, drawn["labels"])
             yield from compared.records()
             per_class += compared.per_class
-        trained_on, held_out = real.images["train_images"], real.images["test_images"]
-        ratio = nearest_neighbour_ratio(drawn["images"], trained_on, held_out, device=device())
-        yield record("nn_ratio", ratio)
+        held_out = _held_out_distance(job.reference, _key(job.reference, "real"))
+        near = mean_estimate(nearest_distances(drawn["images"], real.images["train_images"], device=device()))
+        among = {} if protocol.real_images is None else {"against": _against(protocol, real)}
+        yield record("nn_ratio", distance_ratio(near, held_out), **among)
     write_json(job.folder / FILE, [asdict(row) for row in per_class])
 
 
@@ -156,8 +164,7 @@ class _Compared:
         self.task = np.array(record.manifest.get("task_classes", data_classes))
         if self.judge:
             name = f"{job.reference.parent.name}, {job.reference.name}"
-        against = "train" if protocol.real_images is None else f"{len(real.images['train_labels'])} of train"
-        self.by: dict[str, Any] = {"feature_network": name, "against": against}
+        self.by: dict[str, Any] = {"feature_network": name, "against": _against(protocol, real)}
         self.per_class: list[PerClass] = []
 
     def records(self) -> Iterator[Record]:
@@ -174,9 +181,9 @@ class _Compared:
             real = self.real.statistics["spatial"]
             distance = Estimate(frechet_distance(real, own), frechet_stderr(real, spatial, own), n)
             yield self._record("sfid", distance, layer="mixed_6d")
-        yield self._record(
-            names.kernel, kernel_distance(self.real.seen["features"], features, device=device()), pairs="all"
-        )
+        mean = self.real.kernel_mean
+        kernel = kernel_distance(self.real.seen["features"], features, device=device(), real_mean=mean)
+        yield self._record(names.kernel, kernel, pairs="all")
         if "probabilities" in self.seen:
             splits = max(1, n // IS_SPLIT)
             score = inception_score(self.seen["probabilities"], splits=splits)
@@ -204,7 +211,8 @@ class _Compared:
         if np.bincount(self.labels, minlength=self.task.max() + 1).min() < LEAST_PER_CLASS:
             yield from self.record.absent((metric,), f"fewer than {LEAST_PER_CLASS} samples a class", **self.by)
             return
-        found = intra_class_frechet(self.real.classes(tuple(self.task)), self.seen["features"], self.labels)
+        real_labels = self.task[self.real.images["train_labels"]]
+        found = intra_class_frechet(self.real.seen["features"], real_labels, self.seen["features"], self.labels)
         yield self._record(metric, found.mean)
         for label, estimate in found.per_class.items():
             self._keep(metric.removesuffix("/intra"), label, estimate)
@@ -232,6 +240,11 @@ class _Compared:
         curve = prd(*parts, clusters=CLUSTERS)
         yield self._record("prd/precision", curve.precision, clusters=CLUSTERS)
         yield self._record("prd/recall", curve.recall, clusters=CLUSTERS)
+
+
+def _against(protocol: Protocol, real: Real) -> str:
+    """The real images, in words; all training images but those of the validation part, unless the protocol says so."""
+    return "train" if protocol.real_images is None else f"{len(real.images['train_labels'])} of train"
 
 
 def device() -> torch.device:

@@ -1,6 +1,5 @@
 """What a method answered: logits, log-densities and samples, each computed once, seeded by image and kept in a file."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,65 +25,46 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     if reason is not None:
         return {"outputs": [], "reason": reason}
     u, y = some_test_images(data, protocol)
-    x = data.grey.centre(u)
-    arrays = {"y": y.numpy(), "clean": _logits(method, x, None, protocol.batch)}
-    process = method.noisy_process
+    process, device = method.noisy_process, method.device
+    draws, levels = (protocol.noisy_draws, protocol.levels) if process is not None else (0, 0)
+    rng = np.random.default_rng([protocol.seed, 1])
+    quantiles = torch.from_numpy(rng.random((draws, len(y)), dtype=np.float32))
+    curve = (torch.arange(levels, dtype=torch.float32, device=device) + 0.5) / levels if levels else None
+    found: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for rows in batches(len(y), protocol.batch):
+            part = slice(rows.start, rows.stop)
+            x = data.grey.centre(u[part]).to(device)
+            answers = {"clean": method.classify(x)}
+            if process is not None:
+                noise = KeyedNoise(protocol.seed, "noisy", rows, data.shape, device)
+                answers |= _noisy(method, x, quantiles[:, part].to(device), process.times_at(curve), noise)
+            for name, logits in answers.items():
+                found.setdefault(name, []).append(logits.float().cpu())
+            report("classify", rows.stop, len(y))
+    arrays = {"y": y.numpy()} | {name: torch.cat(parts, dim=-2).numpy() for name, parts in found.items()}
     if process is not None:
-        device = method.device
-        draws, levels = protocol.noisy_draws, protocol.levels
-        rng = np.random.default_rng([protocol.seed, 1])
-        quantiles = torch.from_numpy(rng.random((draws, len(x)), dtype=np.float32))
-        curve = (torch.arange(levels, dtype=torch.float32) + 0.5) / levels
-        noise = KeyedNoise(protocol.seed, "noisy", range(len(x)), data.shape)
-        noisy = []
-        for draw in range(draws):
-            t = process.times_at(quantiles[draw].to(device))
-            x_t = _noisy(method, x, t, noise())
-            noisy.append(_logits(method, x_t, t, protocol.batch))
-            if draw == 0 and hasattr(method.classifier, "masked"):
-                arrays |= _masked_logits(method.classifier.masked, x_t, t, protocol.batch)
-            report("classify", draw + 1, draws + levels)
-        eps, curve_times, curve_logits = noise(), process.times_at(curve.to(device)), []
-        for number, t in enumerate(curve_times):
-            t = t.expand(len(x))
-            curve_logits.append(_logits(method, _noisy(method, x, t, eps), t, protocol.batch))
-            report("classify", draws + number + 1, draws + levels)
-        arrays |= {
-            "noisy": np.stack(noisy),
-            "levels": np.stack(curve_logits),
-            "level_times": curve_times.cpu().numpy(),
-            "level_sigmas": process.log_sigma(curve_times).exp().cpu().numpy(),
-        }
+        times = process.times_at(curve)
+        arrays |= {"level_times": times.cpu().numpy(), "level_sigmas": process.log_sigma(times).exp().cpu().numpy()}
     save_arrays(folder / "logits.npz", **arrays)
     return {"outputs": ["logits.npz"]}
 
 
-def _noisy(method: Method, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    x, t, eps = (value.to(method.device) for value in (x, t, eps))
-    return method.noisy_process.perturb(x, t, eps)[0]
-
-
-@torch.no_grad()
-def _logits(method: Method, x: Tensor, t: Tensor | None, batch: int) -> np.ndarray:
-    answers = []
-    for rows in batches(len(x), batch):
-        part = slice(rows.start, rows.stop)
-        times = None if t is None else t[part].to(method.device)
-        answers.append(method.classify(x[part].to(method.device), times).float().cpu())
-    return torch.cat(answers).numpy()
-
-
-@torch.no_grad()
-def _masked_logits(
-    masked: Callable[[Tensor, Tensor], dict[str, Tensor]], x_t: Tensor, t: Tensor, batch: int
-) -> dict[str, np.ndarray]:
-    """``masked_<input>`` for each input that is masked, ``(N, K)``."""
-    answers: dict[str, list[Tensor]] = {}
-    for rows in batches(len(x_t), batch):
-        part = slice(rows.start, rows.stop)
-        for name, logits in masked(x_t[part], t[part]).items():
-            answers.setdefault(f"masked_{name}", []).append(logits.float().cpu())
-    return {name: torch.cat(parts).numpy() for name, parts in answers.items()}
+def _noisy(method: Method, x: Tensor, quantiles: Tensor, curve: Tensor, noise: KeyedNoise) -> dict[str, Tensor]:
+    """Logits at random times ``(draws, B, K)``, at those of the curve ``(L, B, K)``, with inputs masked ``(B, K)``."""
+    process = method.noisy_process
+    noisy, masked = [], {}
+    for draw, quantile in enumerate(quantiles):
+        t = process.times_at(quantile)
+        x_t, _ = process.perturb(x, t, noise())
+        noisy.append(method.classify(x_t, t))
+        if draw == 0 and hasattr(method.classifier, "masked"):
+            masked = {f"masked_{name}": logits for name, logits in method.classifier.masked(x_t, t).items()}
+    eps, levels = noise(), []
+    for t in curve:
+        t = t.expand(len(x))
+        levels.append(method.classify(process.perturb(x, t, eps)[0], t))
+    return {"noisy": torch.stack(noisy), "levels": torch.stack(levels), **masked}
 
 
 def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
@@ -96,11 +76,8 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
     if reason is not None:
         return {"outputs": [], "reason": reason}
     estimate = method.likelihood
-    x = (
-        _dequantised_test(data, protocol)
-        if estimate.dequantised
-        else data.grey.centre(some_test_images(data, protocol)[0])
-    )
+    dequantised = estimate.dequantised
+    x = _dequantised_test(data, protocol) if dequantised else data.grey.centre(some_test_images(data, protocol)[0])
     bits, nfe = [], []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)

@@ -12,7 +12,6 @@ from benchmark.definitions import definition_of
 from benchmark.files import write_text
 from benchmark.markdown import escape, table
 from benchmark.plan import Job
-from benchmark.stages import Stage, read_manifest
 
 FILE = "per_class.json"
 COLUMNS = (
@@ -25,7 +24,7 @@ def write_per_class(out: Path, jobs: Iterable[Job]) -> None:
     """Write ``per_class.csv`` and ``per_class.md`` of what finished evaluations found for each class they asked for."""
     rows: list[dict[str, Any]] = []
     for job in jobs:
-        if job.part == "evaluate" and read_manifest(Stage("metrics", "").manifest(job.folder)):
+        if job.part == "evaluate" and job.stages[-1].completed(job.folder) is not None:
             rows += json.loads((job.folder / FILE).read_text(encoding="utf-8"))
     write_text(out / "per_class.csv", to_csv(rows))
     write_text(out / "per_class.md", to_markdown(rows))

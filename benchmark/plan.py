@@ -15,6 +15,10 @@ from benchmark.suite import CONFIGS, Cell, Suite, order
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules")
+WITHOUT_EFFECT = {
+    f"benchmark.{name}" for name in ("errors", "files", "memory", "ownership", "protocol", "stages", "execute.worker")
+}
+"""Modules that no number depends on but through what keys name anyway."""
 SAMPLING = ("sampler", "guidance_rule", "guides")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
 """Parts of a method that its weights do not depend on."""
@@ -180,7 +184,8 @@ def _evaluation_stages(
     protocol = asdict(suite.protocol)
     code = code_digest(("benchmark.outputs", *class_paths(config)))
     model = config["model"].get("init_args", {}) if trained else {}
-    source = digest_of_files(Path(cell.samples)) if cell.samples else f"images/{cell.images}"
+    real = {"data": reference.config["data"], "code": code_digest(class_paths(reference.config["data"]))}
+    source = digest([digest_of_files(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
     base = {"train": trained.stages[0].key if trained else source, "code": code}
 
     def stage(name: str, **on: Any) -> Stage:
@@ -264,7 +269,7 @@ def code_digest(modules: Iterable[str]) -> str:
     queue = [m for m in modules if m.split(".")[0] in PACKAGES]
     while queue:
         module = queue.pop()
-        if module in found or _source(module) is None:
+        if module in found or module in WITHOUT_EFFECT or _source(module) is None:
             continue
         found.add(module)
         queue += _imports(module)

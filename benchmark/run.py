@@ -19,7 +19,7 @@ from benchmark.ownership import hold, owned
 from benchmark.plan import Job
 from benchmark.sbatch import write_scripts
 from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
-from benchmark.suite_run import execute, jobs_of, tabulate
+from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.weights import at_hand
 from benchmark.yaml_files import parse_text
 
@@ -63,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--set makes another suite of it; give that one a name in results with --name NAME")
     _check_engine(options)
     suite = load_suite(options.suite, options.budget, changes, options.name)
+    out = options.out or Path("runs") / suite.name
+    suite = with_given(suite, out)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers must be at least 1, got {options.workers}")
@@ -70,7 +72,6 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--workers must be at most {MOST_WORKERS}, got {options.workers}")
     only = _checked(suite, options.only)
     tell_workers(options)
-    out = options.out or Path("runs") / suite.name
     if options.engine == "ray" or options.emit_sbatch is not None:
         out = out.absolute()  # other machines start elsewhere
     with _engine(options) as engine:
@@ -81,7 +82,6 @@ def main(argv: list[str] | None = None) -> int:
             hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
             return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True), options.job)
         with owned(out, "--out", engine.workers):
-            at_hand(suite.protocol.features)  # before hours of training
             jobs = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
                     shutil.rmtree(out / folder, ignore_errors=True)
+            at_hand(networks_needed(jobs))  # before hours of training
             results, ended = execute(suite, engine, jobs, out)
             return tabulate(suite, engine, jobs, results, out) if ended is None else ended
 

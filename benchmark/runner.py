@@ -105,7 +105,11 @@ class _Training:
         method, data = method_of(self.job.arguments, self.job.folder)
         if stage.name == "real":
             return embedding.real_images(data, self.protocol, self.job.folder)
-        return embedding.real_features(stage.name.partition("+")[2], method, data, self.protocol, self.job.folder)
+        network = stage.name.partition("+")[2]
+        return embedding.real_features(network, method, data, self.protocol, self.job.folder, self.told)
+
+    def told(self, stage: str, done: int, total: int) -> None:
+        self.report({"stage": stage, "done": done, "total": total})
 
     def train(self, stage: Stage) -> dict[str, Any]:
         job = self.job
@@ -225,7 +229,10 @@ class _Evaluation:
             return {"outputs": []}
         reference, data = self.reference
         images = load_arrays(self.job.folder / f"samples{tag}.npz")["images"]
-        found = embedding.sample_features(network, reference, data, self.protocol.batch, self.job.reference, images)
+        found = embedding.sample_features(
+            network, reference, data, self.protocol.batch, self.job.reference, images,
+            lambda done: self.report(f"features+{network}{tag}", done, len(images)),
+        )  # fmt: skip
         file = f"features+{network}{tag}.npz"
         save_arrays(self.job.folder / file, **found)
         return {"outputs": [file]}

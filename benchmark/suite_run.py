@@ -1,7 +1,9 @@
 """Carrying out a suite in a folder: which jobs, what is left of them, and the tables of what they found."""
 
+import dataclasses
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,12 +20,16 @@ from benchmark.per_class import write_per_class
 from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
 from benchmark.plan_file import PLAN, write_plan
 from benchmark.progress import LiveView, PlainView, State
+from benchmark.protocol import REFERENCE
 from benchmark.record import Record, Results
 from benchmark.report import write_report
-from benchmark.suite import Suite
+from benchmark.stages import read_manifest
+from benchmark.suite import Cell, Suite
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
 
+GIVEN = "given.json"
+"""Samples that were given to be rows of a run's table: their files by row."""
 PARTIAL = "partial.md"
 """What a run that was stopped has finished."""
 
@@ -52,6 +58,30 @@ def chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
         if job.name in wanted:
             wanted.update(job.needs)
     return [job for job in jobs if job.name in wanted]
+
+
+def with_given(suite: Suite, out: Path) -> Suite:
+    """A suite with the rows of samples that were given to its run, but those whose files are gone."""
+    rows = {}
+    for row, path in (read_manifest(out / GIVEN) or {}).items():
+        if row in suite.cells:
+            continue
+        if Path(path).exists():
+            rows[row] = Cell(row, samples=path, seed=0)
+        else:
+            print(f"note: row {row} is left out: no samples at {path}", file=sys.stderr)
+    return dataclasses.replace(suite, cells={**suite.cells, **rows})
+
+
+def networks_needed(jobs: list[Job]) -> set[str]:
+    """Feature networks, the suite's reference aside, that have something left to look at."""
+    waiting: set[str] = set()
+    for job in jobs:
+        for stage in job.stages:
+            network = stage.name.partition("+")[2].partition("@")[0]
+            if network not in ("", REFERENCE, *waiting) and stage.completed(job.folder) is None:
+                waiting.add(network)
+    return waiting
 
 
 def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict[str, dict[str, Any]], int | None]:
@@ -91,7 +121,7 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
     if not signals:
         return results, None
     _tabulate_partly(suite, engine, jobs, out)
-    again = " ".join(["python -m benchmark.run", *sys.argv[1:]])
+    again = shlex.join(["python", "-m", f"benchmark.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     print(f"stopped; finished work is kept, go on with: {again}", file=sys.stderr)
     return results, TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED
 

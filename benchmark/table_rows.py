@@ -47,7 +47,8 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """What a failed evaluation would have measured, as failures."""
-    rows = [(metric, {}) for metric in (*CLASSIFICATION, *NLL)]
+    answers = (*CLASSIFICATION, *TOP5, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
+    rows = [(metric, {}) for metric in answers]
     looked = [stage.name.partition("@")[0] for stage in job.stages if stage.name.startswith("features+")]
     generation = generation_metrics(dict.fromkeys(name.removeprefix("features+") for name in looked))
     for scale in job.cell.guidance_scales or [None]:

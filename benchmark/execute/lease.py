@@ -5,6 +5,7 @@ attempt therefore writes its own name into the lease of the job, over that of th
 another's name there ends before it completes a stage. This is as prompt as the file system shows a renamed file.
 """
 
+import json
 import os
 import platform
 import threading
@@ -43,7 +44,7 @@ def progress_path(folder: Path, part: str) -> Path:
 def lives(folder: Path, part: str) -> bool:
     """Whether an attempt holds a cell's job and goes on, as far as can be seen from here."""
     lease = read_manifest(lease_path(folder, part))
-    if lease is None:
+    if lease is None or not lease.keys() >= {"host", "boot", "pid", "since"}:
         return False
     if lease["host"] == platform.node() and lease["boot"] == boot_id():
         return Path(f"/proc/{lease['pid']}").exists()
@@ -85,9 +86,13 @@ class Lease:
         """Read the lease, and end the attempt unless it is the newest.
 
         Raises:
+            OSError: If the lease cannot be read, which says nothing of other attempts.
             Superseded: Naming the newest.
         """
-        held = read_manifest(self.path) or {}
+        try:
+            held = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            held = {}
         if held.get("attempt") != self.attempt:
             by = f"by process {held['pid']} on {held['host']}" if held else "elsewhere, and ended"
             self._lost = f"another attempt at this job was started {by}; this one published nothing more"

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from benchmark.errors import MEMORY_HINT, InputError
+from benchmark.errors import MEMORY_HINT, InputError, failure
 from benchmark.execute import worker
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
@@ -160,8 +160,10 @@ class LocalEngine:
         submit_ready()
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for job, each in running.values():
+            for future, (job, each) in running.items():
                 each.hear(on_message)
+                if future in finished:
+                    continue
                 if time.monotonic() - each.heard > self.patience and job.name not in stuck:
                     stuck.add(job.name)
                     each.kill()
@@ -177,6 +179,8 @@ class LocalEngine:
                         waiting.put_back(job)
                         continue
                     waiting.end(job, {"job": job.name, "status": "failed", "error": self._died(job.name in stuck)})
+                except Exception as error:  # of the worker itself: other jobs go on
+                    waiting.end(job, {"job": job.name, "status": "failed", "error": failure(error)})
             if not self._stop.value:
                 submit_ready()
         return waiting.all_results()

@@ -28,12 +28,12 @@ class Waiting:
 
         A job that needs one which did not end well ends like that one.
         """
-        for job in list(self._jobs.values()):
+        for job in list(self._jobs.values()):  # needs come first, so that what they end is seen in one pass
             blocked = [n for n in job.needs if self.results.get(n, {"status": "ok"})["status"] != "ok"]
             if blocked:
                 del self._jobs[job.name]
                 self.end(job, self._blocked(job, self.results[blocked[0]]))
-                return self.take()
+        for job in self._jobs.values():
             if not (self._jobs.keys() | self._under_way).intersection((*job.needs, *job.after)):
                 self._under_way.add(self._jobs.pop(job.name).name)
                 return job

@@ -154,7 +154,7 @@ def _outcome(job: Job, protocol: Protocol, lease: Lease) -> dict[str, Any]:
         lease.check()
         lease.report(message)
         _context["messages"].put({"job": job.name, **message})
-        if job.part == "evaluate" and stop.value:
+        if message["stage"] != "train" and stop.value:  # a training saves its state first
             raise KeyboardInterrupt
 
     def stopping() -> bool:

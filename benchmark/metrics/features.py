@@ -37,7 +37,11 @@ class FeatureNetwork(nn.Module, ABC):
 
 @torch.no_grad()
 def extract(
-    network: FeatureNetwork, images: Array, batch_size: int = 64, device: str | torch.device = "cpu"
+    network: FeatureNetwork,
+    images: Array,
+    batch_size: int = 64,
+    device: str | torch.device = "cpu",
+    report: Callable[[int], None] = lambda done: None,
 ) -> dict[str, np.ndarray]:
     """What a network sees in ``images``, by name, float32 ``(N, ...)``.
 
@@ -48,6 +52,7 @@ def extract(
         images: Grey levels, uint8 ``(N, C, H, W)``; int32 where there are more of them than 256.
         batch_size: Images at a time.
         device: Where the network runs.
+        report: Told after each batch how many images have been looked at.
 
     Raises:
         ValueError: If images are not whole numbers ``(N, C, H, W)``: floats would pass silently as dark images.
@@ -57,7 +62,10 @@ def extract(
         raise ValueError(f"images must be uint8 or int32 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
     network.to(device).eval()
     with full_float32():
-        parts = [network(part.to(device)) for part in images.split(batch_size)]
+        parts = []
+        for part in images.split(batch_size):
+            parts.append(network(part.to(device)))
+            report(min(len(parts) * batch_size, len(images)))
     return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
 

@@ -12,11 +12,10 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from benchmark.metrics.arrays import Array, Estimate, bootstrap, pair, probability_matrix, to_numpy
+from benchmark.metrics.arrays import Array, Estimate, bootstrap, matrix, pair, probability_matrix, to_numpy
 from benchmark.metrics.frechet import (
     IntraClass,
     Statistics,
-    class_statistics,
     frechet_distance,
     frechet_stderr,
     intra_class_frechet,
@@ -37,12 +36,12 @@ __all__ = [
     "PrecisionRecall",
     "Statistics",
     "bootstrap",
-    "class_statistics",
     "frechet_distance",
     "frechet_stderr",
     "inception_score",
     "intra_class_frechet",
     "kernel_distance",
+    "kernel_mean",
     "nearest_distances",
     "nearest_neighbour_ratio",
     "neighbour_radii",
@@ -107,13 +106,19 @@ def _own_kernel(a: Tensor) -> Tensor:
     return (a.square().sum(1) / a.shape[1] + 1) ** 3
 
 
-def _squared_mmd(real: Tensor, fake: Tensor, block: int) -> tuple[float, float]:
+def kernel_mean(real: Array, block: int = 1024, device: str | torch.device = "cpu") -> float:
+    """Mean of the kernel over all pairs of different rows of ``real``; compute once per real set."""
+    real = matrix(real, "real", rows=2, device=device).double()
+    return float(((_kernel_sums(real, real, block) - _own_kernel(real)) / (len(real) - 1)).mean())
+
+
+def _squared_mmd(real: Tensor, fake: Tensor, block: int, real_mean: float | None = None) -> tuple[float, float]:
     """Unbiased squared maximum mean discrepancy, and its standard error over the samples."""
     n, m = len(real), len(fake)
     within = (_kernel_sums(fake, fake, block) - _own_kernel(fake)) / (m - 1)
     across = _kernel_sums(fake, real, block) / n
-    within_real = (_kernel_sums(real, real, block) - _own_kernel(real)) / (n - 1)
-    value = float(within.mean() + within_real.mean() - 2 * across.mean())
+    real_mean = kernel_mean(real, block, real.device) if real_mean is None else real_mean
+    value = float(within.mean() - 2 * across.mean()) + real_mean
     return value, 2 * float((within - across).std()) / math.sqrt(m)
 
 
@@ -125,6 +130,7 @@ def kernel_distance(
     seed: int = 2020,
     block: int = 1024,
     device: str | torch.device = "cpu",
+    real_mean: float | None = None,
 ) -> Estimate:
     """Kernel distance (KID on Inception features): unbiased squared MMD with the kernel ``(a . b / D + 1)**3``.
 
@@ -144,13 +150,14 @@ def kernel_distance(
         seed: Of the subsets.
         block: Rows of a block; ``block**2`` kernel values are held at a time.
         device: Where the kernel is computed.
+        real_mean: ``kernel_mean(real)`` if at hand; for all pairs.
 
     Raises:
         ValueError: If a set has fewer than two rows, or fewer than a subset.
     """
     real, fake = (x.double() for x in pair(real, fake, rows=2, device=device))
     if subsets is None:
-        return Estimate(*_squared_mmd(real, fake, block), len(fake))
+        return Estimate(*_squared_mmd(real, fake, block, real_mean), len(fake))
     smallest = min(len(real), len(fake))
     if subsets < 2 or not 2 <= subset_size <= smallest:
         raise ValueError(f"need subsets >= 2 and 2 <= subset_size <= {smallest}, got {subsets} and {subset_size}")

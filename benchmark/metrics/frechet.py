@@ -1,7 +1,7 @@
 """Frechet distance between sets of features, from their means and covariances, in double precision."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -152,38 +152,40 @@ class IntraClass(NamedTuple):
     per_class: dict[int, Estimate]
 
 
-def class_statistics(features: Array, labels: Array) -> dict[int, Statistics]:
-    """Statistics of each class that occurs in ``labels``, by class index."""
-    features, labels = matrix(features, "features"), to_numpy(labels)
-    if labels.shape != (len(features),):
-        raise ValueError(f"labels must have shape ({len(features)},), got {labels.shape}")
-    return {int(y): Statistics.of(features[np.flatnonzero(labels == y)]) for y in np.unique(labels)}
-
-
-def intra_class_frechet(reference: Mapping[int, Statistics], features: Array, labels: Array) -> IntraClass:
+def intra_class_frechet(real: Array, real_labels: Array, features: Array, labels: Array) -> IntraClass:
     """Frechet distance between real images and samples of each class, and the mean over classes; 0 is best.
 
-    The standard errors are those of ``frechet_stderr``, the classes' samples being independent.
+    The standard errors are those of ``frechet_stderr``, the classes' samples being independent. One class at a time is
+    held in double.
 
     Args:
-        reference: Statistics of the real images of each class.
-        features: Of generated images ``(N, D)``.
-        labels: Class that each was asked for ``(N,)``, every class equally often.
+        real: Features of real images ``(N, D)``.
+        real_labels: Their classes ``(N,)``.
+        features: Of generated images ``(M, D)``.
+        labels: Class that each was asked for ``(M,)``, every class equally often.
 
     Raises:
         ValueError: If the classes differ, or one has fewer than two images.
     """
-    samples = class_statistics(features, labels)
-    if set(reference) != set(samples) or not reference:
-        raise ValueError(f"classes of real images and samples differ: {sorted(reference)} and {sorted(samples)}")
-    features, labels = to_numpy(features), to_numpy(labels)
+    (real, real_labels), (features, labels) = _labeled(real, real_labels), _labeled(features, labels)
+    classes = np.unique(labels)
+    if not np.array_equal(np.unique(real_labels), classes):
+        raise ValueError(f"classes of real images and samples differ: {np.unique(real_labels)} and {classes}")
     per_class = {}
-    for y in sorted(reference):
-        real, own = reference[y], samples[y]
-        if min(real.n, own.n) < 2:
-            raise ValueError(f"class {y} has {real.n} real images and {own.n} samples; both need >= 2")
-        stderr = frechet_stderr(real, features[labels == y], own)
-        per_class[y] = Estimate(frechet_distance(real, own), stderr, own.n)
+    for y in classes:
+        reference, own = (x[of == y] for x, of in ((real, real_labels), (features, labels)))
+        if min(len(reference), len(own)) < 2:
+            raise ValueError(f"class {y} has {len(reference)} real images and {len(own)} samples; both need >= 2")
+        statistics, of_own = Statistics.of(reference), Statistics.of(own)
+        stderr = frechet_stderr(statistics, own, of_own)
+        per_class[int(y)] = Estimate(frechet_distance(statistics, of_own), stderr, len(own))
     values, errors = np.array([[found.value, found.stderr] for found in per_class.values()]).T
     stderr = math.sqrt(float(np.square(errors).sum())) / len(per_class)
     return IntraClass(Estimate(float(values.mean()), stderr, len(features)), per_class)
+
+
+def _labeled(features: Array, labels: Array) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = to_numpy(matrix(features, "features")), to_numpy(labels)
+    if labels.shape != (len(features),):
+        raise ValueError(f"labels must have shape ({len(features)},), got {labels.shape}")
+    return features, labels

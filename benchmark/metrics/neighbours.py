@@ -134,12 +134,15 @@ def nearest_distances(queries: Array, points: Array, block: int = 1024, device: 
 
     The nearest point is searched with matrix products, its distance then taken from the difference.
     """
-    flat = [torch.as_tensor(x).flatten(1) for x in (points, queries)]
-    points, queries = pair(*flat, rows=1, device=device)
+    queries = torch.as_tensor(queries).flatten(1)
+    points = matrix(torch.as_tensor(points).flatten(1), "points", device=device)
+    if queries.shape[1] != points.shape[1] or len(queries) == 0:
+        raise ValueError(f"queries must be rows of {points.shape[1]} numbers, got shape {tuple(queries.shape)}")
     distances = []
     with full_float32():
         centred = _Blocks(points, points.mean(0), block)
         for part in queries.split(block):
+            part = matrix(part, "queries", device=device).to(points.dtype)
             least = part.new_full((len(part),), math.inf)
             nearest = torch.zeros(len(part), dtype=torch.long, device=part.device)
             for columns in centred.slices:
@@ -169,7 +172,15 @@ def nearest_neighbour_ratio(
         ValueError: With fewer than two samples or test images, or if every test image is a training image.
     """
     near = mean_estimate(nearest_distances(samples, train, block, device))
-    held_out = mean_estimate(nearest_distances(test, train, block, device))
+    return distance_ratio(near, mean_estimate(nearest_distances(test, train, block, device)))
+
+
+def distance_ratio(near: Estimate, held_out: Estimate) -> Estimate:
+    """``nearest_neighbour_ratio`` from the mean distances of samples and of test images to their nearest neighbours.
+
+    Raises:
+        ValueError: If every test image is a training image.
+    """
     if held_out.value == 0:
         raise ValueError("every test image is among the training images; the ratio has no denominator")
     ratio = near.value / held_out.value

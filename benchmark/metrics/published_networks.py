@@ -45,6 +45,7 @@ def weights_file(name: str, url: str, sha256: str) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=30) as source, replacing(path) as part:
                 part.write_bytes(source.read())
+                checked(part, sha256)
         except (OSError, HTTPException, WriteError) as error:
             raise InputError(
                 f"cannot download {url} ({error}); put {name} into a folder and name that by --weights"

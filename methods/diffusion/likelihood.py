@@ -80,15 +80,24 @@ class ProbabilityFlow(Likelihood):
     kind = "estimate"
 
     def __init__(self, denoiser: Denoiser, steps: PositiveInt = 60) -> None:
-        self.denoiser, self.steps, self.nfe = denoiser, steps, steps + 1
+        self.denoiser, self.steps = denoiser, steps
+
+    @property
+    def nfe(self) -> int:
+        """One evaluation at each end of a step."""
+        return len(self._levels())
+
+    def _levels(self) -> list[Level]:
+        process = self.denoiser.process
+        span = torch.tensor([process.t_min, process.t_max], dtype=torch.float64, device="cpu")
+        ends = -0.5 * process.log_snr(span)
+        log_ratios = torch.linspace(float(ends[0]), float(ends[1]), self.steps + 1, dtype=torch.float64, device="cpu")
+        return process.levels(process.time(-2 * log_ratios).unique_consecutive())
 
     @torch.no_grad()
     def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:
-        process = self.denoiser.process
+        process, levels = self.denoiser.process, self._levels()
         probe = _probe(x, noise)
-        ends = -0.5 * process.log_snr(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))
-        log_ratios = torch.linspace(float(ends[0]), float(ends[1]), self.steps + 1, dtype=torch.float64)
-        levels = process.levels(process.time(-2 * log_ratios).unique_consecutive())
         d = x[0].numel()
 
         def rates(u: Tensor, level: Level) -> tuple[Tensor, Tensor]:
@@ -193,6 +202,10 @@ class VariationalBound(Likelihood):
             raise ValueError(f"a variational bound needs a DiscreteVP process, got {type(denoiser.process).__name__}")
         self.denoiser, self.grey_levels, self.variance = denoiser, grey_levels, variance
         self.nfe = denoiser.process.steps
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"nfe": self.nfe, "variance": self.variance}
 
     @torch.no_grad()
     def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:

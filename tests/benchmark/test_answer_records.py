@@ -19,7 +19,10 @@ from methods.base import KeyedNoise
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
 PROTOCOL = Protocol(test_images=20, noisy_draws=2, levels=3, denoise_times=(0.25, 0.75), middle=(0.2, 2.0))
-SMALL_LEVELS = ("--model.init_args.process.init_args.steps=8", "--model.init_args.network.init_args.levels=10")
+SMALL_LEVELS = (
+    "--model.init_args.process.init_args.steps=8", "--model.init_args.network.init_args.levels=10",
+    "--model.init_args.sampler.init_args.steps=8",
+)  # fmt: skip
 STAGES = ("classify", "likelihood", "denoise", "diagnose", "gradients")
 
 

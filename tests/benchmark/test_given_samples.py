@@ -57,7 +57,7 @@ def test_folders_of_images_are_taken_with_their_class_or_without(digits, tmp_pat
     ("arrays", "said"),
     [
         ({"pictures": levels()}, "no array 'images', only pictures"),
-        ({"images": levels(shape=(9, 9))}, r"uint8 of 8 x 8 pixels and 1 channels.* got uint8 \(12, 9, 9, 1\)"),
+        ({"images": levels(shape=(9, 9))}, r"8 x 8 pixels and 1 channels.* got shape \(12, 9, 9, 1\)"),
         ({"images": levels().astype(np.float32)}, "got float32"),
         ({"images": levels(3)}, "3 samples are too few"),
         ({"images": levels(top=40)}, "those of digits are 0 to 16; rescale"),
@@ -149,6 +149,14 @@ def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits):
         m: r["value"] for m, r in found.items() if r["unit"] != "s"
     }
     assert not (out / "reference_classifier" / "seed0").exists()
+    assert main(["--suite", str(suite), *words]) == 0  # the row stays
+    stays = json.loads((out / "results.json").read_text())["records"]
+    assert {record["cell"] for record in stays} == {"reference_classifier", "theirs", "again"}
+
+
+def test_a_suites_own_samples_without_classes_are_taken(digits, tmp_path):
+    _, labels = given_samples(saved(tmp_path, images=levels(), labels=np.full(12, -1)), digits)
+    assert set(labels) == {-1}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits):
         (["here.npz", "--data", "digits", "--row", "a b"], "--row must be 1 to 64 letters"),
         (["here.npz", "--data", "digits", "--row", "gaussian"], "suite digits has a cell gaussian"),
         (["here.npz", "--data", "digits", "--workers", "0"], "--workers must be 1 to 1024, got 0"),
-        (["here.npz", "--data", "digits", "--features", "vgg"], "invalid choice: 'vgg'"),
+        (["bad.npz", "--data", "digits"], "bad.npz: images must be uint8 (N, H, W, C), got float64"),
         (["here.npz", "--date", "digits"], "unknown option --date; did you mean --data?"),
         (["here.npz"], "the following arguments are required: --data"),
     ],
@@ -168,8 +176,9 @@ def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits):
 def test_the_command_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, images=levels()).rename("here.npz")
+    saved(tmp_path, images=levels() / 16).rename("bad.npz")
     assert evaluate(words) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["here.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.npz", "here.npz"]

@@ -11,7 +11,6 @@ from torchmetrics.image.fid import _compute_fid
 
 from benchmark.metrics.fidelity import (
     Statistics,
-    class_statistics,
     frechet_distance,
     frechet_stderr,
     intra_class_frechet,
@@ -110,7 +109,7 @@ def test_stderr_is_the_scatter_of_repeated_draws():
 def test_intra_class_distance_is_the_mean_over_classes():
     real, fake = features(90), features(60, seed=1)
     y_real, y_fake = np.arange(90) % 3, np.arange(60) % 3
-    found = intra_class_frechet(class_statistics(real, y_real), fake, y_fake)
+    found = intra_class_frechet(real, y_real, fake, y_fake)
     parts = [(Statistics.of(real[y_real == y]), fake[y_fake == y]) for y in range(3)]
     errors = [frechet_stderr(of_real, own) for of_real, own in parts]
     assert list(found.per_class) == [0, 1, 2]
@@ -128,9 +127,9 @@ def test_unusable_sets_are_refused_by_name():
     with pytest.raises(ValueError, match="one width, got 12 and 3"):
         frechet_distance(a, Statistics.of(features(9, 3)))
     with pytest.raises(ValueError, match="class 4 has 9 real images and 1 samples"):
-        intra_class_frechet({4: a}, features(1), [4])
+        intra_class_frechet(features(9), [4] * 9, features(1), [4])
     with pytest.raises(ValueError, match=r"classes .* differ: \[4\] and \[5\]"):
-        intra_class_frechet({4: a}, features(9), [5] * 9)
+        intra_class_frechet(features(9), [4] * 9, features(9), [5] * 9)
     with pytest.raises(ValueError, match="features holds NaN"):
         Statistics.of(np.full((3, 2), np.nan))
     with pytest.raises(ValueError, match="no features"):

@@ -151,6 +151,15 @@ def test_flow_estimate_is_keyed_to_the_image_and_costs_what_it_states():
     assert (together - other).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("steps", [10, 200])
+def test_a_discrete_process_costs_no_more_evaluations_than_it_has_levels(steps):
+    mixture = GaussianMixture.example((1, 2, 2))
+    denoiser = ExactDenoiser(mixture, DiscreteVP(50))
+    likelihood = ProbabilityFlow(denoiser, steps)
+    likelihood(mixture.sample(2)[0], KeyedNoise(0, "flow", [0, 1], (1, 2, 2)))
+    assert denoiser.calls == likelihood.nfe <= min(steps + 1, 50)
+
+
 def expected_bound(process: DiscreteVP, std: float, variance: str) -> float:
     """Nats a pixel that the bound loses on ``N(0, std^2)`` with the exact denoiser, expected over image and noise."""
     alpha_bar = process.alpha_bar[1 : process.steps + 1]

@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.arguments import Parser
 from benchmark.costs import predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, OK, InputError, command
-from benchmark.execute.lease import lease_path, lives, progress_path
+from benchmark.execute.lease import lives, progress_path, read_lease
 from benchmark.ownership import OWNER
 from benchmark.plan import Job
 from benchmark.plan_file import read_plan
@@ -162,7 +162,7 @@ def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
     spent = sum(float(m.get("seconds") or 0) for m in finished)
     if len(finished) == len(job.stages):
         return JobStatus(job, "done", len(finished), seconds=spent)
-    lease = read_manifest(lease_path(job.folder, job.part))
+    lease = read_lease(job.folder, job.part)
     news = read_manifest(progress_path(job.folder, job.part)) or {}
     if lease is not None:
         if not lives(job.folder, job.part):
@@ -172,7 +172,7 @@ def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
         return _running(job, lease, news, len(finished), spent)
     if "status" in news:
         return JobStatus(job, news["status"], len(finished), str(news.get("error") or _where(news)), spent)
-    failed = [need for need in job.needs if known[need].state in ("failed", "died")]
+    failed = [need for need in job.needs if need in known and known[need].state in ("failed", "died")]
     detail = f"needs {failed[0]}, which {known[failed[0]].state}" if failed else ""
     return JobStatus(job, "missing", len(finished), detail, spent)
 

@@ -41,10 +41,16 @@ def progress_path(folder: Path, part: str) -> Path:
     return folder / "attempt" / f"{part}.progress.json"
 
 
+def read_lease(folder: Path, part: str) -> dict[str, Any] | None:
+    """Who holds a cell's job, if anybody does and says so whole."""
+    lease = read_manifest(lease_path(folder, part))
+    return lease if lease is not None and lease.keys() >= {"host", "boot", "pid", "since", "attempt"} else None
+
+
 def lives(folder: Path, part: str) -> bool:
     """Whether an attempt holds a cell's job and goes on, as far as can be seen from here."""
-    lease = read_manifest(lease_path(folder, part))
-    if lease is None or not lease.keys() >= {"host", "boot", "pid", "since"}:
+    lease = read_lease(folder, part)
+    if lease is None:
         return False
     if lease["host"] == platform.node() and lease["boot"] == boot_id():
         return Path(f"/proc/{lease['pid']}").exists()

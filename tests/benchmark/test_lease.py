@@ -115,6 +115,21 @@ def test_a_folder_that_cannot_be_written_fails_the_job_in_one_line(tmp_path, mon
     assert "File exists" in result["error"]
 
 
+def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(tmp_path, monkeypatch):
+    held = Lease(tmp_path, "train")
+
+    def away(path, **options):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", away)
+        with pytest.raises(OSError, match="Stale"):
+            held.confirm()
+    held.confirm()
+    held.check()
+    held.end({"status": "ok"})
+
+
 def test_a_stage_is_confirmed_after_its_work_and_before_its_record(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("benchmark.runner._Training.do", lambda self, stage: seen.append("work") or {"outputs": []})

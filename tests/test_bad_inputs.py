@@ -123,7 +123,7 @@ WORDS = {
         fit("--trainer.gradient_clip_val=-1"), "trainer.gradient_clip_val must be at least 0, got -1"
     ),
     "clipping that is no number": (fit("--trainer.gradient_clip_val=.nan"), "gradient_clip_val"),
-    "negative batches": (fit("--trainer.limit_train_batches=-1"), "invalid value -1 for limit_train_batches"),
+    "negative batches": (fit("--trainer.limit_train_batches=-1"), "invalid value -1", "for limit_train_batches"),
     "an end that is no time": (fit("--trainer.max_time=soon"), "soon", "DD:HH:MM:SS"),
     "no interval of resume points": (fit("--checkpoint_every=0"), "checkpoint_every: expected PositiveInt"),
     "a negative learning rate": (fit("--optimizer.lr=-1"), "Invalid learning rate: -1.0"),

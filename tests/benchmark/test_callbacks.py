@@ -436,7 +436,7 @@ def test_the_newest_point_is_by_step_not_by_the_clock(tmp_path):
 def test_half_written_files_of_a_killed_attempt_are_swept_by_the_next(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    (folder / f".{FINAL}.4242.tmp").write_bytes(b"half")
+    (folder / f".{FINAL}.4242-0a1b2c3d.tmp").write_bytes(b"half")
     fit(tmp_path, 1, ResumePoints())
     assert ended(folder)
 

@@ -23,6 +23,7 @@ from benchmark.record import Results, read_results
 from benchmark.record_fields import OK as MEASURED
 from benchmark.rows import Entry, Row, rows
 from benchmark.suite import NAME
+from benchmark.tables import by_network
 
 CURVE = "accuracy/t="
 SHOWN_PER_CLASS = 8
@@ -44,12 +45,13 @@ def write_report(run: Path, cells: list[str] | None = None) -> Path:
     """Write the page of a finished run; returns its path."""
     results = read_results(run / "results.json")
     order = cells or list(dict.fromkeys(record.cell for record in results.records))
+    found = rows(results, order)
     template = Environment(
         loader=PackageLoader("benchmark", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     ).get_template("report.html.j2")
     page = template.render(
         results=results,
-        tables=[_table(name, rows(results, order)) for name in TABLES],
+        tables=[_table(*table) for name in TABLES for table in by_network(name, found, _metrics(name, found))],
         curve=_curve(results, order),
         grids=_grids(run, results, order),
         confusions=_confusions(run, results, order),
@@ -61,25 +63,28 @@ def write_report(run: Path, cells: list[str] | None = None) -> Path:
     return run / "report.html"
 
 
-def _table(name: str, all_rows: list[Row]) -> dict[str, Any]:
-    """Head and body of one table; a row appears where it has a measured number."""
-    metrics = sorted(
+def _metrics(name: str, all_rows: list[Row]) -> list[str]:
+    """The metrics of a table that any row has a number of, in their order."""
+    return sorted(
         {
             metric
             for row in all_rows
-            for metric, entries in row.entries.items()
-            if definition_of(metric).table == name and not definition_of(metric).is_plotted
-            if any(entry.status == MEASURED for entry in entries)
+            for metric in row.entries
+            if definition_of(metric).table == name and not definition_of(metric).is_plotted and _measured(row, metric)
         },
         key=column_order,
     )
+
+
+def _table(heading: str, all_rows: list[Row], metrics: list[str]) -> dict[str, Any]:
+    """Head and body of one table; a row appears where it has a measured number."""
     kept = [row for row in all_rows if any(_measured(row, metric) for metric in metrics)]
     head = [(metric, f"{definition_of(metric).arrow} {definition_of(metric).unit}".strip()) for metric in metrics]
     body = []
     for row in kept:
         scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
         body.append((row.cell, scale, [_cell(row.entries.get(metric, ())) for metric in metrics]))
-    return {"name": name, "head": head, "body": body, "scaled": any(scale for _, scale, _ in body)}
+    return {"name": heading, "head": head, "body": body, "scaled": any(scale for _, scale, _ in body)}
 
 
 def _measured(row: Row, metric: str) -> bool:

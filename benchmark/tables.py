@@ -99,15 +99,15 @@ def to_markdown(
     )
     for name in TABLES:
         metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
-        for heading, some, own in _by_network(name, all_rows, metrics) if metrics else ():
+        for heading, some, own in by_network(name, all_rows, metrics) if metrics else ():
             parts.append(_Table(heading, own, _rows_of(some, own, floors), frozenset(floors), notes).text())
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"
 
 
-def _by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple[str, list[Row], list[str]]]:
-    """Heading, rows and columns of a table; of one for each feature network where several looked at samples.
+def by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple[str, list[Row], list[str]]]:
+    """Heading, rows and columns (metrics) of a table; of one for each feature network where several looked at samples.
 
     The network that also judges classes comes first, with what no network was needed for.
     """

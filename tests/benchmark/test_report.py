@@ -150,3 +150,25 @@ def test_a_cell_whose_name_leads_out_of_the_run_shows_no_pictures(tmp_path):
 def test_curves_without_a_noise_level_are_left_out():
     records = [measured("a", "m", 0, "accuracy/t=0.5", 0.5, n=10, protocol={"sigma": s}) for s in ("x", 0, -1, True)]
     assert _curve(Results(suite="s", commit="", environment={}, records=records), ["a"]) is None
+
+
+def test_each_feature_network_has_a_table(tmp_path):
+    def number(metric, value, **protocol):
+        return measured(
+            "a", "m", 0, metric, value, n=10, stderr=None, protocol=protocol, seconds=None, peak_memory_bytes=None,
+            key="",
+        )  # fmt: skip
+
+    records = [
+        number("accuracy/generated", 0.9, feature_network="reference"),
+        number("fd", 0.25, feature_network="reference"),
+        number("fd", 0.75, feature_network="lite0"),
+    ]
+    write_results(tmp_path / "results.json", Results(suite="s", commit="", environment={}, records=records))
+    page = write_report(tmp_path).read_text()
+    first, second = page.split("<h2>Generation by ")[1:3]
+    assert first.startswith("reference</h2>")
+    assert "0.250" in first
+    assert second.startswith("lite0</h2>")
+    assert "0.750" in second
+    assert "0.250" not in second

@@ -4,9 +4,12 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmark.errors import InputError
+
+MOST_WORKERS = 1024
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,3 +33,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} ({self.prog} --help shows the options)")
+
+
+def add_run_options(p: Parser) -> None:
+    """Options of commands that carry out jobs in a run's folder."""
+    p.add_argument(
+        "--budget", metavar="NAME", default="paper", help="a smaller budget that the suite states, e.g. small"
+    )
+    p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
+    p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
+    p.add_argument("--weights", metavar="DIR", help="folder of feature networks' weights (default $DIFFCLASS_WEIGHTS)")
+    p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of processes that no machine carries.
+
+    Raises:
+        InputError: If it is not 1 to ``MOST_WORKERS``.
+    """
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise InputError(f"--workers must be 1 to {MOST_WORKERS}, got {workers}")

@@ -88,19 +88,8 @@ def run(arguments: Sequence[str], stop: Callable[[], bool]) -> Any:
 
 
 def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False) -> Any:
-    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run.
-
-    Raises:
-        InputError: If they cannot be built, or the sampler takes more steps than the process has noise levels.
-    """
-    cli = _cli(arguments, stop, run=False)
-    denoiser, steps = cli.model.denoiser, getattr(cli.model.sampler, "steps", None)
-    if denoiser is not None and steps is not None:
-        try:
-            denoiser.process.grid(steps)
-        except ValueError as error:
-            raise InputError(f"model.init_args.sampler: {innermost(error)}") from error
-    return cli
+    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run."""
+    return _cli(arguments, stop, run=False)
 
 
 def _cli(arguments: Sequence[str], stop: Callable[[], bool], run: bool = True) -> Any:

@@ -47,8 +47,9 @@ class Settings:
             self.words[key.removeprefix("--")] = value
             if key == "--config":
                 self._add_configuration(value)
-        for file in self.files:
-            _check_included(read_yaml(file), file)
+        self.contents = [read_yaml(file) for file in self.files]
+        for file, content in zip(self.files, self.contents, strict=True):
+            _check_included(content, file)
         _check_included(list(self.words.values()), Path())
         for key, value in self.words.items():
             if re.fullmatch(r"[+-]?\d+", value):
@@ -83,8 +84,8 @@ class Settings:
         for word, value in reversed(self.words.items()):
             if _plain(word) == _plain(key):
                 return parse_text(value, f"command line: {key}")
-        for file in reversed(self.files):
-            value: Any = read_yaml(file)
+        for content in reversed(self.contents):
+            value: Any = content
             for part in key.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
             if value is not None:

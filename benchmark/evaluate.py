@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark.arguments import Parser
+from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.worker import tell_workers
@@ -14,7 +14,7 @@ from benchmark.files import write_json
 from benchmark.given_files import read_samples
 from benchmark.ownership import owned
 from benchmark.stages import read_manifest
-from benchmark.suite import NAME, PAPER, Cell, Suite, load_suite, suites
+from benchmark.suite import NAME, Cell, Suite, load_suite, suites
 from benchmark.suite_run import GIVEN, chosen, execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.weights import at_hand
 
@@ -29,12 +29,8 @@ def parser() -> Parser:
     )
     p.add_argument("samples", metavar="SAMPLES", type=Path, help=".npz with images (and labels), or a folder of images")
     p.add_argument("--data", metavar="NAME", required=True, help=f"suite of the data; there are: {', '.join(suites())}")
+    add_run_options(p)
     p.add_argument("--row", metavar="NAME", help="name of the row (default: that of the file or folder)")
-    p.add_argument("--budget", metavar="NAME", default=PAPER, help="budget of the suite, e.g. small")
-    p.add_argument("--out", metavar="DIR", type=Path, help="folder of the suite's run (default runs/NAME)")
-    p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
-    p.add_argument("--weights", metavar="DIR", help="folder of feature networks' weights (default $DIFFCLASS_WEIGHTS)")
-    p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
     return p
 
 
@@ -42,8 +38,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Measure samples; returns the exit code."""
     options = parser().parse_args(argv)
-    if options.workers is not None and not 1 <= options.workers <= 1024:
-        raise InputError(f"--workers must be 1 to 1024, got {options.workers}")
+    check_workers(options.workers)
     suite = load_suite(options.data, options.budget)
     out = options.out or Path("runs") / suite.name
     row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.stem)

@@ -156,6 +156,12 @@ class BenchmarkCLI(LightningCLI):
             if os.environ.get("DIFFCLASS_DEBUG"):
                 raise
             raise InputError(innermost(error)) from error
+        denoiser, steps = self.model.denoiser, getattr(self.model.sampler, "steps", None)
+        if denoiser is not None and steps is not None:
+            try:
+                denoiser.process.grid(steps)
+            except ValueError as error:
+                raise InputError(f"model.init_args.sampler: {innermost(error)}") from error
 
     def after_instantiate_classes(self) -> None:
         if self._get(self.config, "channels_last"):

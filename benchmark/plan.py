@@ -15,9 +15,7 @@ from benchmark.suite import CONFIGS, Cell, Suite, order
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules")
-WITHOUT_EFFECT = {
-    f"benchmark.{name}" for name in ("errors", "files", "memory", "ownership", "protocol", "stages", "execute.worker")
-}
+WITHOUT_EFFECT = {f"benchmark.{name}" for name in ("errors", "files", "memory", "ownership", "protocol", "stages")}
 """Modules that no number depends on but through what keys name anyway."""
 SAMPLING = ("sampler", "guidance_rule", "guides")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")

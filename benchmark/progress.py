@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmark.plan import Job
 
-UNITS = {"train": "steps", "classify": "passes", "gradients": "points"}
-"""What a stage counts, where it is not images; a pass is all images once, at some noise."""
+UNITS = {"train": "steps", "gradients": "points"}
+"""What a stage counts, where it is not images."""
 
 
 def clock(seconds: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmark.definitions import definition_of, suggestion
 from benchmark.errors import InputError, one_line
-from benchmark.files import write_json
+from benchmark.files import write_text
 from benchmark.record_fields import FAILED, FIELDS, NOT_APPLICABLE, OK, canonical, is_json, is_text, shortened
 
 SCHEMA = 1
@@ -217,17 +217,18 @@ def _record(
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write canonical JSON: records sorted by cell, metric, protocol and seed, keys sorted, numbers unrounded."""
-    write_json(
-        path,
-        {
-            "schema": SCHEMA,
-            "suite": results.suite,
-            "commit": results.commit,
-            "environment": results.environment,
-            "records": [asdict(record) for record in results.sorted_records],
-        },
-    )
+    """Write canonical JSON: records sorted by cell, metric, protocol and seed, keys sorted, numbers unrounded.
+
+    A record takes a line, so that a difference of two files is one of records.
+    """
+    about = {"schema": SCHEMA, "suite": results.suite, "commit": results.commit, "environment": results.environment}
+    head = "".join(f"{json.dumps(key)}: {_canonical(value)},\n" for key, value in sorted(about.items()))
+    records = ",\n".join(_canonical(asdict(record)) for record in results.sorted_records)
+    write_text(path, f'{{{head}"records": [\n{records}\n]}}\n')
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
 def read_results(path: Path) -> Results:

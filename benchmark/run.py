@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark.arguments import Parser
+from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.worker import FOLDERS, tell_workers
@@ -23,27 +23,19 @@ from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, wit
 from benchmark.weights import at_hand
 from benchmark.yaml_files import parse_text
 
-MOST_WORKERS = 1024
-
 
 def parser() -> Parser:
     """The command line."""
     p = Parser(prog="python -m benchmark.run", description=__doc__)
     p.add_argument("--suite", metavar="NAME", required=True, help=f"suite to run; there are: {', '.join(suites())}")
-    p.add_argument("--budget", metavar="NAME", default=PAPER, help="a smaller budget that the suite states, e.g. small")
+    add_run_options(p)
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of every method")
     p.add_argument("--name", metavar="NAME", help="name in results; needed where --set changes what is compared")
     p.add_argument("--only", metavar="CELL", action="append", help="tabulate this cell alone; may be repeated")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds, separated by commas; the suite's own by default")
-    p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
-    p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
-    p.add_argument(
-        "--weights", metavar="DIR", help="folder of the feature networks' weights (default $DIFFCLASS_WEIGHTS)"
-    )
     p.add_argument("--fresh", action="store_true", help="forget what an earlier run in the folder finished")
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
     p.add_argument("--jobs", action="store_true", help="with --dry-run, also every job and what it waits for")
-    p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
     p.add_argument("--patience", metavar="MINUTES", type=float, help="end and try again jobs silent so long (never)")
     p.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
     p.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT")
@@ -66,10 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     out = options.out or Path("runs") / suite.name
     suite = with_given(suite, out)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers must be at least 1, got {options.workers}")
-    if options.workers is not None and options.workers > MOST_WORKERS:
-        raise InputError(f"--workers must be at most {MOST_WORKERS}, got {options.workers}")
+    check_workers(options.workers)
     only = _checked(suite, options.only)
     tell_workers(options)
     if options.engine == "ray" or options.emit_sbatch is not None:

@@ -8,7 +8,6 @@ from benchmark.plan import Job
 from benchmark.record import Record, failed
 
 CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
-TOP5 = ("top5/clean", "top5/noisy", "top5/levels", "top5/middle")
 MASKED = ("accuracy/masked_x", "accuracy/masked_denoised")
 NLL = ("nll", "nfe/nll")
 DIAGNOSTICS = ("nll/lattice", "level_ce", "accuracy/level", "mse/level", "telescoping")
@@ -47,7 +46,7 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """What a failed evaluation would have measured, as failures."""
-    answers = (*CLASSIFICATION, *TOP5, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
+    answers = (*CLASSIFICATION, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
     rows = [(metric, {}) for metric in answers]
     looked = [stage.name.partition("@")[0] for stage in job.stages if stage.name.startswith("features+")]
     generation = generation_metrics(dict.fromkeys(name.removeprefix("features+") for name in looked))

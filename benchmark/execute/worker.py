@@ -43,12 +43,11 @@ def tell_workers(options: Any) -> None:
 def start(parent: int, gpus: str | None, messages: Any, stop: Any, threads: int) -> None:
     """Make this process a worker of a pool, with no reaction to Ctrl-C and its own device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _context.update(messages=messages, stop=stop, threads=threads)
+    become(parent, messages, stop, threads)
     signal.signal(signal.SIGTERM, _on_terminate)
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     messages.cancel_join_thread()  # or this process would wait for a parent that has stopped reading
-    become(parent, messages, stop, threads)
 
 
 def become(parent: int, messages: Any, stop: Any, threads: int) -> None:

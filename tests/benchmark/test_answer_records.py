@@ -127,7 +127,7 @@ def test_a_task_of_more_than_ten_classes_has_the_label_among_the_first_five(tmp_
 
 def test_a_task_of_ten_classes_has_no_top_five_and_says_why(tmp_path):
     found = classified(tmp_path, np.eye(10, dtype=np.float32), np.arange(10), noisy=False)
-    assert {found[f"top5/{part}"].reason for part in ("clean", "noisy", "levels", "middle")} == {"10 classes or fewer"}
+    assert not [metric for metric in found if metric.startswith("top5")]
     assert found["accuracy/noisy"].reason == "reads clean images only"
     assert found["accuracy/masked_x"].reason == "reads one image, not two"
 

@@ -14,6 +14,7 @@ import lightning
 import pytest
 import torch
 import torch.nn.functional as F
+from faults.micro import flip_a_byte, truncate
 from lightning.pytorch.callbacks import Callback, OnExceptionCheckpoint
 from torch import nn
 
@@ -401,16 +402,6 @@ def two_points(folder):
         fit(folder, 9, stop_at(3, every_n_steps=1))
     older, newer = checkpoints(folder / "checkpoints")
     return older, newer
-
-
-def truncate(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def lose_the_checksum(path):

@@ -249,27 +249,6 @@ def test_an_option_is_not_completed_from_its_beginning(refusal):
     assert message == "command line: trainer.max_step: unknown key; did you mean trainer.max_steps"
 
 
-BAD_FILES = {
-    "latin-1": (b"# caf\xe9\ntrainer: {max_steps: 3}\n", "{} is not UTF-8 text"),
-    "a key twice": (b"trainer: {max_steps: 3}\ndata: 3\ntrainer: {max_steps: 4}\n", "{}, line 3: key 'trainer' is"),
-    "a nested key twice": (b"trainer: {max_steps: 3, max_steps: 4}\n", "{}, line 1: key 'max_steps' is given twice"),
-    "not YAML": (b"trainer: {max_steps: 3\ndata: [\n", "{}, line 2: "),
-    "an object": (b"trainer: !!python/object/apply:os.system ['true']\n", "{}, line 1: could not determine"),
-    "empty": (b"", "{}: expected keys and values, got None"),
-    "a list": (b"- 1\n", "{}: expected keys and values, got [1]"),
-    "bottomless": (b"[" * 1500, "{} is nested too deeply"),
-    "no model": (b"trainer: {max_steps: 3}\n", "{}: the following arguments are required: fit.data, fit.model"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_a_file_that_is_no_configuration_is_named(tmp_path, refusal, case):
-    content, told = BAD_FILES[case]
-    path = tmp_path / "bad.yaml"
-    path.write_bytes(content)
-    assert refusal("fit", "--config", path).startswith(told.format(path))
-
-
 @pytest.mark.parametrize("option", ["-c", "--config"])
 def test_a_configuration_that_is_no_mapping_is_named_under_both_names_of_the_option(tmp_path, refusal, option):
     (tmp_path / "list.yaml").write_text("[]")

@@ -102,7 +102,7 @@ def test_what_an_earlier_run_had_done_does_not_count_in_the_rate(state, now):
 def test_each_stage_has_a_rate_of_its_own_in_its_own_unit(state, now):
     at(state, now, 0, event="started", stage="starting")
     at(state, now, 0, stage="classify", done=1, total=24)
-    assert at(state, now, 40, stage="classify", done=11, total=24) == "classify  11/24  0.25 passes/s  0:52 left"
+    assert at(state, now, 40, stage="classify", done=11, total=24) == "classify  11/24  0.25 images/s  0:52 left"
     assert at(state, now, 50, stage="likelihood", done=500, total=1500) == "likelihood  500/1500"
     assert at(state, now, 60, stage="likelihood", done=1000, total=1500).endswith("50.0 images/s  0:10 left")
 

@@ -367,7 +367,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(refusal, tmp_path):
         (("--seeds", "0,zero"), "--seeds: seeds must be distinct integers from 0 to 2^32 - 1, got [0, 'zero']"),
         (("--seeds", "1,1"), "--seeds: seeds must be distinct integers from 0 to 2^32 - 1, got [1, 1]"),
         (("--seeds", "-1"), "--seeds: seeds must be distinct integers"),
-        (("--workers", "0"), "--workers must be at least 1, got 0"),
+        (("--workers", "0"), "--workers must be 1 to 1024, got 0"),
     ],
 )
 def test_an_option_that_cannot_be_used_is_named(capsys, tmp_path, options, told):

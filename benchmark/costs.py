@@ -100,6 +100,13 @@ def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:
     return predicted
 
 
+def filled_in(predicted: dict[tuple[str, str], float], jobs: list[Job]) -> dict[tuple[str, str], float]:
+    """``predicted``, with the mean of a part's known costs for jobs that it lacks, such as of a cell that is new."""
+    known = {part: [s for (_, of), s in predicted.items() if of == part and s > 0] for part in ("train", "evaluate")}
+    lacking = {(job.cell.name, job.part) for job in jobs} - predicted.keys()
+    return {**predicted, **{key: mean(known[key[1]]) for key in lacking if known[key[1]]}}
+
+
 def remaining_seconds(
     jobs: list[Job], predicted: dict[tuple[str, str], float], workers: int, done: dict[str, float] | None = None
 ) -> float | None:

@@ -16,8 +16,7 @@ from benchmark.metrics.arrays import Estimate, mean_estimate, share
 from benchmark.metrics.fidelity import inception_score, kernel_distance, kernel_mean, prd
 from benchmark.metrics.frechet import (
     Statistics,
-    frechet_distance,
-    frechet_stderr,
+    frechet_estimate,
     intra_class_frechet,
 )
 from benchmark.metrics.neighbours import distance_ratio, nearest_distances, neighbour_radii, precision_recall
@@ -171,23 +170,18 @@ class _Compared:
         names, features = fidelity_names(self.real.network), self.seen["features"]
         if self.judge:
             yield from self._of_asked_class()
-        own, n = Statistics.of(features), len(features)
-        real = self.real.statistics["features"]
-        distance = Estimate(frechet_distance(real, own), frechet_stderr(real, features, own), n)
-        yield self._record(names.frechet, distance)
+        yield self._record(names.frechet, frechet_estimate(self.real.statistics["features"], features))
         yield from self._within_classes(names.intra)
         if "spatial" in self.seen:
-            spatial, own = self.seen["spatial"], Statistics.of(self.seen["spatial"])
-            real = self.real.statistics["spatial"]
-            distance = Estimate(frechet_distance(real, own), frechet_stderr(real, spatial, own), n)
+            distance = frechet_estimate(self.real.statistics["spatial"], self.seen["spatial"])
             yield self._record("sfid", distance, layer="mixed_6d")
         mean = self.real.kernel_mean
         kernel = kernel_distance(self.real.seen["features"], features, device=device(), real_mean=mean)
         yield self._record(names.kernel, kernel, pairs="all")
         if "probabilities" in self.seen:
-            splits = max(1, n // IS_SPLIT)
+            splits = max(1, len(features) // IS_SPLIT)
             score = inception_score(self.seen["probabilities"], splits=splits)
-            yield self._record("is", Estimate(score.mean, score.stderr, n), splits=splits)
+            yield self._record("is", Estimate(score.mean, score.stderr, score.n), splits=splits)
         yield from self._manifolds(features)
 
     def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import os
 import re
 import warnings
@@ -20,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
+from benchmark.array_files import save_arrays
 from benchmark.callbacks import (
     EMA,
     AtomicCheckpointIO,
@@ -31,6 +33,8 @@ from benchmark.callbacks import (
 )
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
+from benchmark.kept_config import keep_config
+from benchmark.memory import physical_memory
 from benchmark.mixed_precision import UnscaledMixedPrecision
 from benchmark.ownership import owned
 from benchmark.shard_statistics import ShardStatistics
@@ -117,6 +121,12 @@ class BenchmarkCLI(LightningCLI):
             args=args,
             run=run,
         )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        left_out = LightningCLI.subcommands()
+        left_out["predict"].add("return_predictions")
+        return {name: {*of_one, "weights_only"} for name, of_one in left_out.items()}  # checkpoints are never pickles
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
@@ -211,6 +221,14 @@ class BenchmarkCLI(LightningCLI):
         except MisconfigurationException as error:
             raise InputError(innermost(error)) from error
 
+    @property
+    def settings(self) -> str:
+        """YAML of all settings, which ``lightning fit --config`` reads again."""
+        config = (self.config if self.subcommand is None else self.config[self.subcommand]).clone()
+        config.pop("ckpt_path", None)  # of this call, not of the training
+        parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
+        return parser.dump(config)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         path = kwargs.get("ckpt_path")
@@ -227,7 +245,24 @@ class BenchmarkCLI(LightningCLI):
         if path is not None:
             check_weights(path, self.model, whole_state=subcommand == "fit")
             self.model.start = None  # its weights, not those that its training started from
+        if subcommand == "fit" and self.trainer.is_global_zero:
+            keep_config(folder.parent, self.settings)
         return kwargs
+
+    def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """Write the class probabilities ``(N, K)`` and labels ``(N,)`` of the test part to ``predictions.npz``."""
+        if "classify" in model.unsupported:
+            raise InputError(f"{type(model).__name__} predicts no classes: {model.unsupported['classify']}")
+        if ckpt_path is None and model.start is None:
+            raise InputError("predict needs trained weights; give --ckpt_path=FILE")
+        if self.trainer.world_size > 1:
+            raise InputError(f"predict runs on one device, got {self.trainer.world_size}; give --trainer.devices=1")
+        found = self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        probabilities = torch.cat(found).cpu().numpy()
+        path = Path(self.trainer.default_root_dir) / "predictions.npz"
+        labels = datamodule.images("test")[1][: len(probabilities)].numpy()
+        save_arrays(path, probabilities=probabilities, labels=labels)
+        print(f"predictions: {path}")
 
     @staticmethod
     def configure_optimizers(lightning_module: Method, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:
@@ -240,8 +275,15 @@ def check_shapes(method: Method, data: ImageData) -> None:
     """See whether a method takes the images of a data set and tells its classes apart, on two grey ones.
 
     Raises:
-        InputError: Naming what does not match.
+        InputError: Naming what does not match, or a batch that no memory holds.
     """
+    for key in ("batch_size", "unlabeled_batch_size"):
+        size = getattr(data, key) * 4 * math.prod(data.shape)
+        if size > physical_memory():
+            raise InputError(
+                f"data.init_args.{key}: {getattr(data, key)} images take {size / 2**30:.3g} GiB, "
+                f"this machine has {physical_memory() / 2**30:.3g}; choose a smaller one"
+            )
     x, name = torch.zeros(2, *data.shape), type(method).__name__
     training = method.training
     try:

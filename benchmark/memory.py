@@ -1,6 +1,7 @@
-"""Peak memory of a stage."""
+"""Memory: the peak of a stage, and what there is."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import torch
@@ -24,3 +25,8 @@ def peak_memory() -> int | None:
     except OSError:
         return None
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def physical_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

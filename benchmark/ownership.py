@@ -100,3 +100,14 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine started, in the kernel's ticks: with its number, what tells it from all others.
+
+    None if there is no such process, or where the system does not say.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None

@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from benchmark import embedding, given_samples, outputs, sampling
+from benchmark import embedding, given_samples, kept_config, outputs, sampling
 from benchmark.array_files import load_arrays, save_arrays
 from benchmark.callbacks import FINAL, ResumePoints, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
@@ -120,13 +120,13 @@ class _Training:
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
-        write_text(job.folder / "config.yaml", cli.parser.dump(cli.config, skip_link_targets=False))
+        write_text(job.folder / kept_config.FILE, cli.settings)
         save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
         fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
         done = fit(cli, folder)
         return {
-            "outputs": [f"checkpoints/{FINAL}", "config.yaml", "splits.npz"],
+            "outputs": [f"checkpoints/{FINAL}", kept_config.FILE, "splits.npz"],
             **done,
             "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
             "n_labeled": cli.datamodule.n_labeled if trained else None,  # what published weights saw is not known here

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.arguments import Parser
-from benchmark.costs import predicted_seconds, remaining_seconds
+from benchmark.costs import filled_in, predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.lease import lives, progress_path, read_lease
 from benchmark.ownership import OWNER
@@ -120,8 +120,8 @@ class RunStatus:
 
     def _left(self) -> float | None:
         """Seconds, by the paces of running trainings and what committed results say that the rest took on CPUs."""
-        costs = predicted_seconds(self.suite)
         todo = [at.job for at in self.jobs if at.state != "done"]
+        costs = filled_in(predicted_seconds(self.suite), todo)
         workers = (self.owner or {}).get("workers") or 1
         whole = remaining_seconds(todo, costs, workers, {at.job.name: at.share for at in self.jobs})
         paces = [at.left for at in self.jobs if at.left is not None]

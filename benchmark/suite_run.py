@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.costs import most_urgent_first, predicted_seconds, remaining_seconds
+from benchmark.costs import filled_in, most_urgent_first, predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED
 from benchmark.execute.lease import lives
 from benchmark.files import sweep, write_text
@@ -93,7 +93,7 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
     for job in todo:  # what killed processes left half written, where nobody is at it elsewhere
         if not lives(job.folder, job.part):
             sweep(job.folder)
-    predicted = predicted_seconds(suite.name)
+    predicted = filled_in(predicted_seconds(suite.name), jobs)
     state = State(
         jobs,
         finished,

@@ -1,7 +1,10 @@
 """Every test runs on one thread with random numbers that are a function of its name alone."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from methods.diffusion.noise import keyed_seed
@@ -18,3 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def keyed_randomness(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(keyed_seed("test", request.node.nodeid))
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """For tests that fill gigabytes: one at a time, in all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    with FileLock((base if worker_id == "master" else base.parent) / "memory.lock"):
+        yield

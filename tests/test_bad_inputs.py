@@ -109,6 +109,10 @@ WORDS = {
     "a batch in e notation": (fit("--data.batch_size=1e2"), "batch_size: expected PositiveInt", "'1e2'"),
     "half a batch": (fit("--data.batch_size=1.5"), "batch_size: expected PositiveInt"),
     "a batch beyond 64 bits": (fit(f"--data.batch_size=1{'0' * 30}"), "data.batch_size", "at most 64 bits"),
+    "a batch that no memory holds": (
+        fit("--data.init_args.batch_size=99999999999", *FEW),
+        "data.init_args.batch_size: 99999999999 images take", "GiB, this machine has", "choose a smaller one",
+    ),
     "a batch that does not divide": (
         fit("--trainer.accumulate_grad_batches=3", *FEW), "batch of 128 does not divide over 1 devices x 3"
     ),

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmark.errors import WriteError
 from benchmark.files import write_json
-from benchmark.ownership import boot_id
+from benchmark.ownership import boot_id, process_start
 from benchmark.stages import read_manifest
 
 HEARTBEAT = 5.0
@@ -44,7 +44,7 @@ def progress_path(folder: Path, part: str) -> Path:
 def read_lease(folder: Path, part: str) -> dict[str, Any] | None:
     """Who holds a cell's job, if anybody does and says so whole."""
     lease = read_manifest(lease_path(folder, part))
-    return lease if lease is not None and lease.keys() >= {"host", "boot", "pid", "since", "attempt"} else None
+    return lease if lease is not None and lease.keys() >= {"host", "boot", "pid", "start", "since", "attempt"} else None
 
 
 def lives(folder: Path, part: str) -> bool:
@@ -52,8 +52,8 @@ def lives(folder: Path, part: str) -> bool:
     lease = read_lease(folder, part)
     if lease is None:
         return False
-    if lease["host"] == platform.node() and lease["boot"] == boot_id():
-        return Path(f"/proc/{lease['pid']}").exists()
+    if lease["start"] and lease["host"] == platform.node() and lease["boot"] == boot_id():
+        return process_start(lease["pid"]) == lease["start"]  # its number alone may be another's by now
     news = read_manifest(progress_path(folder, part)) or {}
     return time.time() - float(news.get("at", lease["since"])) < SILENCE
 
@@ -73,8 +73,9 @@ class Lease:
         self._stage_start = 0.0, 0
         self._lost = ""
         self._ended = threading.Event()
-        own = {"attempt": self.attempt, "host": platform.node(), "pid": os.getpid(), "boot": boot_id()}
-        write_json(self.path, {**own, "since": time.time()})
+        pid = os.getpid()
+        own = {"host": platform.node(), "boot": boot_id(), "pid": pid, "start": process_start(pid)}
+        write_json(self.path, {"attempt": self.attempt, **own, "since": time.time()})
         self._write()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()

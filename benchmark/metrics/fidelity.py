@@ -17,7 +17,7 @@ from benchmark.metrics.frechet import (
     IntraClass,
     Statistics,
     frechet_distance,
-    frechet_stderr,
+    frechet_estimate,
     intra_class_frechet,
 )
 from benchmark.metrics.neighbours import (
@@ -37,7 +37,7 @@ __all__ = [
     "Statistics",
     "bootstrap",
     "frechet_distance",
-    "frechet_stderr",
+    "frechet_estimate",
     "inception_score",
     "intra_class_frechet",
     "kernel_distance",

@@ -117,32 +117,37 @@ def frechet_distance(reference: Statistics, samples: Statistics) -> float:
     Raises:
         ValueError: If a set has fewer than two rows or the widths differ.
     """
-    eigenvalues = torch.linalg.eigvalsh(_product(reference, samples)).numpy()  # at D = 2048 twice as fast as NumPy's
+    eigenvalues = torch.linalg.eigvalsh(_product(reference, samples))  # at D = 2048 twice as fast as NumPy's
+    return _distance(reference, samples, eigenvalues.numpy())
+
+
+def _distance(reference: Statistics, samples: Statistics, eigenvalues: np.ndarray) -> float:
     shift = reference.mean - samples.mean
     traces = np.trace(reference.covariance) + np.trace(samples.covariance)
     return float(shift @ shift + traces - 2 * np.sqrt(eigenvalues.clip(min=0)).sum())
 
 
-def frechet_stderr(reference: Statistics, features: Array, samples: Statistics | None = None) -> float:
-    """Standard error of ``frechet_distance(reference, Statistics.of(features))`` over draws of the samples.
+def frechet_estimate(reference: Statistics, features: Array) -> Estimate:
+    """``frechet_distance(reference, Statistics.of(features))`` and its standard error over draws of the samples.
 
-    ``std(psi) / sqrt(n)`` with the first-order effect ``psi(x) = 2 (mu - mu_ref) . z + |z|**2 - z . T z`` of one
-    sample, ``z = x - mu`` and ``T`` the optimal map between the two Gaussians. One eigendecomposition, no resampling;
-    the reference counts as fixed. It is the scatter of repeated runs, not the bias that goes with ``n``.
+    The error is ``std(psi) / sqrt(n)`` with the first-order effect ``psi(x) = 2 (mu - mu_ref) . z + |z|**2 - z . T z``
+    of one sample, ``z = x - mu`` and ``T`` the optimal map between the two Gaussians. One eigendecomposition gives
+    both; nothing is resampled, and the reference counts as fixed. The error is the scatter of repeated runs, not the
+    bias that goes with ``n``.
 
     Args:
         reference: Of real images.
         features: Of generated images ``(N, D)``.
-        samples: ``Statistics.of(features)`` if at hand.
     """
     features = to_numpy(matrix(features, "features", rows=2)).astype(np.float64)
-    samples = Statistics.of(features) if samples is None else samples
+    samples = Statistics.of(features)
     values, vectors = (x.numpy() for x in torch.linalg.eigh(_product(reference, samples)))
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
     z = features - samples.mean
     mapped = z @ (reference.root @ (vectors[:, kept] * values[kept] ** -0.25))
     effect = 2 * z @ (samples.mean - reference.mean) + (z * z).sum(1) - (mapped * mapped).sum(1)
-    return float(effect.std(ddof=1) / math.sqrt(len(features)))
+    stderr = float(effect.std(ddof=1) / math.sqrt(len(features)))
+    return Estimate(_distance(reference, samples, values), stderr, len(features))
 
 
 class IntraClass(NamedTuple):
@@ -155,8 +160,8 @@ class IntraClass(NamedTuple):
 def intra_class_frechet(real: Array, real_labels: Array, features: Array, labels: Array) -> IntraClass:
     """Frechet distance between real images and samples of each class, and the mean over classes; 0 is best.
 
-    The standard errors are those of ``frechet_stderr``, the classes' samples being independent. One class at a time is
-    held in double.
+    The standard errors are those of ``frechet_estimate``, the classes' samples being independent. One class at a time
+    is held in double.
 
     Args:
         real: Features of real images ``(N, D)``.
@@ -176,9 +181,7 @@ def intra_class_frechet(real: Array, real_labels: Array, features: Array, labels
         reference, own = (x[of == y] for x, of in ((real, real_labels), (features, labels)))
         if min(len(reference), len(own)) < 2:
             raise ValueError(f"class {y} has {len(reference)} real images and {len(own)} samples; both need >= 2")
-        statistics, of_own = Statistics.of(reference), Statistics.of(own)
-        stderr = frechet_stderr(statistics, own, of_own)
-        per_class[int(y)] = Estimate(frechet_distance(statistics, of_own), stderr, len(own))
+        per_class[int(y)] = frechet_estimate(Statistics.of(reference), own)
     values, errors = np.array([[found.value, found.stderr] for found in per_class.values()]).T
     stderr = math.sqrt(float(np.square(errors).sum())) / len(per_class)
     return IntraClass(Estimate(float(values.mean()), stderr, len(features)), per_class)

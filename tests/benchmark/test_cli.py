@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -85,17 +86,34 @@ def test_a_fit_leaves_its_final_weights_and_no_resume_points(trained):
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == [FINAL, f"{FINAL}.sha256"]
 
 
+def test_a_fit_leaves_its_configuration_which_reads_as_it_was_meant(trained, capsys):
+    words = (f"--trainer.default_root_dir={trained}", *TINY, "--print_config")
+    assert command("fit", "--config", SUPERVISED, *words) == 0
+    meant = yaml.safe_load(capsys.readouterr().out)
+    assert command("fit", "--config", trained / "config.yaml", "--print_config") == 0
+    assert yaml.safe_load(capsys.readouterr().out) == meant
+
+
+def test_a_prediction_is_a_file_of_probabilities_and_labels(trained, tmp_path, capsys):
+    words = ("--config", SUPERVISED, f"--ckpt_path={trained / 'checkpoints' / FINAL}", *TINY)
+    done = carried_out("predict", *words, f"--trainer.default_root_dir={tmp_path}")
+    assert capsys.readouterr().out.splitlines()[-1] == f"predictions: {tmp_path / 'predictions.npz'}"
+    with np.load(tmp_path / "predictions.npz") as found:
+        probabilities, labels = torch.from_numpy(found["probabilities"]), torch.from_numpy(found["labels"])
+    assert torch.equal(labels, done.datamodule.images("test")[1])
+    x = torch.cat([batch["labeled"][0] for batch in done.datamodule.test_dataloader()])
+    with torch.no_grad():
+        torch.testing.assert_close(probabilities, done.model.eval().classify(x).softmax(1))
+
+
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
-def test_the_configuration_of_a_fit_serves_the_other_commands(trained, subcommand):
+def test_the_configuration_of_a_fit_serves_the_other_commands(trained, subcommand, tmp_path):
     checkpoint = trained / "checkpoints" / FINAL
-    done = carried_out(subcommand, "--config", SUPERVISED, f"--ckpt_path={checkpoint}", *TINY)
+    words = ("--config", trained / "config.yaml", f"--trainer.default_root_dir={tmp_path}", f"--ckpt_path={checkpoint}")
+    done = carried_out(subcommand, *words)
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert all(torch.equal(value, weights[name]) for name, value in done.model.state_dict().items())
-    if subcommand == "predict":
-        answers = torch.cat(done.trainer.predict_loop.predictions)
-        assert answers.shape == (360, 10)
-        torch.testing.assert_close(answers.sum(1), torch.ones(360))
-    else:
+    if subcommand != "predict":
         part = {"validate": "val", "test": "test"}[subcommand]
         x, y = next(iter(getattr(done.datamodule, f"{part}_dataloader")()))["labeled"]
         with torch.no_grad():
@@ -148,9 +166,43 @@ def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
     asked = iter([False, True])
     with pytest.raises(cli.Stopped):
         cli.run([str(word) for word in words], stop=lambda: next(asked))
-    done = carried_out(*words, "--ckpt_path=last", "--model.label_smoothing=0.125")
+    point = tmp_path / "checkpoints" / "step=1.ckpt"
+    assert point.is_file()
+    elsewhere = (f"--trainer.default_root_dir={tmp_path / 'other'}", f"--ckpt_path={point}")
+    done = carried_out(*words, *elsewhere, "--model.label_smoothing=0.125")
     assert done.model.label_smoothing == 0.125
     assert done.trainer.global_step == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("--model.label_smoothing=0.125", "model.init_args.label_smoothing is 0.0, not 0.125, in its config.yaml"),
+        ("--seed_everything=5", "seed_everything is 0, not 5, in"),
+        ("--ema.decay=0.5", "ema.decay is "),
+        ("--data.labels=datamodules.splits.LabelFraction", "data.init_args.labels is not given, not a group, in"),
+    ],
+    ids=lambda text: text.split("=")[0],
+)
+def test_a_folder_is_of_one_training(trained, tmp_path, refusal, change, told):
+    """What was trained there is not replaced, nor mixed with anything else; training longer is no other training."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    words = ("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", *TINY)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    more = ("--data.labels.fraction=0.5",) if "labels" in change else ()
+    message = refusal(*words, change, *more)
+    assert message.startswith(f"{tmp_path} holds another training: {told}")
+    assert message.endswith("choose another folder with --trainer.default_root_dir, or delete that one")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert command(*words, "--trainer.max_steps=4") == 0
+
+
+def test_a_prediction_needs_weights_and_a_classifier(trained, refusal):
+    assert refusal("predict", "--config", SUPERVISED) == "predict needs trained weights; give --ckpt_path=FILE"
+    message = refusal("predict", "--config", CONFIGS / "score_model.yaml", "--ckpt_path=x.ckpt")
+    assert message == "no checkpoint at x.ckpt"
+    message = refusal("predict", "--config", CONFIGS / "score_model.yaml")
+    assert message == "ScoreModel predicts no classes: no class posterior"
 
 
 def test_a_resume_point_of_another_method_is_refused(trained, refusal, edited):

@@ -12,7 +12,7 @@ from torchmetrics.image.fid import _compute_fid
 from benchmark.metrics.fidelity import (
     Statistics,
     frechet_distance,
-    frechet_stderr,
+    frechet_estimate,
     intra_class_frechet,
 )
 
@@ -102,8 +102,9 @@ def test_stderr_is_the_scatter_of_repeated_draws():
     reference = gaussian([0.5, 0, 0], np.diag([1, 2, 3]))
     draws = [rng.normal(size=(400, 3)) for _ in range(200)]
     distances = [frechet_distance(reference, Statistics.of(x)) for x in draws]
-    stderr = np.mean([frechet_stderr(reference, x) for x in draws[:20]])
+    stderr = np.mean([frechet_estimate(reference, x).stderr for x in draws[:20]])
     assert stderr == pytest.approx(np.std(distances), rel=0.15)
+    assert frechet_estimate(reference, draws[0]).value == pytest.approx(distances[0], rel=1e-12)
 
 
 def test_intra_class_distance_is_the_mean_over_classes():
@@ -111,13 +112,11 @@ def test_intra_class_distance_is_the_mean_over_classes():
     y_real, y_fake = np.arange(90) % 3, np.arange(60) % 3
     found = intra_class_frechet(real, y_real, fake, y_fake)
     parts = [(Statistics.of(real[y_real == y]), fake[y_fake == y]) for y in range(3)]
-    errors = [frechet_stderr(of_real, own) for of_real, own in parts]
-    assert list(found.per_class) == [0, 1, 2]
-    assert [one.value for one in found.per_class.values()] == [frechet_distance(r, Statistics.of(f)) for r, f in parts]
-    assert [one.stderr for one in found.per_class.values()] == errors
-    assert [one.n for one in found.per_class.values()] == [20, 20, 20]
-    assert found.mean.value == pytest.approx(np.mean([one.value for one in found.per_class.values()]))
-    assert found.mean.stderr == pytest.approx(np.linalg.norm(errors) / 3)
+    expected = [frechet_estimate(of_real, own) for of_real, own in parts]
+    assert found.per_class == dict(enumerate(expected))
+    assert [one.n for one in expected] == [20, 20, 20]
+    assert found.mean.value == pytest.approx(np.mean([one.value for one in expected]))
+    assert found.mean.stderr == pytest.approx(np.linalg.norm([one.stderr for one in expected]) / 3)
 
 
 def test_unusable_sets_are_refused_by_name():

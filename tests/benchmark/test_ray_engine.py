@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from benchmark.callbacks import checkpoints
 from benchmark.errors import InputError
-from benchmark.execute.ray_engine import Place, RayEngine, source_digest
+from benchmark.execute.ray_engine import ATTEMPTS, Place, RayEngine, source_digest
 from benchmark.plan import Job
 from benchmark.run import main
 from benchmark.stages import Stage
@@ -48,10 +48,10 @@ def suite(folder, **cells):
     return path
 
 
-def started(folder, *options):
+def started(folder, *options, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmark.run", *map(str, options)], cwd=folder, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        [sys.executable, "-m", "benchmark.run", *map(str, options)], cwd=folder, env={**ENVIRONMENT, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
@@ -155,6 +155,21 @@ def test_a_failed_cell_and_an_interrupt_end_as_on_one_machine(tmp_path):
     assert "failed   wild/seed0/train: FloatingPointError: loss is not finite at step 2: classify" in output
     assert [line.split(";")[0].split(":")[0] for line in errors.splitlines()] == ["stopping", "stopped"]
     assert {at.job.name: at.state for at in look(out).jobs}["long/seed0/train"] == "stopped"
+
+
+@pytest.mark.slow
+def test_a_worker_that_runs_out_of_memory_is_tried_again_and_then_fails_with_the_reason(tmp_path, much_memory):
+    large = {"config": "digits/supervised.yaml", "set": {**SHORT, "data.init_args.batch_size": 1_000_000}}
+    there = {line.split(":")[0]: int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines()}
+    share = 1 - (there["MemAvailable"] - 5 * 2**20) / there["MemTotal"]
+    limits = {"RAY_memory_usage_threshold": f"{share:.3f}", "RAY_memory_monitor_refresh_ms": "50"}
+    process = started(tmp_path, "--suite", suite(tmp_path, large=large), "--out", "run", "--engine", "ray", **limits)
+    output, errors = process.communicate(timeout=500)
+    assert process.returncode == 4, errors
+    (line,) = (line for line in errors.splitlines() if line.startswith("failed: large/seed0/train"))
+    assert f"its worker or node died {ATTEMPTS} times (killed, lost, or out of memory): OutOfMemoryError" in line
+    assert output.count("started  large/seed0/train") == ATTEMPTS
+    assert {at.job.name: at.state for at in look(tmp_path / "run").jobs}["gaussian/seed0/evaluate"] == "done"
 
 
 @pytest.mark.slow

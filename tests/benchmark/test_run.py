@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.costs import most_urgent_first, remaining_seconds
+from benchmark.costs import filled_in, most_urgent_first, remaining_seconds
 from benchmark.errors import MEMORY_HINT
 from benchmark.execute.local import LocalEngine, visible_gpus
 from benchmark.ownership import owned
@@ -466,6 +466,8 @@ def test_time_left_is_that_of_the_longest_chain_or_of_all_work_shared():
     assert remaining_seconds(jobs, cost, workers=2, done={"a": 0.5, "c": 1.0}) == 25
     assert remaining_seconds(jobs, {}, workers=2) is None
     assert remaining_seconds([], {}, workers=2) == 0
+    assert remaining_seconds(jobs, filled_in({("a", "train"): 10.0, ("b", "train"): 20.0}, jobs), workers=1) == 45
+    assert filled_in({}, jobs) == {}
 
 
 def test_the_longest_chain_starts_first_and_what_much_waits_for_where_no_cost_is_known():

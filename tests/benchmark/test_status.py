@@ -122,6 +122,8 @@ def test_an_attempt_whose_process_is_gone_has_died(run):
     held = json.loads(path.read_text())
     write_json(path, {**held, "pid": lived.pid})
     assert states(run)[first.name] == "died"
+    write_json(path, {**held, "pid": os.getppid()})  # another process has its number by now
+    assert states(run)[first.name] == "died"
     write_json(path, {**held, "boot": "before"})  # the same number, before the machine was started anew
     write_json(progress_path(first.folder, "train"), {"at": time.time() - 2 * leases.SILENCE})
     assert states(run)[first.name] == "died"
@@ -129,7 +131,7 @@ def test_an_attempt_whose_process_is_gone_has_died(run):
 
 def test_an_attempt_elsewhere_lives_while_it_is_heard_of(run):
     first = jobs(run)[0]
-    held = {"attempt": "x", "host": "elsewhere", "pid": 1, "boot": "y", "since": time.time() - 1000}
+    held = {"attempt": "x", "host": "elsewhere", "pid": 1, "boot": "y", "start": "2", "since": time.time() - 1000}
     write_json(lease_path(first.folder, "train"), held)
     write_json(progress_path(first.folder, "train"), {"at": time.time()})
     assert states(run)[first.name] == "running"

@@ -10,7 +10,7 @@ LARGE = {"data.init_args.batch_size": 400_000}
 
 
 @pytest.mark.slow
-def test_a_cell_that_needs_more_memory_than_there_is_fails_with_a_hint_and_the_others_go_on(copied, whole):
+def test_a_cell_that_needs_more_memory_than_there_is_fails_with_a_hint_and_the_others_go_on(copied, whole, much_memory):
     large = {"config": "digits/supervised.yaml", "set": {**micro.SHORT, **LARGE}}
     micro.suite_file(copied, large=large)
 
@@ -27,7 +27,7 @@ def test_a_cell_that_needs_more_memory_than_there_is_fails_with_a_hint_and_the_o
 
 
 @pytest.mark.slow
-def test_a_fit_that_needs_more_memory_than_there_is_says_what_to_do(tmp_path, monkeypatch):
+def test_a_fit_that_needs_more_memory_than_there_is_says_what_to_do(tmp_path, monkeypatch, much_memory):
     from benchmark import cli
 
     monkeypatch.chdir(micro.ROOT)

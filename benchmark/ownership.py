@@ -70,9 +70,8 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
                 flush=True,
             )
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        about = {"pid": os.getpid(), "host": platform.node(), "since": since, "boot": boot_id(), "workers": workers}
         try:
-            write_json(owner, about)
+            write_json(owner, {**this_process(), "since": since, "workers": workers})
         except WriteError as error:
             raise InputError(f"{error}; choose another folder with {option}") from error
         yield
@@ -102,11 +101,21 @@ def boot_id() -> str:
         return ""
 
 
-def process_start(pid: int) -> str | None:
-    """When a process of this machine started, in the kernel's ticks: with its number, what tells it from all others.
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others: machine, start of the machine, number, start of the process."""
+    pid = os.getpid()
+    return {"host": platform.node(), "boot": boot_id(), "pid": pid, "start": _start(pid)}
 
-    None if there is no such process, or where the system does not say.
-    """
+
+def runs_here(process: dict[str, Any]) -> bool | None:
+    """Whether a process runs on this machine; None if it is another machine's, or the system does not say."""
+    if not process.get("start") or (process.get("host"), process.get("boot")) != (platform.node(), boot_id()):
+        return None
+    return _start(process.get("pid")) == process["start"]  # its number alone may be another's by now
+
+
+def _start(pid: int | None) -> str | None:
+    """When a process started, in the kernel's ticks; None if there is none, or the system does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,7 +1,5 @@
 """python -m benchmark.status RUN: what of a suite is done, running, failed or missing, and how long it will take."""
 
-import os
-import platform
 import sys
 import time
 from collections import Counter
@@ -13,7 +11,7 @@ from benchmark.arguments import Parser
 from benchmark.costs import filled_in, predicted_seconds, remaining_seconds
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.lease import lives, progress_path, read_lease
-from benchmark.ownership import OWNER
+from benchmark.ownership import OWNER, runs_here
 from benchmark.plan import Job
 from benchmark.plan_file import read_plan
 from benchmark.progress import clock
@@ -197,9 +195,7 @@ def _where(news: dict[str, Any]) -> str:
 
 def _living_owner(out: Path) -> dict[str, Any] | None:
     owner = read_manifest(out / OWNER)
-    if owner is None or (owner.get("host") == platform.node() and not os.path.exists(f"/proc/{owner.get('pid')}")):
-        return None
-    return owner
+    return None if owner is None or runs_here(owner) is False else owner
 
 
 if __name__ == "__main__":

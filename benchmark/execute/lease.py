@@ -6,8 +6,6 @@ another's name there ends before it completes a stage. This is as prompt as the 
 """
 
 import json
-import os
-import platform
 import threading
 import time
 import uuid
@@ -17,7 +15,7 @@ from typing import Any
 
 from benchmark.errors import WriteError
 from benchmark.files import write_json
-from benchmark.ownership import boot_id, process_start
+from benchmark.ownership import runs_here, this_process
 from benchmark.stages import read_manifest
 
 HEARTBEAT = 5.0
@@ -52,8 +50,9 @@ def lives(folder: Path, part: str) -> bool:
     lease = read_lease(folder, part)
     if lease is None:
         return False
-    if lease["start"] and lease["host"] == platform.node() and lease["boot"] == boot_id():
-        return process_start(lease["pid"]) == lease["start"]  # its number alone may be another's by now
+    seen = runs_here(lease)
+    if seen is not None:
+        return seen
     news = read_manifest(progress_path(folder, part)) or {}
     return time.time() - float(news.get("at", lease["since"])) < SILENCE
 
@@ -73,9 +72,7 @@ class Lease:
         self._stage_start = 0.0, 0
         self._lost = ""
         self._ended = threading.Event()
-        pid = os.getpid()
-        own = {"host": platform.node(), "boot": boot_id(), "pid": pid, "start": process_start(pid)}
-        write_json(self.path, {"attempt": self.attempt, **own, "since": time.time()})
+        write_json(self.path, {"attempt": self.attempt, **this_process(), "since": time.time()})
         self._write()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()

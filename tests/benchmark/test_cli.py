@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from benchmark import cli
-from benchmark.callbacks import FINAL
+from benchmark.callbacks import FINAL, checkpoints
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
 SUPERVISED = CONFIGS / "supervised.yaml"
@@ -166,8 +166,7 @@ def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
     asked = iter([False, True])
     with pytest.raises(cli.Stopped):
         cli.run([str(word) for word in words], stop=lambda: next(asked))
-    point = tmp_path / "checkpoints" / "step=1.ckpt"
-    assert point.is_file()
+    *_, point = checkpoints(tmp_path / "checkpoints")
     elsewhere = (f"--trainer.default_root_dir={tmp_path / 'other'}", f"--ckpt_path={point}")
     done = carried_out(*words, *elsewhere, "--model.label_smoothing=0.125")
     assert done.model.label_smoothing == 0.125
@@ -177,7 +176,7 @@ def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("--model.label_smoothing=0.125", "model.init_args.label_smoothing is 0.0, not 0.125, in its config.yaml"),
+        ("--model.label_smoothing=0.125", "model.init_args.label_smoothing is 0.05, not 0.125, in its config.yaml"),
         ("--seed_everything=5", "seed_everything is 0, not 5, in"),
         ("--ema.decay=0.5", "ema.decay is "),
         ("--data.labels=datamodules.splits.LabelFraction", "data.init_args.labels is not given, not a group, in"),

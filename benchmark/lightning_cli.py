@@ -33,7 +33,7 @@ from benchmark.callbacks import (
 )
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
-from benchmark.kept_config import keep_config
+from benchmark.kept_config import KeptConfig, check_same_training
 from benchmark.memory import physical_memory
 from benchmark.mixed_precision import UnscaledMixedPrecision
 from benchmark.ownership import owned
@@ -245,8 +245,9 @@ class BenchmarkCLI(LightningCLI):
         if path is not None:
             check_weights(path, self.model, whole_state=subcommand == "fit")
             self.model.start = None  # its weights, not those that its training started from
-        if subcommand == "fit" and self.trainer.is_global_zero:
-            keep_config(folder.parent, self.settings)
+        if subcommand == "fit":
+            check_same_training(folder.parent, self.settings)
+            self.trainer.callbacks.insert(0, KeptConfig(folder.parent, self.settings))
         return kwargs
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:

@@ -204,16 +204,24 @@ class _Training:
         batch: dict[str, Any] = {"labeled": (_images(data, data.batch_size), _labels(data.batch_size))}
         if data.unlabeled_batch_size:
             batch["unlabeled"] = _images(data, data.unlabeled_batch_size)
-        # Labeled images may wait until there are as many as images in a batch.
+
+        def step() -> Call:
+            method.zero_grad()
+            return measured(lambda: torch.stack(list(method.losses(batch).values())).sum().backward())
+
+        first = step()
         rounds = math.ceil((data.batch_size + data.unlabeled_batch_size) / data.batch_size)
-
-        def steps() -> None:
-            for _ in range(rounds):
-                torch.stack(list(method.losses(batch).values())).sum().backward()
-
-        call = measured(steps)
-        method.zero_grad()
-        return rounds, call
+        if rounds == 1 or not method.idle_parameters:
+            return 1, first
+        for _ in range(rounds - 2):
+            method.put_by(batch)
+        last = step()  # the one in which there are enough labels; those before are alike
+        return rounds, Call(
+            (rounds - 1) * first.flops + last.flops,
+            (rounds - 1) * first.operators + last.operators,
+            max(first.resident, last.resident),
+            max(first.peak, last.peak),
+        )
 
 
 def _training_key(cli: Any) -> str:

@@ -47,7 +47,8 @@ class Method(LightningModule, ABC):
     """Time at which the classifier reads images that come without one."""
 
     idle_parameters: bool = False
-    """Whether the loss of a batch with unlabeled images may leave parameters out; several devices must know."""
+    """Whether the loss of a batch with unlabeled images may leave parameters out, since labels wait until there are as
+    many as images in a batch; several devices must know."""
 
     @property
     def second_order(self) -> bool:
@@ -76,6 +77,9 @@ class Method(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what is minimised."""
+
+    def put_by(self, batch: Batch) -> None:
+        """Take in labels as a step does in which they only wait, and compute nothing; see ``idle_parameters``."""
 
     def guidance(self) -> Denoiser:
         """The denoiser of ``p(x | y)`` at ``guidance_scale``."""

@@ -158,9 +158,10 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     at ``times (L,)`` with sigma / alpha in ``sigmas (L,)``, in that unit too.
     """
     process = method.noisy_process
-    if process is None or method.denoiser is None or not method.denoiser.exact:
-        return {"outputs": [], "reason": "no exact score to compare with"}
     grid, unit = getattr(data, "grid", None), getattr(data, "unit", 1.0)
+    if process is None or method.denoiser is None or not method.denoiser.exact:
+        reason = "no exact score to compare with" if process is not None else "reads clean images only"
+        return {"outputs": [], "reason": reason, "expected": grid is not None}
     if grid is None:
         u, y = some_test_images(data, protocol)
         x = data.grey.centre(u)

@@ -87,17 +87,23 @@ def run(arguments: Sequence[str], stop: Callable[[], bool]) -> Any:
     return _cli(arguments, stop)
 
 
-def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False) -> Any:
-    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run."""
-    return _cli(arguments, stop, run=False)
+def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, here: bool = True) -> Any:
+    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run.
+
+    Args:
+        arguments: Settings, without a subcommand.
+        stop: See ``BenchmarkCLI``.
+        here: Whether the trainer gets the devices that the settings name; else one CPU, for who asks for the settings.
+    """
+    return _cli(arguments, stop, run=False, here=here)
 
 
-def _cli(arguments: Sequence[str], stop: Callable[[], bool], run: bool = True) -> Any:
-    settings = Settings(arguments)  # refuses unreadable files before anything heavy is imported
+def _cli(arguments: Sequence[str], stop: Callable[[], bool], run: bool = True, here: bool = True) -> Any:
+    settings = Settings(arguments, here)  # refuses unreadable files before anything heavy is imported
     from benchmark.lightning_cli import BenchmarkCLI
 
     class_paths.enforce()
-    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop, run=run)
+    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop, run=run, here=here)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Settings:
 
     Args:
         arguments: The command line.
+        here: Whether it is for this machine and its devices.
 
     Raises:
         InputError: If a configuration file cannot be read as UTF-8 YAML that gives no key twice, a whole number needs
@@ -35,7 +36,7 @@ class Settings:
             where there is no GPU.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], here: bool = True) -> None:
         self.words: dict[str, str] = {}
         self.files: list[Path] = []
         for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
@@ -54,7 +55,8 @@ class Settings:
         for key, value in self.words.items():
             if re.fullmatch(r"[+-]?\d+", value):
                 _check_number(_integer(value), f"command line: {key}")
-        self._check_devices()
+        if here:
+            self._check_devices()
         for key, least in LEAST.items():
             value = self._last(key)
             if isinstance(value, int | float) and not value >= least:

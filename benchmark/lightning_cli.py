@@ -98,6 +98,7 @@ class BenchmarkCLI(LightningCLI):
         args: Command line.
         stop: Asked after each step whether to save and stop.
         run: Whether ``args`` has a subcommand to carry out.
+        here: Whether the trainer gets the devices that are asked for, which another machine may have.
     """
 
     def __init__(
@@ -106,8 +107,9 @@ class BenchmarkCLI(LightningCLI):
         args: ArgsType = None,
         stop: Callable[[], bool] = lambda: False,
         run: bool = True,
+        here: bool = True,
     ) -> None:
-        self._explain, self._stop = explain, stop
+        self._explain, self._stop, self._here = explain, stop, here
         quieten()
         super().__init__(
             Method,
@@ -200,6 +202,8 @@ class BenchmarkCLI(LightningCLI):
         kwargs["plugins"] = [AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
+        if not self._here:
+            kwargs |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         built = super().instantiate_trainer(**kwargs)
         if isinstance(built.strategy, DDPStrategy):
             idle = self.model.idle_parameters and self.datamodule.unlabeled_batch_size > 0

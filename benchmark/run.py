@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
             hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
             return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True), options.job)
         with owned(out, "--out", engine.workers):
-            jobs = jobs_of(suite, engine, out, seeds, only, write=True)
+            here = options.emit_sbatch is None
+            jobs = jobs_of(suite, engine, out, seeds, only, write=True, here=here)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
                 print(f"nothing was run; submit the jobs with: {submit} [options of sbatch]")

@@ -124,12 +124,16 @@ class LocalEngine:
         """Let running jobs save their state and end."""
         self._stop.value = 1
 
-    def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
+    def resolve(
+        self, cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True
+    ) -> dict[str, dict[str, Any]]:
         """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
         names = list(cells)
         shares = [{name: cells[name] for name in names[i :: self.workers]} for i in range(self.workers)]
         futures = [
-            each.submit(worker.resolve, share, dry) for each, share in zip(self._workers, shares, strict=True) if share
+            each.submit(worker.resolve, share, dry, here)
+            for each, share in zip(self._workers, shares, strict=True)
+            if share
         ]
         try:
             found = {name: config for future in futures for name, config in future.result().items()}

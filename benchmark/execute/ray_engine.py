@@ -19,12 +19,13 @@ from typing import Any
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_task_oom_retries", "3")  # ATTEMPTS less one; Ray would try for ever
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmark.errors import InputError, one_line
+from benchmark.errors import MEMORY_HINT, InputError, one_line
 from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
 from benchmark.execute.local import LocalEngine
@@ -76,10 +77,15 @@ class Place:
 
 
 class _Board:
-    """An actor between jobs and the driver: news one way, the wish to stop the other."""
+    """An actor between jobs and the driver: news one way, the wish to stop the other.
+
+    It may be started anew, and a reply may be lost; news are kept until the driver says that it has them.
+    """
 
     def __init__(self) -> None:
+        self.name = uuid.uuid4().hex
         self.news: list[dict[str, Any]] = []
+        self.taken = 0
         self.stop = False
 
     def tell(self, message: dict[str, Any] | None) -> bool:
@@ -88,11 +94,16 @@ class _Board:
             self.news.append(message)
         return self.stop
 
-    def read(self, stop: bool) -> list[dict[str, Any]]:
-        """Take the news, and say whether to stop."""
+    def read(self, stop: bool, name: str, had: int) -> tuple[str, int, list[dict[str, Any]]]:
+        """Say whether to stop, and that the first ``had`` news of board ``name`` came through; its name, and the rest.
+
+        Returns:
+            Name of this board, how many news there were in all, and those that the driver has not had.
+        """
         self.stop = self.stop or stop
-        news, self.news = self.news, []
-        return news
+        if name == self.name:
+            self.news, self.taken = self.news[had - self.taken :], had
+        return self.name, self.taken + len(self.news), list(self.news)
 
 
 class _Line:
@@ -162,6 +173,7 @@ class RayEngine:
         self._stop = False
         self._ours = False
         self._board: Any = None
+        self._had = "", 0
 
     def __enter__(self) -> "RayEngine":
         if ray.is_initialized():
@@ -215,10 +227,12 @@ class RayEngine:
         gpus = sum(node.gpus for node in nodes)
         return {"cores": sum(node.cpus for node in nodes), "device": f"{gpus} GPU" if gpus else "CPU"}
 
-    def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
-        """Configurations with all defaults, worked out on the driver's machine."""
-        with LocalEngine() as here:
-            return here.resolve(cells, dry)
+    def resolve(
+        self, cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True
+    ) -> dict[str, dict[str, Any]]:
+        """Configurations with all defaults; ``here`` is nowhere: the driver's machine may lack the nodes' devices."""
+        with LocalEngine() as local:
+            return local.resolve(cells, dry, here=False)
 
     def run(
         self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
@@ -238,8 +252,8 @@ class RayEngine:
             folders = tuple((name, Path(folder)) for name, folder in named.items() if folder)
             place = Place(out, mark.name, Path.cwd(), folders, source_digest())
             self._check_nodes(place)
-            board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=self._here())
-            self._board = board.remote()
+            lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            self._board = ray.remote(_Board).options(**lasting, scheduling_strategy=self._here()).remote()
             return self._run(jobs, asked, protocol, place, on_message)
         finally:
             mark.unlink(missing_ok=True)
@@ -308,7 +322,7 @@ class RayEngine:
                 on_message(message)
             for ref, job in running.items():
                 never_placed = self._stop and not starts[job.name]
-                if never_placed or starts[job.name] > ATTEMPTS:  # Ray tries for ever where memory runs out
+                if never_placed or starts[job.name] > ATTEMPTS:  # whatever Ray makes of it
                     ray.cancel(ref, force=not never_placed)
             for ref in ended:
                 job = running.pop(ref)
@@ -316,9 +330,11 @@ class RayEngine:
 
     def _news(self) -> list[dict[str, Any]]:
         try:
-            return ray.get(self._board.read.remote(self._stop), timeout=10)
+            *had, news = ray.get(self._board.read.remote(self._stop, *self._had), timeout=10)
         except (RayError, GetTimeoutError):
             return []
+        self._had = tuple(had)
+        return news
 
 
 def _result(ref: Any, starts: int) -> dict[str, Any]:
@@ -327,6 +343,8 @@ def _result(ref: Any, starts: int) -> dict[str, Any]:
         return ray.get(ref)
     except RayTaskError as error:
         return {"status": "failed", "error": f"{type(error.cause).__name__}: {one_line(error.cause)}"}
+    except OutOfMemoryError:
+        return {"status": "failed", "error": f"out of memory in each of {starts} attempts: {MEMORY_HINT}"}
     except RayError as error:
         if isinstance(error, TaskCancelledError) and starts <= ATTEMPTS:
             return {"status": "stopped"}

@@ -92,12 +92,13 @@ def _prepare() -> None:
     torch.set_num_threads(_context["threads"])
 
 
-def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
+def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True) -> dict[str, dict[str, Any]]:
     """Each cell's configuration with all defaults filled in, from its command line.
 
     Args:
         cells: Command line by name.
-        dry: Whether nothing will be run: the files of data sets of known size may then be missing.
+        dry: Whether nothing will be run: the files of data sets of known size may then be missing, and devices too.
+        here: Whether this machine will run them; devices that it lacks may be another's.
 
     Raises:
         InputError: Naming the cell and what is wrong.
@@ -110,7 +111,8 @@ def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, d
     resolved = {}
     for name, arguments in cells.items():
         try:
-            cli = (_built_dry if dry else build)([*arguments, "--trainer.logger=false"])
+            words = [*arguments, "--trainer.logger=false"]
+            cli = _built_dry(words) if dry else build(words, here=here)
         except InputError as error:
             raise InputError(f"cell {name}: {error}") from None
         text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
@@ -128,9 +130,9 @@ def _built_dry(arguments: list[str]) -> Any:
     with stand_ins():
         try:
             with torch.device("meta"):
-                return build(arguments)
+                return build(arguments, here=False)
         except InputError:  # of the configuration, which then comes again, or of a method that computes with weights
-            return build(arguments)
+            return build(arguments, here=False)
 
 
 def work(job: Job, protocol: Protocol) -> dict[str, Any]:

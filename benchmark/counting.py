@@ -214,7 +214,7 @@ class _Training:
         if rounds == 1 or not method.idle_parameters:
             return 1, first
         for _ in range(rounds - 2):
-            method.put_by(batch)
+            method.buffer_labels(batch)
         last = step()  # the one in which there are enough labels; those before are alike
         return rounds, Call(
             (rounds - 1) * first.flops + last.flops,

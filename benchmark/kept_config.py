@@ -8,69 +8,101 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmark.errors import InputError
 from benchmark.files import write_text
+from benchmark.plan import training_settings
 from benchmark.yaml_files import parse_text, read_yaml
 
 FILE = "config.yaml"
-OF_THE_RESULT = ("seed_everything", "model", "data", "optimizer", "lr_scheduler", "ema")
-"""What a training's weights follow from; how long and on what it runs may differ when it goes on."""
+HEADER = "# All settings of the training in this folder.\n"
+"""Tells this file from one that a user wrote."""
+
+WHERE = {"devices", "accumulate_grad_batches", "callbacks", "root", "workers", "download"}
+"""Settings of a training that may always be others: what it runs on, and where its data lies."""
+LENGTH = {"max_steps", "max_epochs", "max_time"}
+"""Settings that may be others where a training goes on."""
 
 
-def check_same_training(folder: Path, text: str) -> None:
+def write(folder: Path, settings: str) -> None:
+    """Write a training's settings, YAML with every default, to its folder."""
+    write_text(folder / FILE, HEADER + settings)
+
+
+def check_same_training(folder: Path, settings: str, goes_on: bool) -> None:
     """See that a folder holds no weights of another training, which would be lost or mixed up with those to come.
 
     Args:
         folder: Of the training.
-        text: Its configuration as YAML with all defaults.
+        settings: YAML with every default.
+        goes_on: Whether the training starts from a checkpoint.
 
     Raises:
-        InputError: Naming the first setting that differs.
+        InputError: Naming the first setting that differs, or a file that would be lost.
     """
-    path = folder / FILE
-    if not path.is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
+    path, instead = folder / FILE, "choose another folder with --trainer.default_root_dir"
+    if not path.is_file():
         return
-    before, now = read_yaml(path), parse_text(text, FILE)
-    for key in OF_THE_RESULT:
-        differing = _first_difference(before.get(key), now.get(key), key)
-        if differing is not None:
-            raise InputError(
-                f"{folder} holds another training: {differing} in its {FILE}; "
-                "choose another folder with --trainer.default_root_dir, or delete that one"
-            )
+    if not path.read_bytes().startswith(HEADER.encode()):
+        raise InputError(f"{path} would be replaced by all settings of the training; rename it, or {instead}")
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        return
+    left_out = WHERE | LENGTH if goes_on else WHERE
+    try:
+        before = _compared(read_yaml(path), left_out)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{path} is damaged; delete it if the weights beside it may be replaced, or {instead}"
+        ) from None
+    now = _compared(parse_text(settings, FILE), left_out)
+    differing = _first_difference(before, now)
+    if differing is not None:
+        raise InputError(f"{folder} holds another training: {differing} in its {FILE}; {instead}, or delete that one")
 
 
 class KeptConfig(Callback):
-    """Writes a training's configuration to its folder; reading it again trains the same.
-
-    This is done after the first step: settings that cannot be used leave nothing behind.
+    """Writes a training's settings to its folder after the first step: those that cannot be used leave nothing behind.
 
     Args:
         folder: Of the training.
-        text: YAML with all defaults.
+        settings: YAML with every default.
+
+    Attributes:
+        written: Whether they are there already.
     """
 
-    def __init__(self, folder: Path, text: str) -> None:
-        self.folder, self.text = folder, text
-        self._written = False
+    def __init__(self, folder: Path, settings: str) -> None:
+        self.folder, self.settings = folder, settings
+        self.written = False
 
     def _write(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and not self._written:
-            write_text(self.folder / FILE, self.text)
-        self._written = True
+        if trainer.is_global_zero and not self.written:
+            write(self.folder, self.settings)
+        self.written = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._write(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)  # of a training without steps
 
 
-def _first_difference(before: Any, now: Any, key: str) -> str | None:
+def _compared(settings: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
+    """What weights depend on, without the settings of some names."""
+
+    def kept(value: Any) -> Any:
+        return {k: kept(v) for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
+
+    return kept({"seed_everything": settings["seed_everything"], **training_settings(settings)})
+
+
+def _first_difference(before: Any, now: Any, key: str = "") -> str | None:
     """The first setting that differs, with both values; None if all are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
-        found = (_first_difference(before.get(k), now.get(k), f"{key}.{k}") for k in {**before, **now})
+        dot = key and f"{key}."
+        found = (_first_difference(before.get(k), now.get(k), f"{dot}{k}") for k in {**before, **now})
         return next(filter(None, found), None)
     return None if before == now else f"{key} is {_short(before)}, not {_short(now)},"
 
 
 def _short(value: Any) -> str:
-    return "a group" if isinstance(value, dict) else "not given" if value is None else repr(value)[:60]
+    """A value in a few characters, of a class its name."""
+    value = value.get("class_path", value) if isinstance(value, dict) else value
+    return repr(value)[:60]

@@ -21,7 +21,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from benchmark.array_files import save_arrays
 from benchmark.callbacks import (
     EMA,
     AtomicCheckpointIO,
@@ -37,6 +36,7 @@ from benchmark.kept_config import KeptConfig, check_same_training
 from benchmark.memory import physical_memory
 from benchmark.mixed_precision import UnscaledMixedPrecision
 from benchmark.ownership import owned
+from benchmark.predictions import predict
 from benchmark.shard_statistics import ShardStatistics
 from datamodules.base import ImageData
 from methods.base import Method
@@ -231,7 +231,7 @@ class BenchmarkCLI(LightningCLI):
         config = (self.config if self.subcommand is None else self.config[self.subcommand]).clone()
         config.pop("ckpt_path", None)  # of this call, not of the training
         parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
-        return parser.dump(config)
+        return parser.dump(config, skip_none=False)  # a null may stand for another default
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -250,24 +250,14 @@ class BenchmarkCLI(LightningCLI):
             check_weights(path, self.model, whole_state=subcommand == "fit")
             self.model.start = None  # its weights, not those that its training started from
         if subcommand == "fit":
-            check_same_training(folder.parent, self.settings)
-            self.trainer.callbacks.insert(0, KeptConfig(folder.parent, self.settings))
+            settings = self.settings
+            check_same_training(folder.parent, settings, goes_on=path is not None)
+            self.trainer.callbacks.insert(0, KeptConfig(folder.parent, settings))
         return kwargs
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """Write the class probabilities ``(N, K)`` and labels ``(N,)`` of the test part to ``predictions.npz``."""
-        if "classify" in model.unsupported:
-            raise InputError(f"{type(model).__name__} predicts no classes: {model.unsupported['classify']}")
-        if ckpt_path is None and model.start is None:
-            raise InputError("predict needs trained weights; give --ckpt_path=FILE")
-        if self.trainer.world_size > 1:
-            raise InputError(f"predict runs on one device, got {self.trainer.world_size}; give --trainer.devices=1")
-        found = self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path)
-        probabilities = torch.cat(found).cpu().numpy()
-        path = Path(self.trainer.default_root_dir) / "predictions.npz"
-        labels = datamodule.images("test")[1][: len(probabilities)].numpy()
-        save_arrays(path, probabilities=probabilities, labels=labels)
-        print(f"predictions: {path}")
+        """Write class probabilities of the test part to a file."""
+        print(f"predictions: {predict(self.trainer, model, datamodule, ckpt_path)}")
 
     @staticmethod
     def configure_optimizers(lightning_module: Method, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:

@@ -15,7 +15,10 @@ from benchmark.suite import CONFIGS, Cell, Suite, order
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules")
-WITHOUT_EFFECT = {f"benchmark.{name}" for name in ("errors", "files", "memory", "ownership", "protocol", "stages")}
+WITHOUT_EFFECT = {
+    f"benchmark.{name}"
+    for name in ("errors", "files", "kept_config", "memory", "ownership", "predictions", "protocol", "stages")
+}
 """Modules that no number depends on but through what keys name anyway."""
 SAMPLING = ("sampler", "guidance_rule", "guides")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
@@ -223,20 +226,24 @@ def _evaluation_stages(
 
 
 def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
-    """The part of a resolved configuration that trained weights depend on."""
+    """The part of a cell's resolved configuration that trained weights depend on, but for what comes in by keys."""
+    # Weights from other cells enter by their own keys, not by where they lie.
+    return without(without(training_settings(config), cell.needs), ["data.init_args.seed"])
+
+
+def training_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that trained weights depend on, the seed aside."""
     trainer = config.get("trainer") or {}
     model = config["model"]
     kept = {k: v for k, v in (model.get("init_args") or {}).items() if k not in NOT_TRAINING}
     published = kept.get("checkpoint")
     if isinstance(published, str) and Path(published).is_file():  # it counts by what it holds, not by where it lies
         kept["checkpoint"] = digest_file(Path(published))
-    config = {
+    return {
         "model": {"class_path": model["class_path"], "init_args": kept},
         "trainer": {k: trainer.get(k) for k in TRAINING},
         **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema", "channels_last", "compile")},
     }
-    # Weights from other cells enter by their own keys, not by where they lie.
-    return without(without(config, cell.needs), ["data.init_args.seed"])
 
 
 def without(config: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
@@ -305,14 +312,19 @@ def _is_text(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
-def configuration_digest(suite: Suite) -> str:
-    """Hash of everything that resolved configurations follow from: YAML files, overrides and our source."""
+def configuration_digest(suite: Suite, here: bool = True) -> str:
+    """Hash of everything that resolved configurations follow from: YAML files, overrides and our source.
+
+    Args:
+        suite: The suite.
+        here: Whether they were held against the devices of this machine.
+    """
     folders = {CONFIGS, *(Path(cell.config).parent for cell in suite.cells.values() if cell.config)}
     files = {str(p): digest_file(p) for folder in sorted(folders) for p in sorted(folder.rglob("*.yaml"))}
     modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
     cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
-    return digest({"configs": files, "sources": sources, "cells": cells})
+    return digest({"configs": files, "sources": sources, "cells": cells, "here": here})
 
 
 def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:

@@ -71,8 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
             return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True), options.job)
         with owned(out, "--out", engine.workers):
-            here = options.emit_sbatch is None
-            jobs = jobs_of(suite, engine, out, seeds, only, write=True, here=here)
+            jobs = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
                 print(f"nothing was run; submit the jobs with: {submit} [options of sbatch]")
@@ -112,7 +111,9 @@ def _engine(options: argparse.Namespace) -> Any:
     """The engine that carries out jobs: ``LocalEngine``, or ``RayEngine`` with the same methods."""
     if options.engine == "local":
         patience = math.inf if options.patience is None else 60 * options.patience
-        return LocalEngine(1 if options.job is not None else options.workers, patience=patience)
+        # Jobs of scripts are many machines'; the one that is carried out here is built here all the same.
+        here = options.emit_sbatch is None and options.job is None
+        return LocalEngine(1 if options.job is not None else options.workers, patience=patience, here=here)
     try:
         from benchmark.execute.ray_engine import RayEngine
     except ModuleNotFoundError as error:

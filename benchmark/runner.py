@@ -120,7 +120,7 @@ class _Training:
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
-        write_text(job.folder / kept_config.FILE, cli.settings)
+        kept_config.write(job.folder, cli.settings)
         save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
         fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many

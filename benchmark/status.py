@@ -1,5 +1,6 @@
 """python -m benchmark.status RUN: what of a suite is done, running, failed or missing, and how long it will take."""
 
+import platform
 import sys
 import time
 from collections import Counter
@@ -195,7 +196,8 @@ def _where(news: dict[str, Any]) -> str:
 
 def _living_owner(out: Path) -> dict[str, Any] | None:
     owner = read_manifest(out / OWNER)
-    return None if owner is None or runs_here(owner) is False else owner
+    elsewhere = owner is not None and owner.get("host") != platform.node()
+    return owner if elsewhere or (owner is not None and runs_here(owner)) else None
 
 
 if __name__ == "__main__":

@@ -34,21 +34,9 @@ PARTIAL = "partial.md"
 """What a run that was stopped has finished."""
 
 
-def jobs_of(
-    suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool, here: bool = True
-) -> list[Job]:
-    """The jobs asked for; configurations are resolved once and remembered until a file they follow from changes.
-
-    Args:
-        suite: The suite.
-        engine: What resolves them.
-        out: Folder of the run.
-        seeds: Seeds of each cell.
-        only: Cells that are asked for.
-        write: Whether the plan is written down, because something will be run.
-        here: Whether this machine runs it.
-    """
-    key = configuration_digest(suite)
+def jobs_of(suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool) -> list[Job]:
+    """The jobs asked for; configurations are resolved once and remembered until a file they follow from changes."""
+    key = configuration_digest(suite, engine.here)
     resolved = cached_resolution(out / PLAN, key)
     if resolved is None:
         cells = {
@@ -56,7 +44,7 @@ def jobs_of(
             for name, cell in suite.cells.items()
             if cell.config is not None
         }
-        resolved = engine.resolve(cells, dry=not write, here=here)
+        resolved = engine.resolve(cells, dry=not write)
     jobs = chosen(plan(suite, resolved, out, seeds), only)
     if write:
         write_plan(out, suite.name, key, resolved, jobs)

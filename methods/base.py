@@ -78,7 +78,7 @@ class Method(LightningModule, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what is minimised."""
 
-    def put_by(self, batch: Batch) -> None:
+    def buffer_labels(self, batch: Batch) -> None:
         """Take in labels as a step does in which they only wait, and compute nothing; see ``idle_parameters``."""
 
     def guidance(self) -> Denoiser:
@@ -181,9 +181,10 @@ class Method(LightningModule, ABC):
             accuracy = (self.classify(x).argmax(1) == y).float().mean()
             self.log(f"{part}/accuracy", accuracy, prog_bar=True, **over)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Class probabilities ``(B, K)``."""
-        return self.classify(batch["labeled"][0]).softmax(1)
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Class probabilities ``(B, K)`` and true labels ``(B,)``."""
+        x, y = batch["labeled"]
+        return self.classify(x).softmax(1), y
 
 
 def _held(module: nn.Module) -> list[nn.Module]:

@@ -251,9 +251,10 @@ class JointDiffusion(Method):
             terms["classify_noisy"] = self.noisy_weight * F.cross_entropy(logits[: len(y)], y)
         return terms
 
-    def put_by(self, batch: Batch) -> None:
+    def buffer_labels(self, batch: Batch) -> None:
         if self._supervised:
-            self.waiting.admit(*batch["labeled"], sum(map(len, (batch["labeled"][1], batch.get("unlabeled", ())))))
+            x, y = batch["labeled"]
+            self.waiting.admit(x, y, len(x) + len(batch.get("unlabeled", ())))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         self._micro = batch_idx % self.trainer.accumulate_grad_batches

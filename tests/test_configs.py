@@ -75,6 +75,10 @@ def test_every_method_builds_and_takes_its_data(path, tmp_path):
         built = cli.build(
             [f"--config={CONFIGS / path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
         )
+        (tmp_path / "kept.yaml").write_text(built.settings)
+        assert built.parser.dump(built.parser.parse_args([f"--config={tmp_path / 'kept.yaml'}"]), skip_none=False) == (
+            built.parser.dump(built.config, skip_none=False)
+        )
         weights = list(built.model.parameters())
         assert any(weight.requires_grad for weight in weights) or not built.model.automatic_optimization
         with contextlib.suppress(FileNotFoundError):

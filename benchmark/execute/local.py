@@ -89,9 +89,13 @@ class LocalEngine:
         workers: Processes; by default one per GPU or, without one, per core.
         threads: Threads of each.
         patience: Seconds without a word from a job after which its process is killed and the job tried once more.
+        here: Whether this machine's devices are those that configurations are meant for.
     """
 
-    def __init__(self, workers: int | None = None, threads: int = 1, patience: float = math.inf) -> None:
+    def __init__(
+        self, workers: int | None = None, threads: int = 1, patience: float = math.inf, here: bool = True
+    ) -> None:
+        self.here = here
         self.gpus = visible_gpus()
         self.workers = workers or max(1, len(self.gpus) or len(os.sched_getaffinity(0)))
         self.patience = patience
@@ -124,14 +128,12 @@ class LocalEngine:
         """Let running jobs save their state and end."""
         self._stop.value = 1
 
-    def resolve(
-        self, cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True
-    ) -> dict[str, dict[str, Any]]:
+    def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
         """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
         names = list(cells)
         shares = [{name: cells[name] for name in names[i :: self.workers]} for i in range(self.workers)]
         futures = [
-            each.submit(worker.resolve, share, dry, here)
+            each.submit(worker.resolve, share, dry, self.here)
             for each, share in zip(self._workers, shares, strict=True)
             if share
         ]

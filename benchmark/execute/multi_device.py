@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmark.callbacks import ResumePoints
 from benchmark.errors import InputError, Stopped, WriteError, one_line
 from benchmark.execute.worker import FOREIGN
+from benchmark.kept_config import KeptConfig
 from benchmark.memory import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +41,7 @@ class Messages(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         next(c for c in trainer.callbacks if isinstance(c, ResumePoints)).kept = True
+        next(c for c in trainer.callbacks if isinstance(c, KeptConfig)).written = True  # by who started the training
         threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def _end_with_parent(self) -> None:

@@ -168,6 +168,9 @@ class RayEngine:
             another; by default ``$RAY_ADDRESS``, else a cluster of this machine alone, which ends with the run.
     """
 
+    here = False
+    """The driver's machine may lack the devices of the nodes."""
+
     def __init__(self, address: str | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._stop = False
@@ -227,12 +230,10 @@ class RayEngine:
         gpus = sum(node.gpus for node in nodes)
         return {"cores": sum(node.cpus for node in nodes), "device": f"{gpus} GPU" if gpus else "CPU"}
 
-    def resolve(
-        self, cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True
-    ) -> dict[str, dict[str, Any]]:
-        """Configurations with all defaults; ``here`` is nowhere: the driver's machine may lack the nodes' devices."""
-        with LocalEngine() as local:
-            return local.resolve(cells, dry, here=False)
+    def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
+        """Configurations with all defaults, worked out on the driver's machine."""
+        with LocalEngine(here=self.here) as local:
+            return local.resolve(cells, dry)
 
     def run(
         self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
@@ -252,8 +253,9 @@ class RayEngine:
             folders = tuple((name, Path(folder)) for name, folder in named.items() if folder)
             place = Place(out, mark.name, Path.cwd(), folders, source_digest())
             self._check_nodes(place)
-            lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-            self._board = ray.remote(_Board).options(**lasting, scheduling_strategy=self._here()).remote()
+            # What it is told when it is away is lost: told again, a start would count twice.
+            board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=self._beside())
+            self._board = board.remote()
             return self._run(jobs, asked, protocol, place, on_message)
         finally:
             mark.unlink(missing_ok=True)
@@ -292,7 +294,7 @@ class RayEngine:
                 raise InputError(lacking)
 
     @staticmethod
-    def _here() -> NodeAffinitySchedulingStrategy:
+    def _beside() -> NodeAffinitySchedulingStrategy:
         """The driver's node, which dies no sooner than the driver."""
         return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
@@ -344,7 +346,7 @@ def _result(ref: Any, starts: int) -> dict[str, Any]:
     except RayTaskError as error:
         return {"status": "failed", "error": f"{type(error.cause).__name__}: {one_line(error.cause)}"}
     except OutOfMemoryError:
-        return {"status": "failed", "error": f"out of memory in each of {starts} attempts: {MEMORY_HINT}"}
+        return {"status": "failed", "error": f"out of memory: its node was full in {starts} attempts; {MEMORY_HINT}"}
     except RayError as error:
         if isinstance(error, TaskCancelledError) and starts <= ATTEMPTS:
             return {"status": "stopped"}

@@ -159,7 +159,7 @@ def frechet_estimate(reference: Statistics, features: Array) -> Estimate:
     samples = Statistics.of(features)
     values, vectors = eigh(_product(reference, samples), driver="evd", check_finite=False)
     values /= samples.freedom
-    kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
+    kept = values > len(values) * np.finfo(np.float64).eps * values.max(initial=0)
     z = features - samples.mean
     mapped = z @ (reference.root @ (vectors[:, kept] * values[kept] ** -0.25))
     effect = 2 * z @ (samples.mean - reference.mean) + (z * z).sum(1) - (mapped * mapped).sum(1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from benchmark import cli
+from benchmark import cli, kept_config
 from benchmark.callbacks import FINAL, checkpoints
 from benchmark.errors import InputError
 
@@ -180,12 +180,15 @@ def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
         ("--model.label_smoothing=0.125", "model.init_args.label_smoothing is 0.05, not 0.125, in its config.yaml"),
         ("--seed_everything=5", "seed_everything is 0, not 5, in"),
         ("--ema.decay=0.5", "ema.decay is "),
-        ("--data.labels=datamodules.splits.LabelFraction", "data.init_args.labels is not given, not a group, in"),
+        ("--data.labels=datamodules.splits.LabelFraction", "data.init_args.labels is None, not 'datamodules.splits"),
+        ("--trainer.gradient_clip_val=0.001", "trainer.gradient_clip_val is None, not 0.001, in"),
+        ("--channels_last=false", "channels_last is "),
+        ("--trainer.max_steps=2", "trainer.max_steps is 3, not 2, in"),
     ],
     ids=lambda text: text.split("=")[0],
 )
 def test_a_folder_is_of_one_training(trained, tmp_path, refusal, change, told):
-    """What was trained there is not replaced, nor mixed with anything else; training longer is no other training."""
+    """What was trained there is not replaced by anything else."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     words = ("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", *TINY)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -194,7 +197,34 @@ def test_a_folder_is_of_one_training(trained, tmp_path, refusal, change, told):
     assert message.startswith(f"{tmp_path} holds another training: {told}")
     assert message.endswith("choose another folder with --trainer.default_root_dir, or delete that one")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert command(*words, "--trainer.max_steps=4") == 0
+    assert command(*words, "--trainer.accumulate_grad_batches=2") == 0
+
+
+def test_a_training_that_goes_on_may_be_longer_and_sample_otherwise_but_is_no_other(tmp_path, refusal):
+    joint = CONFIGS / "joint.yaml"
+    words = ["fit", "--config", joint, f"--trainer.default_root_dir={tmp_path}", "--checkpoint_every=1", *TINY]
+    asked = iter([False, True])
+    with pytest.raises(cli.Stopped):
+        cli.run([str(word) for word in words], stop=lambda: next(asked))
+    assert "holds another training" in refusal(*words, "--ckpt_path=last", "--optimizer.init_args.lr=0.5")
+    assert command(*words, "--ckpt_path=last", "--trainer.max_steps=5", "--model.init_args.guidance_scale=2") == 0
+    assert "max_steps: 5" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_file_of_the_users_is_not_replaced(tmp_path, refusal):
+    shutil.copytree(CONFIGS, tmp_path, dirs_exist_ok=True)
+    own = tmp_path / "config.yaml"
+    shutil.copy(SUPERVISED, own)
+    message = refusal("fit", "--config", own, f"--trainer.default_root_dir={tmp_path}", *TINY)
+    assert message.startswith(f"{own} would be replaced by all settings of the training; rename it, or choose another")
+    assert own.read_bytes() == SUPERVISED.read_bytes()
+
+
+def test_a_kept_configuration_that_is_damaged_is_named(trained, tmp_path, refusal):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "config.yaml").write_text(kept_config.HEADER + "model: 3\n")
+    message = refusal("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", *TINY)
+    assert message.startswith(f"{tmp_path / 'config.yaml'} is damaged; ")
 
 
 def test_settings_for_another_machine_may_name_devices_that_this_one_lacks():
@@ -211,6 +241,8 @@ def test_a_prediction_needs_weights_and_a_classifier(trained, refusal):
     assert message == "no checkpoint at x.ckpt"
     message = refusal("predict", "--config", CONFIGS / "score_model.yaml")
     assert message == "ScoreModel predicts no classes: no class posterior"
+    none = ("--trainer.limit_predict_batches=0", f"--ckpt_path={trained / 'checkpoints' / FINAL}", *TINY)
+    assert refusal("predict", "--config", SUPERVISED, *none).startswith("there are no batches to predict")
 
 
 def test_a_resume_point_of_another_method_is_refused(trained, refusal, edited):

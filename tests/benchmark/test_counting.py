@@ -10,12 +10,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.costs import CellCost
-from benchmark.counting import count
+from benchmark.counting import _built, _Training, count
 from benchmark.execute.local import LocalEngine
 from benchmark.forecast import forecast, show_plan
 from benchmark.meter import META, measured
 from benchmark.plan import arguments, plan
-from benchmark.suite import load_suite
+from benchmark.suite import CONFIGS, Cell, load_suite
 from methods.networks.ddpm_unet import DDPMUNet
 from methods.networks.ncsnpp import NCSNpp
 
@@ -42,6 +42,26 @@ def test_a_forward_pass_has_the_flops_of_its_convolutions():
 def test_a_step_adds_gradients_of_all_weights_and_of_inner_images():
     network, x, first, second = two_convolutions()
     assert measured(lambda: network(x).sum().backward()).flops == 2 * first + 3 * second
+
+
+@pytest.mark.parametrize("labeled", [5, 8, 16])
+def test_steps_in_which_labels_wait_cost_what_they_do_one_by_one(tmp_path, labeled):
+    sizes = {"data.init_args.batch_size": labeled, "data.init_args.unlabeled_batch_size": 16 - labeled}
+    cli, known = _built(Cell("joint", config=str(CONFIGS / "digits" / "joint.yaml"), set=sizes), tmp_path), {}
+    _Training(cli, known)
+    ((rounds, counted),) = known.values()
+    assert rounds == math.ceil(16 / labeled)
+    x, y = torch.zeros(16, 1, 8, 8, device=META), torch.zeros(16, dtype=torch.long, device=META)
+    batch = {"labeled": (x[:labeled], y[:labeled]), **({"unlabeled": x[labeled:]} if labeled < 16 else {})}
+
+    def step():
+        cli.model.zero_grad()
+        return measured(lambda: torch.stack(list(cli.model.losses(batch).values())).sum().backward())
+
+    each = [step() for _ in range(rounds)]
+    assert counted.flops == sum(call.flops for call in each)
+    assert counted.operators == sum(call.operators for call in each)
+    assert all(call.flops < each[-1].flops for call in each[:-1])
 
 
 def test_guidance_adds_the_gradient_of_the_images_alone():

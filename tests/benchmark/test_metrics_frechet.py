@@ -119,6 +119,13 @@ def test_intra_class_distance_is_the_mean_over_classes():
     assert found.mean.stderr == pytest.approx(np.linalg.norm([one.stderr for one in expected]) / 3)
 
 
+def test_a_reference_of_one_and_the_same_image_has_a_distance():
+    """That of two Gaussians of which one is a point: its squared distance and the other's variance."""
+    point, x = np.ones((5, 3)), features(40, 3)
+    found = frechet_estimate(Statistics.of(point), x)
+    np.testing.assert_allclose(found.value, np.square(x.mean(0) - 1).sum() + np.var(x, axis=0, ddof=1).sum(), rtol=1e-6)
+
+
 def test_unusable_sets_are_refused_by_name():
     a, one = Statistics.of(features(9)), Statistics.of(features(1))
     with pytest.raises(ValueError, match="n >= 2, got 1"):

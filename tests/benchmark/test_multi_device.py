@@ -64,6 +64,8 @@ def test_a_cell_of_two_devices_stops_goes_on_and_ends_at_what_one_device_accumul
         "stages",
     ]
 
+    assert "Messages" not in (tmp_path / "cell" / "config.yaml").read_text()  # of the processes, not of the training
+
     words = [word for word in work.arguments if "devices" not in word and "root_dir" not in word]
     built = build([*words, f"--trainer.default_root_dir={tmp_path / 'one'}", "--trainer.accumulate_grad_batches=2"])
     built.trainer.fit(built.model, datamodule=built.datamodule)

@@ -15,6 +15,7 @@ import pytest
 from benchmark.execute import lease as leases
 from benchmark.execute.lease import Lease, lease_path, progress_path
 from benchmark.files import write_json
+from benchmark.ownership import this_process
 from benchmark.plan import Job
 from benchmark.plan_file import read_plan, write_plan
 from benchmark.stages import Stage
@@ -127,6 +128,16 @@ def test_an_attempt_whose_process_is_gone_has_died(run):
     write_json(path, {**held, "boot": "before"})  # the same number, before the machine was started anew
     write_json(progress_path(first.folder, "train"), {"at": time.time() - 2 * leases.SILENCE})
     assert states(run)[first.name] == "died"
+
+
+def test_an_owner_from_before_the_machine_was_started_anew_is_gone(run):
+    owner = this_process()
+    write_json(run / "owner.json", owner)
+    assert look(run).owner == owner
+    write_json(run / "owner.json", {**owner, "boot": "before"})
+    assert look(run).owner is None
+    write_json(run / "owner.json", {**owner, "host": "elsewhere", "boot": "its own"})
+    assert look(run).owner is not None
 
 
 def test_an_attempt_elsewhere_lives_while_it_is_heard_of(run):

@@ -17,10 +17,24 @@ from methods.diffusion.noise import KeyedNoise, keyed_seed
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
 
-__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed"]
+__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed", "told_labels"]
 
 Batch = dict[str, Any]
 """``{"labeled": (x, y)}`` and, where a method uses it, ``"unlabeled": x``."""
+
+
+def told_labels(batch: Batch, dropout: float) -> tuple[Tensor, Tensor]:
+    """All images of a batch, ``(B, C, H, W)``, and what a class-conditional network is told of them, ``(B,)``.
+
+    Those without a label, and at random a share ``dropout`` of the others, are ``UNLABELED``.
+    """
+    x, y = batch["labeled"]
+    if "unlabeled" in batch:
+        x = torch.cat([x, batch["unlabeled"]])
+        y = torch.cat([y, y.new_full((len(batch["unlabeled"]),), UNLABELED)])
+    if dropout:
+        y = y.masked_fill(torch.rand(len(y), device=y.device) < dropout, UNLABELED)
+    return x, y
 
 
 class Unsupported(NotImplementedError):

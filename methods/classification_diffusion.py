@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from methods.base import UNLABELED, Batch, Method
+from methods.base import Batch, Method, told_labels
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import ClassifierFreeGuidance
 from methods.diffusion.likelihood import Likelihood
@@ -278,7 +278,9 @@ class ClassificationDiffusion(Method):
         anchor.fit(x.mean(0), torch.cov(x.T) + bin_variance * torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = self._images(batch)
+        conditional = self.classifier is not None
+        x, y = told_labels(batch, self.label_dropout if conditional and self.training else 0.0)
+        y = y if conditional else None
         levels, process = self.denoiser.levels, self.denoiser.process
         t = levels.times_at(torch.rand(len(x), device=x.device))
         x_t, eps = process.perturb(x, t)
@@ -291,18 +293,6 @@ class ClassificationDiffusion(Method):
             "level": self.ce_weight * F.cross_entropy(logits, process.index(t)),
             "denoise": self.mse_weight * F.mse_loss(self.denoiser.eps_from(x_t, t, slope), eps),
         }
-
-    def _images(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """All images, labeled or not, and the labels that the network is shown."""
-        x, y = batch["labeled"]
-        if "unlabeled" in batch:
-            x = torch.cat([x, batch["unlabeled"]])
-            y = torch.cat([y, y.new_full((len(batch["unlabeled"]),), UNLABELED)])
-        if self.classifier is None:
-            return x, None
-        if self.training:
-            y = y.masked_fill(torch.rand(len(y), device=y.device) < self.label_dropout, UNLABELED)
-        return x, y
 
     @torch.no_grad()
     def diagnostics(self, x: Tensor, noise: Noise, times: Tensor) -> dict[str, Tensor]:

@@ -5,21 +5,7 @@ from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor, nn
 
 from methods.base import Batch, Method
-
-
-class CleanClassifier(nn.Module):
-    """A network without a noise level under the interface of a classifier of noisy images; ``t`` is ignored."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
-        return self.network(x)
-
-    def features(self, x: Tensor, t: Tensor | None = None) -> Tensor:
-        """Penultimate vector ``(B, D)``."""
-        return self.network.features(x)
+from methods.diffusion.guidance import CleanClassifier
 
 
 class Supervised(Method):

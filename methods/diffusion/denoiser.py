@@ -131,7 +131,13 @@ class Pretrained(Denoiser):
     def exact(self) -> bool:
         return self.__dict__["held"].exact
 
-    def _trained(self) -> Denoiser:
+    def trained(self) -> Denoiser:
+        """What is held, with its weights.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds no denoiser, or another one.
+        """
         held = self.__dict__["held"]
         if not self._loaded:
             weights = part_of_checkpoint(self.checkpoint, "denoiser")
@@ -143,10 +149,10 @@ class Pretrained(Denoiser):
         return held
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self._trained()(x_t, t, y)
+        return self.trained()(x_t, t, y)
 
     def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self._trained().eps(x_t, t, y)
+        return self.trained().eps(x_t, t, y)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pretrained":
         self.__dict__["held"]._apply(fn, recurse)

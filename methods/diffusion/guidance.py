@@ -8,6 +8,21 @@ from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.process import NoiseProcess
 
 
+class CleanClassifier(nn.Module):
+    """A network without a noise level under the interface of a classifier of noisy images; ``t`` is ignored."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        return self.network(x)
+
+    def features(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        """Penultimate vector ``(B, D)``."""
+        return self.network.features(x)
+
+
 class NoisyClassifier(nn.Module):
     """``p(y | x_t)`` by a network that is told the log noise level.
 

@@ -1,5 +1,6 @@
 """The configuration that a training leaves beside its weights."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmark.errors import InputError
 from benchmark.files import write_text
-from benchmark.plan import training_settings
+from benchmark.plan import training_settings, without
 from benchmark.yaml_files import parse_text, read_yaml
 
 FILE = "config.yaml"
@@ -16,9 +17,9 @@ HEADER = "# All settings of the training in this folder.\n"
 """Tells this file from one that a user wrote."""
 
 WHERE = {"devices", "accumulate_grad_batches", "callbacks", "root", "workers", "download"}
-"""Settings of a training that may always be others: what it runs on, and where its data lies."""
-LENGTH = {"max_steps", "max_epochs", "max_time"}
-"""Settings that may be others where a training goes on."""
+"""Names of settings that are not compared: what a training runs on, where its data lies, and what watches it."""
+LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "lr_scheduler.init_args.steps")
+"""Settings that are not compared where a training goes on, for it may go on for longer."""
 
 
 def write(folder: Path, settings: str) -> None:
@@ -40,18 +41,21 @@ def check_same_training(folder: Path, settings: str, goes_on: bool) -> None:
     path, instead = folder / FILE, "choose another folder with --trainer.default_root_dir"
     if not path.is_file():
         return
+    trained = any((folder / "checkpoints").glob("*.ckpt"))
     if not path.read_bytes().startswith(HEADER.encode()):
-        raise InputError(f"{path} would be replaced by all settings of the training; rename it, or {instead}")
-    if not any((folder / "checkpoints").glob("*.ckpt")):
+        # Beside weights it may be all that says whose they are.
+        rename = "" if trained else "rename it, or "
+        raise InputError(f"{path} would be replaced by all settings of the training; {rename}{instead}")
+    if not trained:
         return
-    left_out = WHERE | LENGTH if goes_on else WHERE
+    longer = LENGTH if goes_on else ()
     try:
-        before = _compared(read_yaml(path), left_out)
+        before = _compared(read_yaml(path), longer)
     except (KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is damaged; delete it if the weights beside it may be replaced, or {instead}"
         ) from None
-    now = _compared(parse_text(settings, FILE), left_out)
+    now = _compared(parse_text(settings, FILE), longer)
     differing = _first_difference(before, now)
     if differing is not None:
         raise InputError(f"{folder} holds another training: {differing} in its {FILE}; {instead}, or delete that one")
@@ -81,16 +85,17 @@ class KeptConfig(Callback):
         self._write(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)  # of a training without steps
+        self._write(trainer)  # where there were no steps
 
 
-def _compared(settings: dict[str, Any], left_out: set[str]) -> dict[str, Any]:
-    """What weights depend on, without the settings of some names."""
+def _compared(settings: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
+    """What weights depend on, without settings of some dotted names."""
 
     def kept(value: Any) -> Any:
-        return {k: kept(v) for k, v in value.items() if k not in left_out} if isinstance(value, dict) else value
+        return {k: kept(v) for k, v in value.items() if k not in WHERE} if isinstance(value, dict) else value
 
-    return kept({"seed_everything": settings["seed_everything"], **training_settings(settings)})
+    found = {"seed_everything": settings["seed_everything"], **training_settings(settings)}
+    return kept(without(found, left_out))
 
 
 def _first_difference(before: Any, now: Any, key: str = "") -> str | None:

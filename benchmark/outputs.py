@@ -100,10 +100,9 @@ def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, r
     ``errors (L, N)`` is the mean over pixels at ``times (L,)``; ``sigmas (L,)`` are sigma / alpha there. The noise
     depends on ``(protocol.seed, image)`` alone.
     """
-    if method.denoiser is None:
-        return {"outputs": [], "reason": "no denoiser"}
-    if not method.denoiser.state_dict():
-        return {"outputs": [], "reason": "its denoiser is the score model's"}
+    reason = method.unsupported.get("denoise")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
     x = _dequantised_test(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))

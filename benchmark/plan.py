@@ -226,7 +226,7 @@ def _evaluation_stages(
 
 
 def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
-    """The part of a cell's resolved configuration that trained weights depend on, but for what comes in by keys."""
+    """The part of a cell's resolved configuration that trained weights depend on, without what has a key of its own."""
     # Weights from other cells enter by their own keys, not by where they lie.
     return without(without(training_settings(config), cell.needs), ["data.init_args.seed"])
 

@@ -111,7 +111,7 @@ def _engine(options: argparse.Namespace) -> Any:
     """The engine that carries out jobs: ``LocalEngine``, or ``RayEngine`` with the same methods."""
     if options.engine == "local":
         patience = math.inf if options.patience is None else 60 * options.patience
-        # Jobs of scripts are many machines'; the one that is carried out here is built here all the same.
+        # Scripts are for machines with other devices; the job that runs here is built for this one later.
         here = options.emit_sbatch is None and options.job is None
         return LocalEngine(1 if options.job is not None else options.workers, patience=patience, here=here)
     try:

@@ -24,9 +24,9 @@ Batch = dict[str, Any]
 
 
 def told_labels(batch: Batch, dropout: float) -> tuple[Tensor, Tensor]:
-    """All images of a batch, ``(B, C, H, W)``, and what a class-conditional network is told of them, ``(B,)``.
+    """All images of a batch, ``(B, C, H, W)``, and the labels that a class-conditional network is given, ``(B,)``.
 
-    Those without a label, and at random a share ``dropout`` of the others, are ``UNLABELED``.
+    Images without a label, and a random share ``dropout`` of the others, are ``UNLABELED``.
     """
     x, y = batch["labeled"]
     if "unlabeled" in batch:
@@ -123,6 +123,10 @@ class Method(LightningModule, ABC):
             reasons["classify"] = "no class posterior"
         if self.likelihood is None:
             reasons["log_prob"] = "no density"
+        if self.denoiser is None:
+            reasons["denoise"] = "no denoiser"
+        elif not self.denoiser.state_dict():
+            reasons["denoise"] = "its denoiser is the score model's"
         return reasons
 
     def _require(self, capability: str) -> None:

@@ -253,7 +253,7 @@ class RayEngine:
             folders = tuple((name, Path(folder)) for name, folder in named.items() if folder)
             place = Place(out, mark.name, Path.cwd(), folders, source_digest())
             self._check_nodes(place)
-            # What it is told when it is away is lost: told again, a start would count twice.
+            # No retries: a call that reached it and is made again would tell the same news twice.
             board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=self._beside())
             self._board = board.remote()
             return self._run(jobs, asked, protocol, place, on_message)
@@ -310,6 +310,7 @@ class RayEngine:
         task = ray.remote(_work)
         running: dict[Any, Job] = {}
         starts: Counter[str] = Counter()
+        heard: set[str] = set()  # of these jobs; news of a start may be lost
         while True:
             while not self._stop and (job := waiting.take()) is not None:
                 need = asked[job.name]
@@ -319,16 +320,17 @@ class RayEngine:
                 return waiting.all_results()
             ended, _ = ray.wait(list(running), timeout=0.2)
             for message in self._news():
+                heard.add(message.get("job", ""))
                 if message.get("event") == "started":
                     starts[message["job"]] += 1
                 on_message(message)
             for ref, job in running.items():
-                never_placed = self._stop and not starts[job.name]
+                never_placed = self._stop and job.name not in heard
                 if never_placed or starts[job.name] > ATTEMPTS:  # whatever Ray makes of it
                     ray.cancel(ref, force=not never_placed)
             for ref in ended:
                 job = running.pop(ref)
-                waiting.end(job, {"job": job.name, **_result(ref, starts[job.name])})
+                waiting.end(job, {"job": job.name, **_result(ref, max(1, starts[job.name]))})
 
     def _news(self) -> list[dict[str, Any]]:
         try:
@@ -346,7 +348,10 @@ def _result(ref: Any, starts: int) -> dict[str, Any]:
     except RayTaskError as error:
         return {"status": "failed", "error": f"{type(error.cause).__name__}: {one_line(error.cause)}"}
     except OutOfMemoryError:
-        return {"status": "failed", "error": f"out of memory: its node was full in {starts} attempts; {MEMORY_HINT}"}
+        return {
+            "status": "failed",
+            "error": f"out of memory: its node was full in {starts} attempts; {MEMORY_HINT}",
+        }
     except RayError as error:
         if isinstance(error, TaskCancelledError) and starts <= ATTEMPTS:
             return {"status": "stopped"}

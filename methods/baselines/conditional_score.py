@@ -14,9 +14,9 @@ from methods.diffusion.samplers import Sampler
 class ConditionalScoreModel(Method):
     """Denoising score matching by a network that is told the class, or that there is none.
 
-    ``Cond`` of (d) has ``label_dropout`` 0 and labeled images alone; ``CFG-labeled`` drops some of their labels, and
-    ``CFG-all`` takes unlabeled images as well, without a class. Where neither drops nor lacks a label, the network has
-    never seen an image without one, and only ``guidance_scale`` 1 makes sense.
+    ``Cond`` of (d) has ``label_dropout`` 0 and labeled images alone: its network has never seen an image without a
+    class, so only ``guidance_scale`` 1 makes sense. ``CFG-labeled`` drops some of the labels, and ``CFG-all`` also
+    takes unlabeled images, without a class.
 
     Source: (d) Table 1; Ho and Salimans 2022 (arXiv:2207.12598), Alg. 1.
 
@@ -47,6 +47,13 @@ class ConditionalScoreModel(Method):
     @property
     def conditional(self) -> bool:
         return True
+
+    @property
+    def unsupported(self) -> dict[str, str]:
+        reasons = super().unsupported
+        if not self.label_dropout:
+            reasons["denoise"] = "trained with classes alone"
+        return reasons
 
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)

@@ -1,4 +1,4 @@
-"""Denoising likelihood score matching: the classifier's gradient is fitted to what a score model leaves over."""
+"""Denoising likelihood score matching: a classifier whose gradient makes a score model's score that of a class."""
 
 import torch
 import torch.nn.functional as F
@@ -53,11 +53,11 @@ class LikelihoodScoreMatching(Method):
         t = process.sample_times(len(x), x.device)
         x_t, eps = process.perturb(x, t)
         with torch.no_grad():
-            surplus = eps - self.denoiser.eps(x_t, t)  # sigma (s + eps / sigma)
+            missing = eps - self.denoiser.eps(x_t, t)  # sigma (s + eps / sigma)
         _, sigma = process.scales(t, like=x_t)
         logits = self.classifier(x_t.requires_grad_(), t)
         (gradient,) = torch.autograd.grad(class_log_prob(logits, y).sum(), x_t, create_graph=True)
-        residual = sigma ** (self.exponent - 1) * (sigma * gradient + surplus)
+        residual = sigma ** (self.exponent - 1) * (sigma * gradient + missing)
         return {
             "classify": self.ce_weight * F.cross_entropy(logits, y),
             "likelihood_score": 0.5 * residual.square().mean(),

@@ -13,11 +13,12 @@ class UnbiasedRisk(Method):
 
     Each ``R`` is a mean of the sigmoid loss ``1 / (1 + e^z)`` at ``z = g`` for class 1 and ``-g`` for class 0, with
     ``g`` the difference of the two logits, and ``pi`` the share of positives in ``U``. What is left of ``U`` without
-    its positives, ``R_U(-) - pi R_P(-)``, cannot be negative, but its estimate can, as soon as a network learns its
-    images by heart. Where it falls below ``-beta``, the step goes up its gradient, weighted with ``gamma``, and that of
-    the rest is left out: nnPU. Without ``beta`` it is left alone: uPU.
+    its positives, ``R_U(-) - pi R_P(-)``, cannot be negative, but its estimate can, once a network has memorised its
+    images. uPU takes it as it is. Where it is below ``-beta``, nnPU leaves out the rest and ascends its gradient,
+    weighted by ``gamma``.
 
-    Source: Kiryo et al. 2017 (arXiv:1703.00593), Eq. 6 and Alg. 1; du Plessis et al. 2014 for uPU. Compared with in (a)
+    Source: Kiryo et al. 2017 (arXiv:1703.00593), Alg. 1; du Plessis et al. 2015 and Niu et al. 2016
+    (arXiv:1603.03130) for uPU. Compared with in (a)
     Table 4.
 
     Args:

@@ -211,6 +211,23 @@ def test_a_training_that_goes_on_may_be_longer_and_sample_otherwise_but_is_no_ot
     assert "max_steps: 5" in (tmp_path / "config.yaml").read_text()
 
 
+def test_a_training_that_goes_on_for_longer_may_have_its_schedule_longer_too(tmp_path):
+    words = ["fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--checkpoint_every=1", *TINY]
+    asked = iter([False, True])
+    with pytest.raises(cli.Stopped):
+        cli.run([str(word) for word in words], stop=lambda: next(asked))
+    assert command(*words, "--ckpt_path=last", "--trainer.max_steps=4", "--lr_scheduler.init_args.steps=700") == 0
+
+
+def test_settings_of_an_unknown_hand_beside_weights_are_not_to_be_put_aside(trained, tmp_path, refusal):
+    """Renamed, they would no longer say whose weights those are, and other ones would replace them."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    kept = tmp_path / "config.yaml"
+    kept.write_text(kept.read_text().removeprefix(kept_config.HEADER))
+    message = refusal("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", *TINY)
+    assert message.endswith("settings of the training; choose another folder with --trainer.default_root_dir")
+
+
 def test_a_file_of_the_users_is_not_replaced(tmp_path, refusal):
     shutil.copytree(CONFIGS, tmp_path, dirs_exist_ok=True)
     own = tmp_path / "config.yaml"

@@ -1,5 +1,7 @@
 """What the papers compare with, held against closed forms and the other methods."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
@@ -115,6 +117,13 @@ def test_a_network_without_classes_makes_no_conditional_model():
         ConditionalScoreModel(denoiser, UniformTimes())
 
 
+@pytest.mark.parametrize(("dropout", "reason"), [(0.0, "trained with classes alone"), (0.1, None)])
+def test_without_a_class_a_model_that_never_lacked_one_is_not_judged(dropout, reason):
+    method = ConditionalScoreModel(Told(PROCESSES["vp"]), UniformTimes(), label_dropout=dropout)
+    method.denoiser.register_buffer("weight", torch.zeros(1))
+    assert method.unsupported.get("denoise") == reason
+
+
 class Flattened(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), perceptron(4, 8, 2))
@@ -126,6 +135,13 @@ def risk_of(images: torch.Tensor, share: float, **kwargs) -> tuple[UnbiasedRisk,
     method.positive_share = torch.tensor(share, dtype=torch.float64)
     negatives = round(len(images) * (1 - share) / share)
     return method, {"labeled": (images, torch.ones(len(images))), "negatives": torch.randn(negatives, 1, 2, 2).double()}
+
+
+def test_the_share_of_positives_is_that_of_the_unlabeled_pool():
+    method = UnbiasedRisk(Flattened())
+    method.trainer = SimpleNamespace(datamodule=SimpleNamespace(class_prior=torch.tensor([0.8, 0.2])))
+    method.on_fit_start()
+    assert method.positive_share.item() == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
@@ -141,8 +157,8 @@ def test_the_unbiased_risk_is_that_of_all_labels_where_the_positives_are_those_o
     torch.testing.assert_close(method.losses({"labeled": (images, labels)})["risk"], found)
 
 
-@pytest.mark.parametrize(("far", "beta", "unlike"), [(0.0, 0.0, False), (9.0, 0.0, True), (9.0, 10.0, False)])
-def test_the_non_negative_risk_climbs_only_where_what_is_left_of_the_pool_is_below_its_tolerance(far, beta, unlike):
+@pytest.mark.parametrize(("far", "beta", "climbs"), [(0.0, 0.0, False), (9.0, 0.0, True), (9.0, 10.0, False)])
+def test_the_non_negative_risk_climbs_only_where_what_is_left_of_the_pool_is_below_its_tolerance(far, beta, climbs):
     """Unlabeled images all on the side of the positives, or far on the other: then what is left of them is negative."""
     torch.manual_seed(0)
     method, batch = risk_of(torch.ones(8, 1, 2, 2).double(), 0.5, beta=beta, gamma=0.5)
@@ -156,24 +172,34 @@ def test_the_non_negative_risk_climbs_only_where_what_is_left_of_the_pool_is_bel
     risk, unbiased = method.losses(batch)["risk"], plain.losses(batch)["risk"]
     right = torch.sigmoid(torch.tensor(4.0, dtype=torch.float64))
     left = (torch.sigmoid(torch.tensor(4 - 4 * far, dtype=torch.float64)) - 0.5 * right).item()
-    assert (left < -beta) == unlike
-    expected = -0.5 * left if unlike else left + 0.5 * (1 - right.item())
+    assert (left < -beta) == climbs
+    expected = -0.5 * left if climbs else left + 0.5 * (1 - right.item())
     assert risk.item() == pytest.approx(expected)
     assert unbiased.item() == pytest.approx(left + 0.5 * (1 - right.item()))
 
 
 def test_frozen_features_are_those_of_joint_diffusion_and_nothing_but_their_head_is_trained(tmp_path):
     def network() -> UNet:
-        return UNet(1, width=8, multipliers=[1, 2], blocks=1, attention=[])
+        return UNet(1, width=8, multipliers=[1, 2], blocks=1, attention=[], dropout=0.3)
 
     process = DiscreteVP(50)
     joint = JointDiffusion(network(), process, 3)
+    for weight in joint.denoiser.parameters():  # with zeros of a fresh one, nothing would depend on time or dropout
+        nn.init.normal_(weight, std=0.1)
     path = tmp_path / "final.ckpt"
     torch.save({"state_dict": joint.state_dict()}, path)
     method = FrozenFeatures(Pretrained(EpsDenoiser(network(), process), str(path)), 3).train()
     x, y = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
     clean = torch.zeros(6)
-    torch.testing.assert_close(method.classifier.features(x, clean), joint.eval().classifier.features(x, clean))
+    expected = joint.eval().classifier.features(x, clean)
+    torch.testing.assert_close(method.classifier.features(x, clean), expected)
+    assert not torch.allclose(joint.train().classifier.features(x, clean), expected, rtol=0.01)
+    read = method.classifier.head.norm_in.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    seen: list[torch.Tensor] = []
+    method.eval().classify(x)
+    read.remove()
+    torch.testing.assert_close(seen[0], torch.cat([expected, clean[:, None]], dim=1))
+    method.train()
     sum(method.losses({"labeled": (x, y)}).values()).backward()
     assert {name.split(".")[0] for name in method.classifier.state_dict()} == {"head"}
     assert all(p.grad is not None for p in method.parameters())

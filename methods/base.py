@@ -123,11 +123,14 @@ class Method(LightningModule, ABC):
             reasons["classify"] = "no class posterior"
         if self.likelihood is None:
             reasons["log_prob"] = "no density"
-        if self.denoiser is None:
-            reasons["denoise"] = "no denoiser"
-        elif not self.denoiser.state_dict():
-            reasons["denoise"] = "its denoiser is the score model's"
         return reasons
+
+    @property
+    def without_error(self) -> str | None:
+        """Why the error of its noise prediction, without a class, is not the method's; None where it is."""
+        if self.denoiser is None:
+            return "no denoiser"
+        return None if self.denoiser.state_dict() else "its denoiser is the score model's"
 
     def _require(self, capability: str) -> None:
         if capability in self.unsupported:

@@ -49,11 +49,8 @@ class ConditionalScoreModel(Method):
         return True
 
     @property
-    def unsupported(self) -> dict[str, str]:
-        reasons = super().unsupported
-        if not self.label_dropout:
-            reasons["denoise"] = "trained with classes alone"
-        return reasons
+    def without_error(self) -> str | None:
+        return super().without_error if self.label_dropout else "trained with classes alone"
 
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)

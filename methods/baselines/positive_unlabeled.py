@@ -30,7 +30,7 @@ class UnbiasedRisk(Method):
     def __init__(self, network: nn.Module, beta: NonNegativeFloat | None = 0.0, gamma: NonNegativeFloat = 1.0) -> None:
         super().__init__(classifier=CleanClassifier(network))
         self.beta, self.gamma = beta, gamma
-        self.positive_share: Tensor | None = None
+        self.class_prior: Tensor | None = None
 
     def on_fit_start(self) -> None:
         """Ask the data for the class prior.
@@ -41,7 +41,7 @@ class UnbiasedRisk(Method):
         prior = self.trainer.datamodule.class_prior
         if len(prior) != 2:
             raise ValueError(f"positive and unlabeled images have two classes, got {len(prior)}")
-        self.positive_share = prior[1].to(self.device)
+        self.class_prior = prior.to(self.device)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of a batch without unlabeled images, whose labels are those of both classes, the plain risk."""
@@ -50,8 +50,9 @@ class UnbiasedRisk(Method):
             return {"risk": _sigmoid_loss(self._difference(x) * (2 * y - 1))}
         g = self._difference(torch.cat([x, batch["unlabeled"]]))
         positive, unlabeled = g[: len(x)], g[len(x) :]
-        of_positives = self.positive_share * _sigmoid_loss(positive)
-        of_negatives = _sigmoid_loss(-unlabeled) - self.positive_share * _sigmoid_loss(-positive)
+        share = self.class_prior[1]
+        of_positives = share * _sigmoid_loss(positive)
+        of_negatives = _sigmoid_loss(-unlabeled) - share * _sigmoid_loss(-positive)
         risk = of_positives + of_negatives
         if self.training and self.beta is not None:
             risk = torch.where(of_negatives < -self.beta, -self.gamma * of_negatives, risk)

@@ -79,7 +79,8 @@ class Place:
 class _Board:
     """An actor between jobs and the driver: news one way, the wish to stop the other.
 
-    It may be started anew, and a reply may be lost; news are kept until the driver says that it has them.
+    It may be started anew, and a reply may be lost: news are kept until the driver says that it has them, and calls are
+    made again, the old ones too.
     """
 
     def __init__(self) -> None:
@@ -101,7 +102,7 @@ class _Board:
             Name of this board, how many news there were in all, and those that the driver has not had.
         """
         self.stop = self.stop or stop
-        if name == self.name:
+        if name == self.name and had > self.taken:
             self.news, self.taken = self.news[had - self.taken :], had
         return self.name, self.taken + len(self.news), list(self.news)
 
@@ -148,7 +149,7 @@ def _probe(place: Place) -> str:
 def _work(job: Job, protocol: Protocol, board: Any, place: Place) -> dict[str, Any]:
     """Carry out a job in a Ray worker, whose parent is the node's daemon."""
     line = _Line(board)
-    line.tell({"job": job.name, "event": "started"})
+    line.tell({"job": job.name, "event": "started", "attempt": uuid.uuid4().hex})
     lacking = place.missing()
     if lacking:
         return {"job": job.name, "status": "failed", "error": lacking}
@@ -253,9 +254,8 @@ class RayEngine:
             folders = tuple((name, Path(folder)) for name, folder in named.items() if folder)
             place = Place(out, mark.name, Path.cwd(), folders, source_digest())
             self._check_nodes(place)
-            # No retries: a call that reached it and is made again would tell the same news twice.
-            board = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=self._beside())
-            self._board = board.remote()
+            lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+            self._board = ray.remote(_Board).options(**lasting, scheduling_strategy=self._beside()).remote()
             return self._run(jobs, asked, protocol, place, on_message)
         finally:
             mark.unlink(missing_ok=True)
@@ -310,7 +310,7 @@ class RayEngine:
         task = ray.remote(_work)
         running: dict[Any, Job] = {}
         starts: Counter[str] = Counter()
-        heard: set[str] = set()  # of these jobs; news of a start may be lost
+        attempts: set[str] = set()  # news of a start may come twice
         while True:
             while not self._stop and (job := waiting.take()) is not None:
                 need = asked[job.name]
@@ -320,12 +320,14 @@ class RayEngine:
                 return waiting.all_results()
             ended, _ = ray.wait(list(running), timeout=0.2)
             for message in self._news():
-                heard.add(message.get("job", ""))
                 if message.get("event") == "started":
+                    if message["attempt"] in attempts:
+                        continue
+                    attempts.add(message["attempt"])
                     starts[message["job"]] += 1
                 on_message(message)
             for ref, job in running.items():
-                never_placed = self._stop and job.name not in heard
+                never_placed = self._stop and not starts[job.name]
                 if never_placed or starts[job.name] > ATTEMPTS:  # whatever Ray makes of it
                     ray.cancel(ref, force=not never_placed)
             for ref in ended:

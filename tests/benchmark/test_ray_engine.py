@@ -131,10 +131,12 @@ def test_news_stay_until_the_driver_has_them_and_are_told_once():
     board.tell({"event": 3})
     assert board.read(False, name, had) == (name, 3, [{"event": 3}])
     assert board.read(True, name, 3) == (name, 3, [])
+    board.tell({"event": 4})
+    assert board.read(True, name, 2) == board.read(True, name, 3) == (name, 4, [{"event": 4}])  # an old one, made again
     assert board.tell(None) is True
     again = _Board()  # started anew, with news of its own
-    again.tell({"event": 4})
-    assert again.read(False, name, 3)[2] == [{"event": 4}]
+    again.tell({"event": 5})
+    assert again.read(False, name, 3)[2] == [{"event": 5}]
 
 
 def test_without_ray_one_line_names_the_extra(tmp_path):

@@ -100,8 +100,8 @@ def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, r
     ``errors (L, N)`` is the mean over pixels at ``times (L,)``; ``sigmas (L,)`` are sigma / alpha there. The noise
     depends on ``(protocol.seed, image)`` alone.
     """
-    if method.without_error is not None:
-        return {"outputs": [], "reason": method.without_error}
+    if method.no_denoising_error is not None:
+        return {"outputs": [], "reason": method.no_denoising_error}
     x = _dequantised_test(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))

@@ -126,8 +126,8 @@ class Method(LightningModule, ABC):
         return reasons
 
     @property
-    def without_error(self) -> str | None:
-        """Why the error of its noise prediction, without a class, is not the method's; None where it is."""
+    def no_denoising_error(self) -> str | None:
+        """Why no error is taken of the noise that it predicts without a class; None where one is."""
         if self.denoiser is None:
             return "no denoiser"
         return None if self.denoiser.state_dict() else "its denoiser is the score model's"

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,8 +309,7 @@ class RayEngine:
         waiting = Waiting(jobs, on_message)
         task = ray.remote(_work)
         running: dict[Any, Job] = {}
-        starts: Counter[str] = Counter()
-        attempts: set[str] = set()  # news of a start may come twice
+        starts: defaultdict[str, set[str]] = defaultdict(set)  # attempts by name, for news may come twice
         while True:
             while not self._stop and (job := waiting.take()) is not None:
                 need = asked[job.name]
@@ -321,18 +320,18 @@ class RayEngine:
             ended, _ = ray.wait(list(running), timeout=0.2)
             for message in self._news():
                 if message.get("event") == "started":
-                    if message["attempt"] in attempts:
+                    known = starts[message["job"]]
+                    if message["attempt"] in known:
                         continue
-                    attempts.add(message["attempt"])
-                    starts[message["job"]] += 1
+                    known.add(message["attempt"])
                 on_message(message)
             for ref, job in running.items():
                 never_placed = self._stop and not starts[job.name]
-                if never_placed or starts[job.name] > ATTEMPTS:  # whatever Ray makes of it
+                if never_placed or len(starts[job.name]) > ATTEMPTS:  # whatever Ray makes of it
                     ray.cancel(ref, force=not never_placed)
             for ref in ended:
                 job = running.pop(ref)
-                waiting.end(job, {"job": job.name, **_result(ref, max(1, starts[job.name]))})
+                waiting.end(job, {"job": job.name, **_result(ref, max(1, len(starts[job.name])))})
 
     def _news(self) -> list[dict[str, Any]]:
         try:
@@ -350,10 +349,7 @@ def _result(ref: Any, starts: int) -> dict[str, Any]:
     except RayTaskError as error:
         return {"status": "failed", "error": f"{type(error.cause).__name__}: {one_line(error.cause)}"}
     except OutOfMemoryError:
-        return {
-            "status": "failed",
-            "error": f"out of memory: its node was full in {starts} attempts; {MEMORY_HINT}",
-        }
+        return {"status": "failed", "error": f"out of memory: its node was full in {starts} attempts; {MEMORY_HINT}"}
     except RayError as error:
         if isinstance(error, TaskCancelledError) and starts <= ATTEMPTS:
             return {"status": "stopped"}

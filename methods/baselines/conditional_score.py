@@ -49,8 +49,8 @@ class ConditionalScoreModel(Method):
         return True
 
     @property
-    def without_error(self) -> str | None:
-        return super().without_error if self.label_dropout else "trained with classes alone"
+    def no_denoising_error(self) -> str | None:
+        return super().no_denoising_error if self.label_dropout else "trained with classes alone"
 
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)

@@ -14,22 +14,19 @@ class UnbiasedRisk(Method):
     Each ``R`` is a mean of the sigmoid loss ``1 / (1 + e^z)`` at ``z = g`` for class 1 and ``-g`` for class 0, with
     ``g`` the difference of the two logits, and ``pi`` the share of positives in ``U``. What is left of ``U`` without
     its positives, ``R_U(-) - pi R_P(-)``, cannot be negative, but its estimate can, once a network has memorised its
-    images. uPU takes it as it is. Where it is below ``-beta``, nnPU leaves out the rest and ascends its gradient,
-    weighted by ``gamma``.
+    images. uPU takes it as it is. Where it is below ``-beta``, nnPU leaves out the rest and ascends its gradient.
 
-    Source: Kiryo et al. 2017 (arXiv:1703.00593), Alg. 1; du Plessis et al. 2015 and Niu et al. 2016
-    (arXiv:1603.03130) for uPU. Compared with in (a)
-    Table 4.
+    Source: Kiryo et al. 2017 (arXiv:1703.00593), Alg. 1, with its ``gamma`` 1; du Plessis et al. 2015 and Niu et al.
+    2016 (arXiv:1603.03130) for uPU. Compared with in (a) Table 4.
 
     Args:
         network: ``x -> logits (B, 2)``, with ``features(x)``.
         beta: Tolerance, or None for uPU.
-        gamma: Weight of the steps upwards.
     """
 
-    def __init__(self, network: nn.Module, beta: NonNegativeFloat | None = 0.0, gamma: NonNegativeFloat = 1.0) -> None:
+    def __init__(self, network: nn.Module, beta: NonNegativeFloat | None = 0.0) -> None:
         super().__init__(classifier=CleanClassifier(network))
-        self.beta, self.gamma = beta, gamma
+        self.beta = beta
         self.class_prior: Tensor | None = None
 
     def on_fit_start(self) -> None:
@@ -55,7 +52,7 @@ class UnbiasedRisk(Method):
         of_negatives = _sigmoid_loss(-unlabeled) - share * _sigmoid_loss(-positive)
         risk = of_positives + of_negatives
         if self.training and self.beta is not None:
-            risk = torch.where(of_negatives < -self.beta, -self.gamma * of_negatives, risk)
+            risk = torch.where(of_negatives < -self.beta, -of_negatives, risk)
         return {"risk": risk}
 
     def _difference(self, x: Tensor) -> Tensor:

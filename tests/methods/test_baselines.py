@@ -121,7 +121,7 @@ def test_a_network_without_classes_makes_no_conditional_model():
 def test_without_a_class_a_model_that_never_lacked_one_is_not_judged(dropout, reason):
     method = ConditionalScoreModel(Told(PROCESSES["vp"]), UniformTimes(), label_dropout=dropout)
     method.denoiser.register_buffer("weight", torch.zeros(1))
-    assert method.without_error == reason
+    assert method.no_denoising_error == reason
 
 
 class Flattened(nn.Sequential):
@@ -161,7 +161,7 @@ def test_the_unbiased_risk_is_that_of_all_labels_where_the_positives_are_those_o
 def test_the_non_negative_risk_climbs_only_where_what_is_left_of_the_pool_is_below_its_tolerance(far, beta, climbs):
     """Unlabeled images all on the side of the positives, or far on the other: then what is left of them is negative."""
     torch.manual_seed(0)
-    method, batch = risk_of(torch.ones(8, 1, 2, 2).double(), 0.5, beta=beta, gamma=0.5)
+    method, batch = risk_of(torch.ones(8, 1, 2, 2).double(), 0.5, beta=beta)
     plain = UnbiasedRisk(method.classifier.network, beta=None)
     plain.class_prior = method.class_prior
     network = method.classifier.network
@@ -173,7 +173,7 @@ def test_the_non_negative_risk_climbs_only_where_what_is_left_of_the_pool_is_bel
     right = torch.sigmoid(torch.tensor(4.0, dtype=torch.float64))
     left = (torch.sigmoid(torch.tensor(4 - 4 * far, dtype=torch.float64)) - 0.5 * right).item()
     assert (left < -beta) == climbs
-    expected = -0.5 * left if climbs else left + 0.5 * (1 - right.item())
+    expected = -left if climbs else left + 0.5 * (1 - right.item())
     assert risk.item() == pytest.approx(expected)
     assert unbiased.item() == pytest.approx(left + 0.5 * (1 - right.item()))
 

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import itertools
+import math
 import re
 import sys
 import zipfile
@@ -26,6 +28,8 @@ from benchmark.suite import NAME
 from benchmark.tables import by_network
 
 CURVE = "accuracy/t="
+NAMES = 20
+"""Curves that a column of the legend has room for."""
 SHOWN_PER_CLASS = 8
 
 
@@ -125,16 +129,18 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
     if not points:
         return None
     with matplotlib.rc_context({"svg.hashsalt": results.suite, "svg.fonttype": "none", "font.size": 11}):
-        figure, axes = pyplot.subplots(figsize=(10, 4.8), layout="constrained")
-        styles = [(color, line) for line in ("-", "--", ":") for color in pyplot.get_cmap("tab10").colors]
-        for (cell, found), (color, line) in zip(points.items(), styles, strict=False):
+        columns = math.ceil(len(points) / NAMES)
+        figure, axes = pyplot.subplots(figsize=(8 + 2 * columns, 4.8), layout="constrained")
+        styles = itertools.product(("-", "--", ":", "-."), pyplot.get_cmap("tab10").colors)
+        for (cell, found), (line, color) in zip(points.items(), itertools.cycle(styles), strict=False):
             sigmas = sorted(found)
             means = [np.mean(found[s]) for s in sigmas]
             name = plain(cell).replace("$", r"\$")  # a pair of them would be read as mathematics
             axes.plot(sigmas, means, label=name, color=color, linestyle=line, marker=".", linewidth=1.6)
         axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
         axes.grid(alpha=0.25)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)
+        handles = axes.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside right upper", ncols=columns, fontsize=9, frameon=False)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)

@@ -32,6 +32,17 @@ def test_cells_that_share_a_classifier_have_one_line():
     }
 
 
+@pytest.mark.parametrize("count", [20, 30, 70])
+def test_every_curve_is_drawn_and_named_inside_the_picture(count):
+    cells = [f"cell_{i}" for i in range(count)]
+    records = [accuracy(cell, sigma, i / count) for i, cell in enumerate(cells) for sigma in (0.5, 1.0)]
+    drawn = _curve(Results(suite="s", commit="", environment={}, records=records), cells)
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups())
+    found = re.findall(r'x="([-\d.]+)" y="([-\d.]+)"[^>]*>(cell_\d+)<', drawn)
+    assert [name for *_, name in found] == cells
+    assert all(0 < float(x) < width - 30 and 0 < float(y) < height for x, y, _ in found)
+
+
 def test_without_curves_there_is_no_picture():
     assert _curve(Results(suite="s", commit="", environment={}, records=[]), ["a"]) is None
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.class_paths import refused
-from benchmark.errors import InputError
+from benchmark.errors import InputError, shortened
 from benchmark.execute.local import visible_gpus
-from benchmark.record_fields import shortened
 from benchmark.yaml_files import parse_text, parse_yaml, read_yaml
 
 LINKED = {"data.init_args.seed": "seed_everything"}

@@ -1,8 +1,14 @@
 """Exit codes, and errors that a user can act on: one line on standard error, never a traceback."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
+
+LONGEST = 400
+"""Characters of the longest message."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 OK, REGRESSION, UNUSABLE_INPUT, NOT_COMPARABLE, INCOMPLETE = 0, 1, 2, 3, 4
 INTERRUPTED, TERMINATED = 130, 143
@@ -34,6 +40,29 @@ MEMORY_HINT = (
     "train with a smaller data.init_args.batch_size or accumulate it with trainer.accumulate_grad_batches, "
     "evaluate with a smaller protocol.batch in the suite"
 )
+
+
+def shown(text: Any, longest: int = LONGEST) -> str:
+    """Text from outside, safe to print: one line, characters that do not print escaped, the middle left out if long.
+
+    Args:
+        text: Anything; what is no text is converted by ``str``.
+        longest: Characters of the result at most.
+    """
+    text = str(text)
+    if len(text) > 2 * longest:  # do not escape what will be left out
+        text = f"{text[:longest]} ... {text[-longest:]}"
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    if len(line) <= longest:
+        return line
+    head = (longest - 5) * 2 // 3
+    return f"{line[:head]} ... {line[len(line) - (longest - 5 - head) :]}"
+
+
+def shortened(value: Any) -> str:
+    """``repr`` of a value for a message, at most 60 characters."""
+    text = ascii(value) if isinstance(value, str) and _SURROGATE.search(value) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def one_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from benchmark.errors import WriteError
 PROCESS = uuid.uuid4().hex[:8]
 """What tells this process from one of the same number on another machine."""
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
+LARGEST_JSON = 100 * 2**20
+"""Bytes of the largest JSON file that is read."""
 UNWRITABLE = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR")
@@ -92,6 +95,26 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` so that ``path`` holds all of it or what it held before."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
+    """The value in a JSON file that may have been written by anybody.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+        ValueError: If it is not UTF-8 JSON, has more than ``largest`` bytes, or is nested too deeply.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a FIFO would wait for who writes to it
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"more than {largest >> 20} MiB")
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.definitions import definition_of, suggestion
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, one_line, shortened
 from benchmark.files import write_text
-from benchmark.record_fields import FAILED, FIELDS, NOT_APPLICABLE, OK, canonical, is_json, is_text, shortened
+from benchmark.record_fields import FAILED, FIELDS, NOT_APPLICABLE, OK, canonical, is_json, is_text
 
 SCHEMA = 1
 LARGEST_FILE = 100 * 2**20

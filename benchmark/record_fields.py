@@ -10,12 +10,6 @@ MAX_SEED = 2**32 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def shortened(value: Any) -> str:
-    """``repr`` of a value for a message, at most 60 characters."""
-    text = ascii(value) if isinstance(value, str) and _SURROGATE.search(value) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def is_text(value: Any) -> bool:
     """Whether ``value`` is a text that can be written as UTF-8."""
     return isinstance(value, str) and not _SURROGATE.search(value)

@@ -1,6 +1,5 @@
 """Stages of a cell: finished once its manifest, with the hashes of what it wrote, has been renamed into place."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, digest_file, replacing, write_json
+from benchmark.files import digest, digest_file, read_json, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Stage:
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """A manifest, or None if there is none that can be read."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None

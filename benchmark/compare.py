@@ -8,7 +8,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from benchmark.differences import (
     compare,
     seed_list,
 )
-from benchmark.errors import REGRESSION, InputError, command
+from benchmark.errors import REGRESSION, InputError, command, shown
 from benchmark.markdown import escape, plain, table
 from benchmark.record import Results, read_results, write_results
 
 ORDER = (NOT_COMPARABLE, INCOMPLETE, WORSE, WARNING, BETTER, NEW, SAME)
+WIDTH = 120
+"""Characters of a line of text."""
 SUMMARY_BYTES = 1_000_000  # GitHub drops a step's summary above 1,024 kB
 
 Line = tuple[str, str, str, str]
@@ -87,14 +90,49 @@ def _origin(comparison: Comparison) -> str:
 
 
 def to_text(comparison: Comparison, strict: bool = False) -> str:
-    """One line a number, in columns."""
-    found = [tuple(map(plain, line)) for line in lines(comparison)]
-    widths = [max((len(line[column]) for line in found), default=0) for column in range(3)]
-    body = [
-        "  ".join([*(text.ljust(width) for text, width in zip(line[:3], widths, strict=True)), line[3]])
-        for line in found
-    ]
-    return "\n".join([headline(comparison, strict), plain(_origin(comparison)), *body]) + "\n"
+    """Lines of at most ``WIDTH`` characters, the gravest first, and the verdict last."""
+    found = [tuple(map(plain, line)) for line in _brief(comparison)]
+    widths = [min(28, max((len(line[column]) for line in found), default=0)) for column in range(3)]
+    body = []
+    for line in found:
+        start = "  ".join(text.ljust(width) for text, width in zip(line[:3], widths, strict=True))
+        said = shown(line[3], max(40, WIDTH - len(start) - 2)) if line[0] == INCOMPLETE else line[3]
+        body += _wrapped(f"{start}  {said}")
+    return "\n".join([*_wrapped(plain(_origin(comparison))), *body, headline(comparison, strict)]) + "\n"
+
+
+def _brief(comparison: Comparison) -> list[Line]:
+    """``lines`` for the eye: one for each cell that is incomplete; warnings and what did not change only counted."""
+    groups: dict[tuple[str, ...], list[Problem]] = {}
+    for problem in comparison.problems:
+        if problem.kind != WARNING:
+            key = problem.kind, problem.cell, "" if problem.kind == INCOMPLETE else problem.message
+            groups.setdefault(key, []).append(problem)
+    found = [_folded(problems) for problems in groups.values()]
+    every = lines(comparison)
+    found += [line for line in every if line[0] in (WORSE, BETTER)]
+    for verdict, meaning in ((WARNING, "costs and the like, which decide nothing"), (SAME, "within tolerance")):
+        cells = [line[1] for line in every if line[0] == verdict]
+        if cells:
+            found.append((verdict, _counted(set(cells), "cell"), _counted(cells, "number"), meaning))
+    return sorted(found, key=lambda line: ORDER.index(line[0]))
+
+
+def _folded(problems: Sequence[Problem]) -> Line:
+    """One line of problems of a kind that a cell, or the suite, has."""
+    metrics = list(dict.fromkeys(metric for problem in problems for metric in problem.metrics))
+    messages = list(dict.fromkeys(problem.message for problem in problems))
+    what = metrics[0] if len(metrics) == 1 else _counted(metrics, "metric") if metrics else "-"
+    more = f"; and {len(messages) - 1} more" if len(messages) > 1 else ""
+    return problems[0].kind, problems[0].cell or "-", what, f"{messages[0]}{more}"
+
+
+def _counted(things: Collection[str], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False, drop_whitespace=True) or [""]
 
 
 def to_markdown(comparison: Comparison, strict: bool = False) -> str:

@@ -149,7 +149,7 @@ def test_a_baseline_that_cannot_be_written_exits_2(run, monkeypatch):
     monkeypatch.setattr(command_line, "write_results", full)
     result, out, err = run(table(), table(), "--accept")
     assert (result, err) == (2, f"error: {run.folder}/old.json: cannot be written: No space left on device\n")
-    assert out.startswith("no regression")
+    assert out.splitlines()[-1].startswith("no regression")
 
 
 # --- output
@@ -177,6 +177,42 @@ def test_names_do_nothing_in_any_format(name):
     assert len(rows) == 4
     assert {line.count("|") for line in rows} == {5}
     json.loads(to_json(found))
+
+
+def test_text_has_a_short_line_for_each_cell_that_failed_and_ends_with_the_verdict():
+    metrics = [f"accuracy/t={k}" for k in range(40)] + ["f1", "ece", "nll"]
+    cells = [f"few_cells_of_a_long_name_{k}" for k in range(3)]
+    old = results(
+        *(number(c, s, m, 0.5, feature_network="reference, seed0") for c in cells for s in (0, 1) for m in metrics)
+    )
+    error = "RuntimeError: the width 12 of the network is no multiple of the heads' 8 " + "and so on " * 40
+    new = results(
+        *(failed(cells[0], "m", s, m, error if s else "boom") for s in (0, 1) for m in ("f1", "ece")),
+        *(dataclasses.replace(r, value=0.1) if r.metric == "f1" else r for r in old.records if r.cell == cells[1]),
+    )
+    *body, verdict = to_text(compare(old, new)).splitlines()
+    assert verdict.startswith("incomplete, exit code 4")
+    assert max(map(len, body)) <= 120
+    assert len([line for line in body if cells[0] in line]) == len([line for line in body if cells[2] in line]) == 1
+    assert [line for line in body if cells[0] in line and "43 metrics" in line and "boom; and 2 more" in line]
+    assert [line for line in body if line.startswith("worse") and "0.5 -> 0.1" in line]
+    assert [line.split() for line in body if line.startswith("same")] == [
+        ["same", "1", "cell", "42", "numbers", "within", "tolerance"]
+    ]
+
+
+def test_costs_that_grew_are_one_line_with_a_count():
+    old, new = (
+        results(
+            *(number(f"c{k}", metric=m, value=v) for k in range(9) for m in ("cpu_seconds/train", "cpu_seconds/total"))
+        )
+        for v in (10.0, 99.0)
+    )
+    text = to_text(compare(old, new))
+    assert [line.split("  ") for line in text.splitlines() if line.startswith("warning")] == [
+        ["warning", "9 cells", "18 numbers", "costs and the like, which decide nothing"]
+    ]
+    assert json.loads(to_json(compare(old, new)))["changes"][17]["new"] == 99.0
 
 
 def test_markdown_folds_away_what_is_the_same():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from benchmark.callbacks import FINAL
+from benchmark.checkpoints import FINAL
 from benchmark.cli import build
 from benchmark.costs import CellCost, Work
 from benchmark.errors import one_line

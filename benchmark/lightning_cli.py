@@ -21,15 +21,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from benchmark.callbacks import (
-    EMA,
-    AtomicCheckpointIO,
-    FiniteLoss,
-    KeyedRandomness,
-    ResumePoints,
-    checkpoints,
-    resume_point,
-)
+from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints
+from benchmark.checkpoints import AtomicCheckpointIO, checkpoints, resume_point
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
 from benchmark.kept_config import KeptConfig, check_same_training

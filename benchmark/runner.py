@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmark import embedding, given_samples, kept_config, outputs, sampling
 from benchmark.array_files import load_arrays, save_arrays
-from benchmark.callbacks import FINAL, ResumePoints, checkpoints, remove_checkpoint, resume_point
+from benchmark.callbacks import ResumePoints
+from benchmark.checkpoints import FINAL, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
 from benchmark.errors import InputError, one_line, out_of_memory
 from benchmark.evaluate_cell import write_records

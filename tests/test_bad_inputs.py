@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from benchmark import cli, compare, readme, report, run
-from benchmark.callbacks import FINAL
+from benchmark.checkpoints import FINAL
 from benchmark.record import Results, measured, write_results
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -18,17 +18,8 @@ from faults.micro import flip_a_byte, truncate
 from lightning.pytorch.callbacks import Callback, OnExceptionCheckpoint
 from torch import nn
 
-from benchmark.callbacks import (
-    EMA,
-    FINAL,
-    AtomicCheckpointIO,
-    FiniteLoss,
-    KeyedRandomness,
-    ResumePoints,
-    Stopped,
-    checkpoints,
-    newest_checkpoint,
-)
+from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints, Stopped
+from benchmark.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, newest_checkpoint
 from benchmark.errors import InputError, WriteError
 from datamodules.digits import Digits
 from methods.base import Method

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from benchmark import cli, kept_config
-from benchmark.callbacks import FINAL, checkpoints
+from benchmark.checkpoints import FINAL, checkpoints
 from benchmark.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"

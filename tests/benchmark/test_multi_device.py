@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.callbacks import FINAL, checkpoints, newest_checkpoint
+from benchmark.checkpoints import FINAL, checkpoints, newest_checkpoint
 from benchmark.cli import build
 from benchmark.errors import InputError, Stopped
 from benchmark.execute import multi_device

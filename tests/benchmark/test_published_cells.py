@@ -10,7 +10,7 @@ import yaml
 from networks.published_nets import Guided, Weights, ncsnpp
 
 from benchmark import cli, run
-from benchmark.callbacks import FINAL
+from benchmark.checkpoints import FINAL
 from benchmark.plan import training_config
 from benchmark.suite import Cell
 from methods.networks.encoder_classifier import EncoderClassifier

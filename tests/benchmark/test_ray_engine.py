@@ -17,7 +17,7 @@ pytest.importorskip("benchmark.execute.ray_engine")  # before Ray, which reads s
 import ray
 from ray.cluster_utils import Cluster
 
-from benchmark.callbacks import checkpoints
+from benchmark.checkpoints import checkpoints
 from benchmark.errors import InputError
 from benchmark.execute.ray_engine import ATTEMPTS, Place, RayEngine, _Board, source_digest
 from benchmark.plan import Job

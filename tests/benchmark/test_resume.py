@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import cli
-from benchmark.callbacks import FINAL, newest_checkpoint
+from benchmark.checkpoints import FINAL, newest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmark.array_files import load_arrays
-from benchmark.callbacks import FINAL
+from benchmark.checkpoints import FINAL
 from benchmark.cli import build
 from benchmark.execute import many_samplers, multi_device
 from benchmark.plan import Job

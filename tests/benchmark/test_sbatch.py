@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.callbacks import FINAL, checkpoints
+from benchmark.checkpoints import FINAL, checkpoints
 from benchmark.errors import InputError
 from benchmark.plan import Job
 from benchmark.run import main

@@ -11,7 +11,7 @@ import torch
 from faults import micro
 
 from benchmark import cli, stages
-from benchmark.callbacks import FINAL, AtomicCheckpointIO, checkpoints, newest_checkpoint, resume_point
+from benchmark.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, newest_checkpoint, resume_point
 from benchmark.errors import InputError
 from benchmark.runner import carry_out
 

@@ -15,7 +15,7 @@ from faults import micro
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import cli, run
-from benchmark.callbacks import checkpoints, newest_checkpoint
+from benchmark.checkpoints import checkpoints, newest_checkpoint
 from benchmark.errors import InputError
 from benchmark.metrics import published_networks
 from methods.networks.published.known import KNOWN, find

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from faults import micro
 
-from benchmark.callbacks import checkpoints
+from benchmark.checkpoints import checkpoints
 from benchmark.execute import worker
 
 

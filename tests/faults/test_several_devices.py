@@ -8,7 +8,7 @@ import pytest
 import torch
 from faults import micro
 
-from benchmark.callbacks import FINAL, checkpoints
+from benchmark.checkpoints import FINAL, checkpoints
 from benchmark.runner import carry_out
 
 ON_TWO = {**micro.SHORT, "trainer.max_steps": 40, "trainer.devices": 2, "trainer.accelerator": "cpu"}

@@ -7,7 +7,7 @@ import time
 import pytest
 from faults import micro
 
-from benchmark.callbacks import checkpoints, newest_checkpoint
+from benchmark.checkpoints import checkpoints, newest_checkpoint
 from benchmark.suite_run import PARTIAL
 
 ENDLESS = {"config": "digits/supervised.yaml", "set": {**micro.SHORT, "trainer.max_steps": 100_000}}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from datamodules.transforms import resized
 
@@ -68,42 +68,72 @@ def decode(path: Path, size: int | None = None) -> np.ndarray:
     Raises:
         ValueError: If the file cannot be read or would lose something.
     """
-    image, sixteen = opened(path)
-    if sixteen:
-        raise unusable(path, "16 bits a channel; convert it to 8-bit grey or RGB")
-    plain = _plain(path, image)
-    return np.asarray(plain if size is None else resized(plain, size))
+    image = plain(path, opened(path))
+    return np.asarray(image if size is None else resized(image, size))
 
 
-def opened(path: Path) -> tuple[Image.Image, bool]:
-    """A PNG or JPEG image, whole, and whether it is a PNG of 16 bits a channel.
+@dataclass(frozen=True)
+class Opened:
+    """An image file, read whole.
+
+    Attributes:
+        image: Its picture, the first one where there are several.
+        format: Pillow's name of the format that the content has, whatever the file's name says.
+        deep: Whether it has more than 8 bits a channel; Pillow reads some of those as 8 bits without a word.
+        pictures: How many pictures it holds.
+    """
+
+    image: Image.Image
+    format: str
+    deep: bool
+    pictures: int
+
+
+def opened(path: Path, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Opened:
+    """A file as the image of one of ``formats`` that it is by its content.
 
     Raises:
         ValueError: If the file cannot be read.
     """
+    if not path.is_file():  # opening a pipe would wait for who writes to it
+        raise unusable(path, "not a file but a folder, a pipe or a link to nothing; copy it anew or remove it")
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            sixteen = _is_16_bit_png(file.read(26))
+            start = file.read(26)
             file.seek(0)
-            with Image.open(file, formats=("PNG", "JPEG")) as image:
+            with Image.open(file, formats=formats) as image:
+                found = Opened(image, image.format, _is_deep(image, start), getattr(image, "n_frames", 1))
                 image.load()
+                return found
     except Image.UnidentifiedImageError:
-        raise unusable(path, "not a PNG or JPEG image; remove it or convert it") from None
+        raise unusable(path, f"not a {' or '.join(formats)} image; remove it or convert it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise unusable(path, f"more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise unusable(path, f"a damaged image ({error}); copy it anew or remove it") from None
-    return image, sixteen
 
 
-def _is_16_bit_png(start: bytes) -> bool:
-    """From the header, since Pillow reads 16-bit RGB as 8-bit without a word."""
-    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24:25] == b"\x10"
+def _is_deep(image: Image.Image, start: bytes) -> bool:
+    """Whether a channel has more than 8 bits, from the header of the format; ``start`` is the file's."""
+    if image.format == "PNG":
+        return start[24:25] == b"\x10"
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8
+    if image.format == "PPM" and image.tile[0].codec_name.startswith("ppm"):
+        return image.tile[0].args[1] > 255
+    return False
 
 
-def _plain(path: Path, image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, with the same pixels."""
+def plain(path: Path, found: Opened) -> Image.Image:
+    """The image of a file in mode L or RGB, with the same pixels.
+
+    Raises:
+        ValueError: If it has more than 8 bits a channel, other colours, or transparent pixels.
+    """
+    image = found.image
+    if found.deep:
+        raise unusable(path, "16 bits a channel; convert it to 8-bit grey or RGB")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
         raise unusable(path, f"colours of mode {image.mode}; convert it to 8-bit grey or RGB")
     if "A" in image.mode or "transparency" in image.info:

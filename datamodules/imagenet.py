@@ -148,7 +148,7 @@ class CentreCrop:
     size: int
 
     def __call__(self, path: Path) -> np.ndarray:
-        image = opened(path)[0].convert("RGB")  # a few are CMYK, one is a PNG, many are grey
+        image = opened(path).image.convert("RGB")  # a few are CMYK, one is a PNG, many are grey
         while min(image.size) >= 2 * self.size:
             image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
         scale = self.size / min(image.size)

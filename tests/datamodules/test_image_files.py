@@ -1,5 +1,6 @@
 """Image files: read without loss, or refused in one line that names the file."""
 
+import os
 import struct
 import zlib
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.image_files import decode
+from datamodules.image_files import decode, opened, plain
 from datamodules.image_folder import ImageFolder
 
 RNG = np.random.default_rng(0)
@@ -48,13 +49,39 @@ def test_what_is_grey_or_rgb_in_other_words_keeps_its_pixels(tmp_path, image, pi
     assert np.array_equal(decode(tmp_path / "image.png"), pixels)
 
 
+DEEP = {
+    "TIFF": lambda path: Image.fromarray(np.full((5, 6), 700, np.uint16)).save(path, "TIFF"),
+    "PNG": lambda path: path.write_bytes(png(6, 5, 16, 2, bytes(185))),
+    "PPM": lambda path: path.write_bytes(b"P6\n6 5\n1023\n" + bytes(180)),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_more_than_8_bits_a_channel_are_seen_in_every_format(tmp_path, kind):
+    DEEP[kind](tmp_path / "deep")
+    found = opened(tmp_path / "deep", (kind,))
+    assert found.deep
+    with pytest.raises(ValueError, match="16 bits a channel"):
+        plain(tmp_path / "deep", found)
+    COLOURS.save(tmp_path / "plain", kind)
+    assert np.array_equal(plain(tmp_path / "plain", opened(tmp_path / "plain", (kind,))), COLOURS)
+
+
+def test_pictures_of_a_file_are_counted_and_its_format_is_that_of_its_content(tmp_path):
+    COLOURS.save(tmp_path / "a.png", "TIFF", save_all=True, append_images=[COLOURS, COLOURS])
+    found = opened(tmp_path / "a.png", ("PNG", "TIFF"))
+    assert (found.format, found.pictures, found.deep) == ("TIFF", 3, False)
+
+
 UNUSABLE = {
     "text": ("a.png", lambda p: p.write_text("no image"), "not a PNG or JPEG image"),
     "empty": ("a.jpg", lambda p: p.write_bytes(b""), "not a PNG or JPEG image"),
     "another format": ("a.png", lambda p: COLOURS.save(p, format="GIF"), "not a PNG or JPEG image"),
     "cut": ("a.png", lambda p: p.write_bytes(png(6, 5, 8, 0, bytes(35))[:-20]), "a damaged image"),
     "cut jpeg": ("a.jpg", lambda p: (COLOURS.save(p), p.write_bytes(p.read_bytes()[:-99])), "a damaged image"),
-    "a folder": ("a.png", lambda p: p.mkdir(), "a damaged image"),
+    "a folder": ("a.png", lambda p: p.mkdir(), "not a file but"),
+    "a pipe": ("a.png", lambda p: os.mkfifo(p), "not a file but"),
+    "postscript": ("a.png", lambda p: p.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 5\n"), "not a PNG"),
     "16-bit grey": ("a.png", lambda p: p.write_bytes(png(6, 5, 16, 0, bytes(65))), "16 bits a channel"),
     "16-bit colours": ("a.png", lambda p: p.write_bytes(png(6, 5, 16, 2, bytes(185))), "16 bits a channel"),
     "cmyk": ("a.jpg", lambda p: COLOURS.convert("CMYK").save(p), "colours of mode CMYK"),

@@ -5,10 +5,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from oracles import ExactDenoiser, GaussianMixture
 
 from benchmark.readme import with_tables
+from methods.base import KeyedNoise
+from methods.diffusion.process import VarianceExploding
+from methods.diffusion.samplers import Heun
+from methods.networks.wrn import WideResNet
+from methods.noisy_classifier import NoisyClassifierGuidance
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,3 +66,22 @@ def test_a_dry_run_shows_cells_and_what_they_cost(tmp_path):
     assert "not counted" not in done.stdout
     assert re.search(r"predicted: \d+:\d\d", done.stdout)
     assert not (tmp_path / "none").exists()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_example_of_a_method_is_the_method_that_ships():
+    written: dict[str, Any] = {}
+    exec(next(block for block in blocks("python") if "(Method)" in block), written)
+    mixture, process = GaussianMixture.example((1, 8, 8)), VarianceExploding()
+    parts = ExactDenoiser(mixture, process), WideResNet(1, 3, depth=10, width=1), Heun(2)
+    x, y = mixture.sample(8)
+    losses, samples = [], []
+    for ours in (written["NoisyClassifierGuidance"](*parts), NoisyClassifierGuidance(*parts)):
+        torch.manual_seed(0)
+        losses.append(ours.eval().losses({"labeled": (x, y)}))
+        samples.append(ours.sample(KeyedNoise(0, "sample", range(8), x.shape[1:]), y))
+    assert losses[0] == losses[1]
+    assert torch.equal(*samples)

@@ -173,17 +173,18 @@ class Method(LightningModule, ABC):
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
         detached = {name: term.detach() for name, term in terms.items()}
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # when the trainer's loggers write
             self._log_step({**detached, "loss": loss.detach()}, batch_idx)
         return {"loss": loss, **detached}
 
     def _log_step(self, found: dict[str, Tensor], batch_idx: int) -> None:
-        """Log the mean over the accumulated batches, and over the devices, of one optimiser step."""
+        """Log one optimiser step: its learning rate, and means over its accumulated batches and over the devices."""
         accumulated = self.trainer.accumulate_grad_batches
         micro = batch_idx % accumulated
         self._step_sums = {name: term + (self._step_sums[name] if micro else 0) for name, term in found.items()}
         if micro + 1 == accumulated:
             self.log_dict({f"train/{n}": total / accumulated for n, total in self._step_sums.items()}, sync_dist=True)
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step(batch, "val")

@@ -9,6 +9,7 @@ from statistics import mean
 from benchmark.errors import InputError
 from benchmark.plan import Job
 from benchmark.record import read_results
+from benchmark.stages import read_manifest
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
@@ -22,6 +23,10 @@ changes their gradients by several per cent, and everything is evaluated so."""
 UTILISATION = 0.25
 """Share of the peak that is reached: 20 to 25 % is the realistic first target for networks of 128 channels, whose ideal
 without fused kernels is about 40 %. Assumed, not measured."""
+
+PRIOR = 30.0
+"""Predicted seconds of which a run must have measured as much before it outweighs the prediction: noise of the first
+seconds does not."""
 
 LAUNCH = 5e-6
 """Seconds that the host needs for each operator, which bound what small networks take. Assumed, not measured."""
@@ -127,6 +132,88 @@ def remaining_seconds(
     for job in jobs:
         longest[job.name] = costs[job.name] + max((longest.get(n, 0.0) for n in job.needs), default=0.0)
     return max([sum(costs.values()) / workers, *longest.values()], default=0.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run has measured of a job.
+
+    Attributes:
+        seconds: On the clock.
+        share: What was done of the job in that time, in [0, 1]; None where that is not known.
+    """
+
+    seconds: float
+    share: float | None = 1.0
+
+
+def pace(jobs: Sequence[Job], predicted: Mapping[tuple[str, str], float], seen: Mapping[str, Seen]) -> float:
+    """Seconds that a predicted second takes in a run: measured over predicted, ``(W + measured) / (W + predicted)``.
+
+    ``W`` is ``PRIOR``. A job of unknown share counts once it has taken longer than the whole of it should at the pace
+    of the others.
+    """
+    known = [(seen[job.name], predicted.get((job.cell.name, job.part), 0.0)) for job in jobs if job.name in seen]
+    took = PRIOR + sum(at.seconds for at, cost in known if cost and at.share is not None)
+    expected = PRIOR + sum(cost * at.share for at, cost in known if at.share is not None)
+    late = [
+        (at.seconds, cost) for at, cost in known if at.share is None and cost and at.seconds > cost * took / expected
+    ]
+    return (took + sum(seconds for seconds, _ in late)) / (expected + sum(cost for _, cost in late))
+
+
+def time_left(
+    jobs: list[Job],
+    predicted: Mapping[tuple[str, str], float],
+    workers: int,
+    done: Mapping[str, float],
+    seen: Mapping[str, Seen],
+) -> float | None:
+    """Wall-clock seconds that a run will still take at the pace that it has shown; None if a job's cost is not known.
+
+    Where nothing is predicted, what the run has finished serves for the rest.
+
+    Args:
+        jobs: All jobs that end well, in an order in which needs come first.
+        predicted: See ``predicted_seconds``.
+        workers: Processes side by side.
+        done: Share in [0, 1] of each job that is done, where that is known and not 0.
+        seen: What was measured, by job.
+    """
+    if not predicted:
+        predicted = {
+            (j.cell.name, j.part): seen[j.name].seconds for j in jobs if j.name in seen and done.get(j.name) == 1
+        }
+    predicted = filled_in(dict(predicted), jobs)
+    slower = pace(jobs, predicted, seen)
+    costs = {key: slower * seconds for key, seconds in predicted.items()}
+    shares = {}
+    for job in jobs:
+        cost, at = costs.get((job.cell.name, job.part), 0.0), seen.get(job.name)
+        guess = min(1.0, at.seconds / cost) if at is not None and at.share is None and cost else 0.0
+        shares[job.name] = done.get(job.name, guess)
+    return remaining_seconds([job for job in jobs if done.get(job.name) != 1], costs, workers, shares)
+
+
+class TimeLeft:
+    """Seconds that a run will still take, as ``time_left`` has them; what finished jobs took is read once.
+
+    Args:
+        predicted: See ``predicted_seconds``.
+        workers: Processes side by side.
+    """
+
+    def __init__(self, predicted: Mapping[tuple[str, str], float], workers: int) -> None:
+        self._predicted, self._workers = predicted, workers
+        self._finished: dict[str, Seen] = {}
+
+    def __call__(self, jobs: list[Job], done: Mapping[str, float], running: Mapping[str, Seen]) -> float | None:
+        """Seconds, for the jobs that end well, the share of each that is done, and what is seen of running ones."""
+        for job in jobs:
+            if done.get(job.name) == 1 and job.name not in self._finished:
+                manifests = [read_manifest(stage.manifest(job.folder)) or {} for stage in job.stages]
+                self._finished[job.name] = Seen(sum(float(m.get("seconds") or 0) for m in manifests))
+        return time_left(jobs, self._predicted, self._workers, done, {**running, **self._finished})
 
 
 def most_urgent_first(jobs: list[Job], predicted: dict[tuple[str, str], float]) -> list[Job]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmark.costs import UTILISATION, CellCost, filled_in, gpu_seconds, predicted_seconds, remaining_seconds
+from benchmark.costs import UTILISATION, CellCost, TimeLeft, gpu_seconds, predicted_seconds, remaining_seconds
 from benchmark.plan import Job
 from benchmark.progress import clock
 from benchmark.suite import Suite
@@ -132,7 +132,7 @@ def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = Fals
     counted = [job for job in left if (job.cell.name, job.part) in on_gpu]
     alone, together = (hours(remaining_seconds(counted, on_gpu, gpus)) for gpus in (1, GPUS))
     print(f"left to do: {alone} hours on 1 GPU, {together} hours on {GPUS}")
-    here = remaining_seconds(left, filled_in(on_cpu, left), workers)
+    here = TimeLeft(on_cpu, workers)(jobs, dict.fromkeys(finished, 1.0), {})
     known = f"on {workers} CPU processes" if here is not None else "on CPUs (no committed results to predict from)"
     print(f"predicted: {clock(here)} {known}")
 

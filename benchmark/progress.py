@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from benchmark.costs import Seen
 from benchmark.plan import Job
 
 UNITS = {"train": "steps", "gradients": "points"}
@@ -26,7 +27,8 @@ class State:
     Args:
         jobs: All jobs of the run.
         finished: Names of those that were done before it.
-        left: Seconds that a list of unfinished jobs will take, given the share done of the running ones, or None.
+        left: Seconds that a run will still take, or None: given the jobs that have not failed, the share that is done
+            of each, and what is seen of the running ones. See ``costs.TimeLeft``.
         summary: A few numbers of a finished job, for the eye.
         now: The time in seconds, from whatever beginning.
     """
@@ -35,13 +37,14 @@ class State:
         self,
         jobs: list[Job],
         finished: set[str],
-        left: Callable[[list[Job], dict[str, float]], float | None],
+        left: Callable[[list[Job], dict[str, float], dict[str, Seen]], float | None],
         summary: Callable[[Job], str],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.jobs = {job.name: job for job in jobs}
         self.done, self.failed = set(finished), set()
         self.running: dict[str, dict[str, Any]] = {}
+        self._started: dict[str, float] = {}
         self.start = now()
         self._left, self.summary, self._now = left, summary, now
 
@@ -50,6 +53,7 @@ class State:
         name, event = message["job"], message.get("event")
         if event == "started":
             self.running[name] = {"stage": "starting"}
+            self._started[name] = self._now()
         elif event is not None:
             self.running.pop(name, None)
             {"ok": self.done, "failed": self.failed}.get(event, set()).add(name)
@@ -73,14 +77,30 @@ class State:
     @property
     def headline(self) -> str:
         """Cells done, time spent and time left."""
-        unfinished = [job for name, job in self.jobs.items() if name not in self.done | self.failed]
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        training = {name: at for name, at in self.running.items() if at["stage"] == "train" and at.get("total")}
-        left = self._left(unfinished, {name: at["done"] / at["total"] for name, at in training.items()})
+        shares, seen = self._of_running()
+        left = self._left(
+            [job for name, job in self.jobs.items() if name not in self.failed],
+            {**shares, **dict.fromkeys(self.done, 1.0)},
+            seen,
+        )
         return (
             f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(self._now() - self.start)} spent, "
             f"{'about ' + clock(left) if left is not None else 'unknown time'} left"
         )
+
+    def _of_running(self) -> tuple[dict[str, float], dict[str, Seen]]:
+        """Shares that are done of running trainings, and what is seen of all running jobs."""
+        shares, seen = {}, {}
+        for name, at in self.running.items():
+            training = at["stage"] == "train" and at.get("total", 0) > 0
+            if training:
+                shares[name] = at["done"] / at["total"]
+            if training and "rate" in at:
+                seen[name] = Seen(at["done"] / at["rate"], shares[name])
+            elif not training:
+                seen[name] = Seen(self._now() - self._started[name], None)
+        return shares, seen
 
     def line(self, name: str) -> str:
         """A running job in one line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.arguments import Parser
-from benchmark.costs import filled_in, predicted_seconds, remaining_seconds
+from benchmark.costs import Seen, predicted_seconds, time_left
 from benchmark.errors import INCOMPLETE, OK, InputError, command
 from benchmark.execute.lease import lives, progress_path, read_lease
 from benchmark.ownership import OWNER, runs_here
@@ -71,6 +71,7 @@ class JobStatus:
         seconds: Spent in finished stages and, of a running one, in this attempt.
         left: Seconds left of what it is at, by its own pace, if known.
         share: Of a running training, what is done, in [0, 1].
+        seen: What it shows of the pace of the run, if it is done or runs.
     """
 
     job: Job
@@ -80,6 +81,7 @@ class JobStatus:
     seconds: float = 0.0
     left: float | None = None
     share: float = 0.0
+    seen: Seen | None = None
 
 
 class RunStatus:
@@ -118,14 +120,16 @@ class RunStatus:
         return f"suite {self.suite}: {', '.join(parts)}{by or ''}"
 
     def _left(self) -> float | None:
-        """Seconds, by the paces of running trainings and what committed results say that the rest took on CPUs."""
-        todo = [at.job for at in self.jobs if at.state != "done"]
-        costs = filled_in(predicted_seconds(self.suite), todo)
+        """Seconds, at the pace of this run, where committed results or finished jobs say what the rest costs."""
         workers = (self.owner or {}).get("workers") or 1
-        whole = remaining_seconds(todo, costs, workers, {at.job.name: at.share for at in self.jobs})
-        paces = [at.left for at in self.jobs if at.left is not None]
+        lost = [at for at in self.jobs if at.state == "failed" or at.detail.startswith("needs ")] if self.owner else []
+        going = [at for at in self.jobs if at not in lost]
+        done = {at.job.name: 1.0 if at.state == "done" else at.share for at in going if at.state == "done" or at.share}
+        seen = {at.job.name: at.seen for at in going if at.seen is not None}
+        whole = time_left([at.job for at in going], predicted_seconds(self.suite), workers, done, seen)
+        paces = [at.left for at in going if at.left is not None]
         if whole is None:
-            return max(paces) if paces and all(at.left is not None for at in self.jobs if at.state != "done") else None
+            return max(paces) if paces and all(at.left is not None for at in going if at.state != "done") else None
         return max([whole, *paces])
 
     def table(self) -> Any:
@@ -160,7 +164,7 @@ def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
     finished = [m for m, stage in zip(manifests, job.stages, strict=True) if m and m.get("key") == stage.key]
     spent = sum(float(m.get("seconds") or 0) for m in finished)
     if len(finished) == len(job.stages):
-        return JobStatus(job, "done", len(finished), seconds=spent)
+        return JobStatus(job, "done", len(finished), seconds=spent, seen=Seen(spent))
     lease = read_lease(job.folder, job.part)
     news = read_manifest(progress_path(job.folder, job.part)) or {}
     if lease is not None:
@@ -185,7 +189,9 @@ def _running(job: Job, lease: dict[str, Any], news: dict[str, Any], stages: int,
     share = done / total if total and news.get("stage") == "train" else 0.0
     detail = f"{_where(news)}, on {lease['host']}" + (f", {clock(left)} left of this" if left is not None else "")
     alone = left if job.part == "train" else None
-    return JobStatus(job, "running", stages, detail, spent + now - lease["since"], alone, share)
+    seconds = spent + now - lease["since"]
+    seen = Seen(done / rate, share) if share and rate else None if job.part == "train" else Seen(seconds, None)
+    return JobStatus(job, "running", stages, detail, seconds, alone, share, seen)
 
 
 def _where(news: dict[str, Any]) -> str:

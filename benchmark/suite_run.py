@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.costs import filled_in, most_urgent_first, predicted_seconds, remaining_seconds
+from benchmark.costs import TimeLeft, filled_in, most_urgent_first, predicted_seconds
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED
 from benchmark.execute.lease import lives
 from benchmark.files import sweep, write_text
@@ -93,11 +93,11 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
     for job in todo:  # what killed processes left half written, where nobody is at it elsewhere
         if not lives(job.folder, job.part):
             sweep(job.folder)
-    predicted = filled_in(predicted_seconds(suite.name), jobs)
+    predicted = predicted_seconds(suite.name)
     state = State(
         jobs,
         finished,
-        left=lambda left, done: remaining_seconds(left, predicted, engine.workers, done),
+        left=TimeLeft(predicted, engine.workers),
         summary=lambda job: headline_numbers(job) if job.part == "evaluate" else "",
     )
     signals: list[int] = []
@@ -115,7 +115,7 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
     with view:
-        results = engine.run(most_urgent_first(todo, predicted), suite.protocol, view)
+        results = engine.run(most_urgent_first(todo, filled_in(predicted, jobs)), suite.protocol, view)
     for number, handler in before.items():
         signal.signal(number, handler)
     if not signals:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from benchmark.costs import Seen
 from benchmark.progress import LiveView, PlainView, State, clock
 
 JOBS = [SimpleNamespace(name=name) for name in ("a/seed0/train", "a/seed0/evaluate", "b/seed0/train")]
@@ -27,11 +28,11 @@ def now():
 
 @pytest.fixture
 def state(now):
-    """Of three jobs, of which the first is finished; each job takes a minute."""
+    """Of three jobs, of which the first is finished; each job takes a minute, whatever is seen of it."""
     return State(
         JOBS,
         {TRAIN},
-        lambda jobs, done: 60.0 * (len(jobs) - sum(done.values())),
+        lambda jobs, done, seen: 60.0 * (len(jobs) - sum(done.values())),
         summary=lambda job: f"summary of {job.name}",
         now=now,
     )
@@ -59,6 +60,20 @@ def test_the_time_left_falls_while_a_training_goes_on(state):
     assert state.headline == "1/3 jobs done, 0:00 spent, about 1:45 left"
 
 
+def test_what_is_seen_of_running_jobs_is_told(now):
+    told = []
+    state = State(JOBS, {TRAIN}, lambda jobs, done, seen: told.append((done, seen)), str, now=now)
+    state.update({"job": EVALUATE, "event": "started"})
+    state.update({"job": OTHER, "event": "started"})
+    state.update({"job": OTHER, "stage": "train", "done": 300, "total": 600})  # 300 steps are of an earlier run
+    now.seconds += 10
+    state.update({"job": OTHER, "stage": "train", "done": 350, "total": 600})
+    assert state.headline.endswith("unknown time left")
+    assert told == [
+        ({TRAIN: 1.0, OTHER: 350 / 600}, {EVALUATE: Seen(10.0, None), OTHER: Seen(70.0, 350 / 600)}),
+    ]
+
+
 def test_a_job_that_was_stopped_is_neither_done_nor_failed(state):
     state.update({"job": EVALUATE, "event": "started"})
     state.update({"job": EVALUATE, "event": "stopped"})
@@ -67,7 +82,10 @@ def test_a_job_that_was_stopped_is_neither_done_nor_failed(state):
 
 
 def test_time_that_cannot_be_predicted_is_said_to_be_unknown():
-    assert State(JOBS, set(), lambda jobs, done: None, str).headline == "0/3 jobs done, 0:00 spent, unknown time left"
+    assert (
+        State(JOBS, set(), lambda jobs, done, seen: None, str).headline
+        == "0/3 jobs done, 0:00 spent, unknown time left"
+    )
 
 
 def test_a_running_job_shows_where_it_is(state, now):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.costs import filled_in, most_urgent_first, remaining_seconds
+from benchmark.costs import most_urgent_first
 from benchmark.errors import MEMORY_HINT
 from benchmark.execute.local import LocalEngine, visible_gpus
 from benchmark.ownership import owned
@@ -454,22 +454,6 @@ def test_a_job_that_is_silent_too_long_is_tried_again_and_then_failed(tmp_path):
     error = "timeout: nothing was heard from it for 0.5 minutes; its log may say more"
     assert results[job.name] == {"job": job.name, "status": "failed", "error": error}
     assert results[beside.name]["status"] == "ok"
-
-
-def test_time_left_is_that_of_the_longest_chain_or_of_all_work_shared():
-    class Part:
-        def __init__(self, name, *needs):
-            self.name, self.needs, self.part, self.cell = name, needs, "train", self
-
-    jobs = [Part("a"), Part("b", "a"), Part("c")]
-    cost = {("a", "train"): 10.0, ("b", "train"): 20.0, ("c", "train"): 4.0}
-    assert remaining_seconds(jobs, cost, workers=1) == 34
-    assert remaining_seconds(jobs, cost, workers=2) == 30
-    assert remaining_seconds(jobs, cost, workers=2, done={"a": 0.5, "c": 1.0}) == 25
-    assert remaining_seconds(jobs, {}, workers=2) is None
-    assert remaining_seconds([], {}, workers=2) == 0
-    assert remaining_seconds(jobs, filled_in({("a", "train"): 10.0, ("b", "train"): 20.0}, jobs), workers=1) == 45
-    assert filled_in({}, jobs) == {}
 
 
 def test_the_longest_chain_starts_first_and_what_much_waits_for_where_no_cost_is_known():

@@ -102,6 +102,17 @@ def test_a_job_that_runs_says_where_it_is_and_how_long_it_will_take(run, capsys)
     assert states(run)[first.name] == "stopped"
 
 
+def test_the_time_left_is_that_of_the_pace_of_the_run(run, capsys):
+    """No committed results: one training took 100 seconds, so the other will; nothing is known of evaluations."""
+    first, _, *evaluations = jobs(run)
+    first.stages[0].complete(first.folder, lambda: {"seconds": 90.0})
+    first.stages[1].complete(first.folder, lambda: {"seconds": 10.0})
+    assert shown(capsys, run)[1].out.splitlines()[-1].endswith("time left unknown")
+    for stage in evaluations[0].stages:
+        stage.complete(evaluations[0].folder, lambda: {"seconds": 30.0})
+    assert shown(capsys, run)[1].out.splitlines()[-1].endswith("2/4 jobs done, 2 missing, about 2:40 left")
+
+
 def test_a_failure_is_shown_with_its_reason_and_what_it_blocks(run, capsys):
     second = jobs(run)[1]
     Lease(second.folder, "train").end({"job": second.name, "status": "failed", "error": "[red]loss[/] is not finite"})

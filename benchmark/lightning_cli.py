@@ -1,10 +1,9 @@
 """The LightningCLI behind `lightning`: the library's own, with its sharp edges taken off."""
 
-import difflib
 import logging
 import math
 import os
-import re
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -22,15 +22,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints
-from benchmark.checkpoints import AtomicCheckpointIO, checkpoints, resume_point
+from benchmark.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, resume_point
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
 from benchmark.kept_config import KeptConfig, check_same_training
+from benchmark.lightning_parser import Parser
 from benchmark.memory import physical_memory
 from benchmark.mixed_precision import UnscaledMixedPrecision
 from benchmark.ownership import owned
 from benchmark.predictions import predict
+from benchmark.progress_bar import StepBar
 from benchmark.shard_statistics import ShardStatistics
+from benchmark.trial import StopsUnsaved
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -51,32 +54,8 @@ TRAINER_DEFAULTS = {
 }
 
 
-class Parser(LightningArgumentParser):
-    """Takes whole option names only, and raises what is wrong instead of printing a page of usage."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        unknown = re.search(r"(?:option '|unrecognized arguments: --)([\w.+]+)", message, re.IGNORECASE)
-        if unknown and "did you mean" not in message:
-            parser = getattr(ex, "subcommand_parser", None) or self
-            known = [action.dest for action in parser._actions]
-            # An option of a class is an action of its own parser, where the prefix of a group is left out.
-            close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
-            message += f"; did you mean {close[0]}" if close else ""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        raise InputError(_unmasked(message, ex))
-
-
-def _unmasked(message: str, error: BaseException | None) -> str:
-    """The message with what is wrong inside an included file, where the parser says that it includes itself."""
-    while error is not None:
-        if str(error).startswith("Config file loop detected") and error.__context__ is not None:
-            message = message.replace(str(error), str(error.__context__))
-        error = error.__cause__ or error.__context__
-    return message
+NEEDS = {"predict": ("classify", "predicts no classes")}
+"""What a command asks of a method, and what is said of one that lacks it."""
 
 
 class BenchmarkCLI(LightningCLI):
@@ -184,15 +163,8 @@ class BenchmarkCLI(LightningCLI):
             )
         if self.subcommand == "fit" and trainer.max_steps == trainer.max_epochs == -1 and trainer.max_time is None:
             raise InputError("training would never end; give trainer.max_steps or trainer.max_epochs")
-        self.trainer_defaults["callbacks"] = [
-            KeyedRandomness(int(self._get(self.config, "seed_everything"))),
-            ShardStatistics(),
-            FiniteLoss(),
-            *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
-            ResumePoints(every_n_steps=self._get(self.config, "checkpoint_every"), stop=self._stop),
-        ]
-        plugins = trainer.plugins or []
-        kwargs["plugins"] = [AtomicCheckpointIO(), *(plugins if isinstance(plugins, list) else [plugins])]
+        self.trainer_defaults["callbacks"] = self._callbacks(trainer)
+        kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(trainer.plugins)]
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
         if not self._here:
@@ -208,9 +180,25 @@ class BenchmarkCLI(LightningCLI):
             built.strategy.precision_plugin = UnscaledMixedPrecision(precision.precision, precision.device)
         return built
 
+    def _callbacks(self, trainer: Any) -> list[Callback]:
+        """What every training has beside the settings' own ``callbacks``."""
+        every = self._get(self.config, "checkpoint_every")
+        bars = [] if any(isinstance(own, ProgressBar) for own in _listed(trainer.callbacks)) else [StepBar()]
+        return [
+            KeyedRandomness(int(self._get(self.config, "seed_everything"))),
+            ShardStatistics(),
+            FiniteLoss(),
+            *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
+            StopsUnsaved(self._stop) if trainer.fast_dev_run else ResumePoints(every_n_steps=every, stop=self._stop),
+            *([] if trainer.enable_progress_bar is False else bars),
+        ]
+
     def _run_subcommand(self, subcommand: str) -> None:
+        capability, lacking = NEEDS.get(subcommand, ("", ""))
+        if capability in self.model.unsupported:
+            raise InputError(f"{type(self.model).__name__} {lacking}: {self.model.unsupported[capability]}")
         check_shapes(self.model, self.datamodule)
-        writes = subcommand == "fit" and self.trainer.is_global_zero
+        writes = subcommand == "fit" and self.trainer.is_global_zero and not self.trainer.fast_dev_run
         root = Path(self.trainer.default_root_dir)
         try:
             with owned(root, "--trainer.default_root_dir") if writes else nullcontext():
@@ -228,35 +216,60 @@ class BenchmarkCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        folder, fits = Path(self.trainer.default_root_dir), subcommand == "fit"
+        lasts = fits and not self.trainer.fast_dev_run
         path = kwargs.get("ckpt_path")
-        folder = Path(self.trainer.default_root_dir) / "checkpoints"
         if path == "last":
-            path = kwargs["ckpt_path"] = resume_point(folder)
+            path = resume_point(folder / "checkpoints")
             if path is None:
-                raise InputError(f"no resume point in {folder}")
-        elif path is None and subcommand == "fit" and checkpoints(folder):
+                raise InputError(f"no resume point in {folder / 'checkpoints'}")
+        elif path is None and lasts and checkpoints(folder / "checkpoints"):
             raise InputError(
-                f"{folder} holds resume points of a training that has not ended: go on with --ckpt_path=last, "
-                "or choose another folder with --trainer.default_root_dir"
+                f"{folder / 'checkpoints'} holds resume points of a training that has not ended: "
+                "go on with --ckpt_path=last, or choose another folder with --trainer.default_root_dir"
             )
+        found = self._final_weights(subcommand) if path is None and not fits else None
+        path = kwargs["ckpt_path"] = path or found
         if path is not None:
-            check_weights(path, self.model, whole_state=subcommand == "fit")
+            check_weights(path, self.model, whole_state=fits)
             self.model.start = None  # its weights, not those that its training started from
-        if subcommand == "fit":
+        if found is not None and self.trainer.is_global_zero:
+            print(f"note: the weights are those of {found}", file=sys.stderr, flush=True)
+        if lasts:
             settings = self.settings
-            check_same_training(folder.parent, settings, goes_on=path is not None)
-            self.trainer.callbacks.insert(0, KeptConfig(folder.parent, settings))
+            check_same_training(folder, settings, goes_on=path is not None)
+            self.trainer.callbacks.insert(0, KeptConfig(folder, settings))
         return kwargs
+
+    def _final_weights(self, subcommand: str) -> Path | None:
+        """The weights of a training beside the configuration that is given last, or in the trainer's folder.
+
+        Raises:
+            InputError: If there are none, and the method does not start from published ones.
+        """
+        given = [Path(file.absolute).parent for file in self._get(self.config, "config") or [] if file is not None]
+        files = [folder / "checkpoints" / FINAL for folder in (*given[::-1], Path(self.trainer.default_root_dir))]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None and self.model.start is None:
+            raise InputError(f"{subcommand} needs trained weights, there is no {files[-1]}; give --ckpt_path=FILE")
+        return found
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         """Write class probabilities of the test part to a file."""
-        print(f"predictions: {predict(self.trainer, model, datamodule, ckpt_path)}")
+        path = predict(self.trainer, model, datamodule, ckpt_path)
+        if path is not None:
+            print(f"predictions: {path}")
 
     @staticmethod
     def configure_optimizers(lightning_module: Method, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:
         if lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
+
+
+def _listed(value: Any) -> list[Any]:
+    """A setting that may be one thing, a list of such, or missing."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def check_shapes(method: Method, data: ImageData) -> None:

@@ -122,6 +122,31 @@ def test_the_configuration_of_a_fit_serves_the_other_commands(trained, subcomman
         torch.testing.assert_close(done.trainer.callback_metrics[f"{part}/accuracy"], right)
 
 
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_without_a_checkpoint_the_weights_are_those_beside_the_configuration(trained, subcommand, tmp_path, capsys):
+    words = ("--config", trained / "config.yaml", f"--trainer.default_root_dir={tmp_path}")
+    done = carried_out(subcommand, *words)
+    checkpoint = trained / "checkpoints" / FINAL
+    assert capsys.readouterr().err == f"note: the weights are those of {checkpoint}\n"
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in done.model.state_dict().items())
+
+
+def test_without_a_checkpoint_the_folder_that_is_named_has_the_weights(trained, capsys):
+    done = carried_out("validate", "--config", SUPERVISED, f"--trainer.default_root_dir={trained}", *TINY)
+    assert f"those of {trained / 'checkpoints' / FINAL}" in capsys.readouterr().err
+    weights = torch.load(trained / "checkpoints" / FINAL, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in done.model.state_dict().items())
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_random_weights_are_no_answer(tmp_path, refusal, subcommand):
+    message = refusal(subcommand, "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", *TINY)
+    missing = tmp_path / "checkpoints" / FINAL
+    assert message == f"{subcommand} needs trained weights, there is no {missing}; give --ckpt_path=FILE"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
 def test_every_command_has_help_and_prints_its_configuration(capsys, subcommand):
     assert command(subcommand, "--config", SUPERVISED, "--print_config") == 0
@@ -149,6 +174,48 @@ def test_a_printed_configuration_gives_itself_again(capsys, tmp_path):
     (tmp_path / "printed.yaml").write_text(printed)
     assert command("fit", "--config", tmp_path / "printed.yaml", "--print_config") == 0
     assert capsys.readouterr().out == printed
+
+
+# A trial
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_a_trial_leaves_no_file_behind_and_replaces_none(trained, tmp_path, subcommand):
+    folder = tmp_path / "run"
+    words = (subcommand, "--config", SUPERVISED, "--trainer.fast_dev_run=2", *TINY[1:2])
+    checkpoint = () if subcommand == "fit" else (f"--ckpt_path={trained / 'checkpoints' / FINAL}",)
+    assert command(*words, *checkpoint, f"--trainer.default_root_dir={folder}") == 0
+    assert not folder.exists()
+    shutil.copytree(trained, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert command(*words, *checkpoint, f"--trainer.default_root_dir={folder}") == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_trial_that_is_asked_to_stop_ends(tmp_path):
+    words = ("fit", "--config", SUPERVISED, "--trainer.fast_dev_run=9", f"--trainer.default_root_dir={tmp_path}")
+    with pytest.raises(cli.Stopped, match="saves nothing"):
+        cli.run([str(word) for word in (*words, TINY[1])], stop=lambda: True)
+    assert not list(tmp_path.iterdir())
+
+
+# The bar
+
+
+def test_the_bar_counts_the_steps_of_the_training(tmp_path, capsys):
+    words = ("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=13")
+    assert command(*words, "--trainer.accumulate_grad_batches=2") == 0
+    shown = capsys.readouterr().out
+    assert "Step" in shown
+    assert "13/13" in shown
+    assert "Epoch" not in shown
+    assert "v_num" not in shown
+
+
+def test_a_bar_of_the_users_takes_the_place_of_ours(tmp_path, capsys):
+    words = ("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1")
+    assert command(*words, "--trainer.callbacks+=TQDMProgressBar") == 0
+    assert "Epoch 0" in capsys.readouterr().out
 
 
 # A checkpoint supplies weights and state, never settings
@@ -253,9 +320,7 @@ def test_settings_for_another_machine_may_name_devices_that_this_one_lacks():
 
 
 def test_a_prediction_needs_weights_and_a_classifier(trained, refusal):
-    assert refusal("predict", "--config", SUPERVISED) == "predict needs trained weights; give --ckpt_path=FILE"
-    message = refusal("predict", "--config", CONFIGS / "score_model.yaml", "--ckpt_path=x.ckpt")
-    assert message == "no checkpoint at x.ckpt"
+    assert refusal("predict", "--config", SUPERVISED, "--ckpt_path=x.ckpt") == "no checkpoint at x.ckpt"
     message = refusal("predict", "--config", CONFIGS / "score_model.yaml")
     assert message == "ScoreModel predicts no classes: no class posterior"
     none = ("--trainer.limit_predict_batches=0", f"--ckpt_path={trained / 'checkpoints' / FINAL}", *TINY)

@@ -8,12 +8,22 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, one_line
 from benchmark.files import digest_file, replacing, write_text
+from methods.base import Method
+from methods.weight_files import check_plain, read_weights, told, unfit
 
 FINAL = "final.ckpt"
 """Name of a finished training's weights."""
+STATE = {
+    **{"epoch": int, "global_step": int, "loops": dict, "callbacks": dict},
+    **{"optimizer_states": list, "lr_schedulers": list},
+}
+"""What a resume point holds beside weights."""
+LONGEST_CHECKSUM = 1000
+"""Bytes that are read of a file of checksums; ours have two of them at most."""
 
 
 def _checksum(path: Path) -> Path:
@@ -40,7 +50,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def intact(path: Path) -> bool:
     """Whether a checkpoint's bytes are those that were written, by the checksum beside it."""
     checksum = _checksum(path)
-    return path.is_file() and checksum.is_file() and digest_file(path).encode() in checksum.read_bytes().split()
+    if not path.is_file() or not checksum.is_file() or unfit(path) is not None:
+        return False
+    with open(checksum, "rb") as file:
+        return digest_file(path).encode() in file.read(LONGEST_CHECKSUM).split()
 
 
 def resume_point(folder: Path) -> Path | None:
@@ -89,6 +102,52 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if _checksum(path).is_file() and not intact(path):
             raise InputError(f"{path} is damaged: it is not what was written; use an earlier one or train again")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError(f"{path} is not a readable checkpoint; use an earlier one or train again") from error
+            return read_weights(path, "use an earlier one or train again")
+        except (ValueError, OSError) as error:
+            raise InputError(one_line(error)) from None
+
+
+def check_weights(path: str | Path, method: Method, whole_state: bool = False) -> dict[str, Tensor]:
+    """The weights of a checkpoint, if they are of this method.
+
+    Args:
+        path: The checkpoint.
+        method: What is to take its weights.
+        whole_state: Whether the state of training is needed as well.
+
+    Raises:
+        InputError: If it cannot be read, is of another method, holds weights that are not finite, or lacks the state of
+            training.
+    """
+    found = AtomicCheckpointIO().load_checkpoint(path)
+    weights = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(weights, dict):
+        raise InputError(f"{path} is no checkpoint of a method: it has no state_dict")
+    wanted = {name: _kind(value) for name, value in method.state_dict().items()}
+    given = {name: _kind(value) for name, value in weights.items()}
+    if given != wanted:
+        differing = [name for name in {**wanted, **given} if given.get(name) != wanted.get(name)]
+        raise InputError(
+            f"{path} holds the weights of another method or size than {type(method).__name__}: "
+            f"{len(differing)} of {len(wanted)} differ, the first is {told(differing[0])}"
+        )
+    try:
+        check_plain(weights)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; use an earlier one or train again") from None
+    if whole_state:
+        _check_state(path, found)
+    return weights
+
+
+def _kind(value: Any) -> Any:
+    """What a weight must have in common with the one whose place it takes."""
+    return (value.shape, value.is_floating_point()) if isinstance(value, Tensor) else None
+
+
+def _check_state(path: str | Path, found: dict[str, Any]) -> None:
+    if "optimizer_states" not in found:
+        raise InputError(f"{path} holds weights alone; training goes on from a resume point, step=*.ckpt")
+    lacking = [key for key, kind in STATE.items() if not isinstance(found.get(key), kind)]
+    if lacking:
+        raise InputError(f"{path} is no resume point: it lacks {lacking[0]}; use an earlier one or train again")

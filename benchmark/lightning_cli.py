@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints
-from benchmark.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, resume_point
+from benchmark.checkpoints import FINAL, AtomicCheckpointIO, check_weights, checkpoints, resume_point
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.errors import InputError, innermost
 from benchmark.kept_config import KeptConfig, check_same_training
@@ -299,32 +299,6 @@ def check_shapes(method: Method, data: ImageData) -> None:
         raise InputError(f"{name} does not take the {shape} images of {data.name}: {error}") from error
     finally:
         method.train(training)
-
-
-def check_weights(path: str | Path, method: Method, whole_state: bool) -> None:
-    """See whether a checkpoint is of this method.
-
-    Args:
-        path: The checkpoint.
-        method: What is to take its weights.
-        whole_state: Whether the state of training is needed as well.
-
-    Raises:
-        InputError: If it cannot be read, is of another method, or lacks the state of training.
-    """
-    found = AtomicCheckpointIO().load_checkpoint(path)
-    weights = found.get("state_dict") if isinstance(found, dict) else None
-    if weights is None:
-        raise InputError(f"{path} is no checkpoint of a method: it has no state_dict")
-    wanted = {name: value.shape for name, value in method.state_dict().items()}
-    if {name: value.shape for name, value in weights.items()} != wanted:
-        differing = sorted(n for n in {*weights, *wanted} if n not in weights or wanted.get(n) != weights[n].shape)
-        raise InputError(
-            f"{path} holds the weights of another method or size than {type(method).__name__}: "
-            f"{len(differing)} of {len(wanted)} differ, the first is {differing[0]}"
-        )
-    if whole_state and "optimizer_states" not in found:
-        raise InputError(f"{path} holds weights alone; training goes on from a resume point, step=*.ckpt")
 
 
 def quieten() -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import embedding, given_samples, kept_config, outputs, sampling
 from benchmark.array_files import load_arrays, save_arrays
 from benchmark.callbacks import ResumePoints
-from benchmark.checkpoints import FINAL, checkpoints, remove_checkpoint, resume_point
+from benchmark.checkpoints import FINAL, check_weights, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
 from benchmark.errors import InputError, one_line, out_of_memory
 from benchmark.evaluate_cell import write_records
@@ -84,8 +84,7 @@ def carry_out(
 def method_of(arguments: Sequence[str], folder: Path) -> tuple[LightningModule, Any]:
     """A cell's trained method, in evaluation mode on the device that the trainer would use, and its data."""
     cli = build([*arguments, "--trainer.logger=false"])
-    state = torch.load(folder / "checkpoints" / FINAL, map_location="cpu", weights_only=True)["state_dict"]
-    cli.model.load_state_dict(state)
+    cli.model.load_state_dict(check_weights(folder / "checkpoints" / FINAL, cli.model))
     return cli.model.to(cli.trainer.strategy.root_device).eval().requires_grad_(False), cli.datamodule
 
 

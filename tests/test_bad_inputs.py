@@ -347,14 +347,14 @@ class Bomb:
 
 
 CHECKPOINTS = {
-    "empty": (lambda path, _: path.write_bytes(b""), "is not a readable checkpoint"),
-    "text": (lambda path, _: path.write_text("hello"), "is not a readable checkpoint"),
+    "empty": (lambda path, _: path.write_bytes(b""), "cannot be read as weights alone"),
+    "text": (lambda path, _: path.write_text("hello"), "cannot be read as weights alone"),
     "a folder": (lambda path, _: path.mkdir(), "no checkpoint at"),
     "truncated": (
         lambda path, w: (torch.save(w, path), path.write_bytes(path.read_bytes()[:-2000])),
-        "is not a readable checkpoint",
+        "cannot be read as weights alone",
     ),
-    "an object": (lambda path, w: torch.save({**w, "x": Bomb()}, path), "is not a readable checkpoint"),
+    "an object": (lambda path, w: torch.save({**w, "x": Bomb()}, path), "cannot be read as weights alone"),
     "a list": (lambda path, _: torch.save([1], path), "is no checkpoint of a method: it has no state_dict"),
     "weights alone": (lambda path, w: torch.save(w, path), "holds weights alone; training goes on from a resume point"),
     "of another network": (
@@ -370,6 +370,67 @@ def test_checkpoints(refused, here, weights, case):
     make(here / "some.ckpt", weights)
     refused(cli.main, fit("--ckpt_path=some.ckpt", *FEW), "some.ckpt", *told)
     assert not (here / "touched").exists()
+
+
+def spoilt(weights, value):
+    """The state with one value in the place of a weight's."""
+    state = {name: weight.clone() for name, weight in weights["state_dict"].items()}
+    name = next(iter(state))
+    state[name] = state[name].to(torch.complex64) if value == 1j else state[name]
+    state[name].view(-1)[0] = value
+    return {"state_dict": state}
+
+
+NUMBERS = {
+    "not a number": (float("nan"), "is not finite; use an earlier one or train again"),
+    "endless": (float("inf"), "is not finite; use an earlier one or train again"),
+    "complex": (1j, "holds the weights of another method or size than Supervised"),
+}
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
+@table(NUMBERS)
+def test_weights_that_are_no_finite_real_numbers(refused, here, weights, case, command):
+    value, told = case
+    torch.save(spoilt(weights, value), here / "some.ckpt")
+    refused(cli.main, [command, SUPERVISED, "--ckpt_path=some.ckpt", *FEW], "some.ckpt", told)
+
+
+def test_a_state_of_training_without_its_parts(refused, here, weights):
+    torch.save({**weights, "optimizer_states": [], "epoch": 0, "global_step": 3}, here / "some.ckpt")
+    refused(cli.main, fit("--ckpt_path=some.ckpt", *FEW), "some.ckpt is no resume point: it lacks loops")
+
+
+DENOISERS = {
+    "text": (lambda path, _: path.write_text("hello"), "cannot be read as weights alone"),
+    "an object": (lambda path, _: torch.save({"state_dict": {"denoiser.x": Bomb()}}, path), "cannot be read as"),
+    "a list": (lambda path, _: torch.save([1], path), "holds no weights named denoiser.*"),
+    "no denoiser": (lambda path, w: torch.save(w, path), "holds no weights named denoiser.*"),
+    "numbers for weights": (lambda path, _: torch.save({"state_dict": {"denoiser.x": 3}}, path), "x is no tensor"),
+    "no numbers": (
+        lambda path, _: torch.save({"state_dict": {"denoiser.x": torch.tensor(float("nan"))}}, path), "x is not finite"
+    ),
+    "of another network": (
+        lambda path, _: torch.save({"state_dict": {"denoiser.x": torch.zeros(1)}}, path), "trained with another"
+    ),
+}  # fmt: skip
+
+
+@table(DENOISERS)
+def test_trained_denoisers(refused, here, weights, case):
+    make, *told = case
+    make(here / "some.ckpt", weights)
+    refused(cli.main, ["fit", ASSISTED, "--model.denoiser.checkpoint=some.ckpt", *FEW], "some.ckpt", *told)
+    assert not (here / "touched").exists()
+
+
+def test_published_weights_of_a_page(refused, here):
+    (here / "page.pth").write_text("<!DOCTYPE html><html>quota exceeded</html>\n")
+    network = "methods.networks.external.TimmClassifier"
+    words = (f"--{NETWORK}={network}", f"--{NETWORK}.name=test_resnet", f"--{NETWORK}.classes=10")
+    told = "page.pth cannot be read as weights alone: it is damaged or holds other objects; copy it anew"
+    refused(cli.main, ["test", SUPERVISED, *words, f"--{NETWORK}.weights=page.pth", *FEW], told)
+    refused(cli.main, ["test", SCORE, "--model.checkpoint=page.pth", "--model.denoiser=EpsDenoiser", *FEW], told)
 
 
 # lightning: data

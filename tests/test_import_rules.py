@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("methods", "datamodules", "benchmark")
 FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 LIGHT = ("compare", "report", "tables", "record", "files", "errors", "suite", "run", "status", "sbatch", "plan_file")
+WEIGHTS = "methods.weight_files"
+"""The reader of files of weights, which all rooms but that of the data use."""
 HEAVY = {"torch", "torchvision", "torchmetrics", "torch_fidelity", "timm", "lightning", "sklearn"}
 
 
@@ -85,14 +87,14 @@ def assert_only(found: set[str], *allowed: str) -> None:
 
 @every(below("methods", "diffusion"))
 def test_diffusion_is_mathematics_in_torch(path):
-    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.diffusion.*")
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.diffusion.*", WEIGHTS)
     assert_only(foreign(path), "torch", "jsonargparse")
 
 
 @every(below("methods", "networks"))
 def test_networks_are_torch_and_know_no_diffusion(path):
-    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.networks.*")
-    further = {"published": ("safetensors",)}.get(path.parent.name, ("timm",) if path.name == "external.py" else ())
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.networks.*", WEIGHTS)
+    further = ("timm",) if path.name == "external.py" else ()
     assert_only(foreign(path), "torch", "jsonargparse", "einops", *further)
 
 
@@ -119,7 +121,7 @@ def test_data_knows_no_method(path):
 
 @every([path for path in below("benchmark") if path.parts[1] != "speed"])
 def test_the_benchmark_knows_methods_and_data_by_their_bases(path):
-    bases = ("methods", "methods.UNLABELED", "methods.base.*", "datamodules", "datamodules.base.*")
+    bases = ("methods", "methods.UNLABELED", "methods.base.*", WEIGHTS, "datamodules", "datamodules.base.*")
     assert_only(of_ours(path), "benchmark.*", *bases)
 
 

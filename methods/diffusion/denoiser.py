@@ -1,7 +1,7 @@
 """Denoisers: estimates of ``E[x | x_t]`` by a network under one of the usual parametrisations."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jsonargparse.typing import PositiveFloat
 from torch import Tensor, nn
 
 from methods.diffusion.process import NoiseProcess
+from methods.weight_files import check_plain, read_weights
 
 
 class Denoiser(nn.Module, ABC):
@@ -118,7 +119,7 @@ class Pretrained(Denoiser):
 
     def __init__(self, denoiser: Denoiser, checkpoint: str) -> None:
         super().__init__()
-        self.checkpoint = Path(checkpoint)
+        self.checkpoint = Path(checkpoint).expanduser()
         self._loaded = False
         # Past nn.Module's registration: what is not a submodule is neither saved, averaged nor optimised.
         self.__dict__["held"] = denoiser.eval().requires_grad_(False)
@@ -143,8 +144,8 @@ class Pretrained(Denoiser):
             weights = part_of_checkpoint(self.checkpoint, "denoiser")
             try:
                 held.load_state_dict(weights)
-            except RuntimeError as error:
-                raise ValueError(f"{self.checkpoint} was trained with another denoiser than the one given") from error
+            except RuntimeError:  # whose message has a line for each weight
+                raise ValueError(f"{self.checkpoint} was trained with another denoiser than the one given") from None
             self._loaded = True
         return held
 
@@ -167,14 +168,22 @@ def part_of_checkpoint(path: Path, part: str) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such part.
+        ValueError: If it cannot be read, holds no such part, or a weight of it cannot be used.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"no trained {part} at {path}; train it first, or name another file by its key 'checkpoint'"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True).get("state_dict", {})
-    found = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+    content = read_weights(path, "train it again, or name another file by its key 'checkpoint'")
+    state = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds no weights named {part}.*; it is no checkpoint of a method")
+    start = f"{part}."
+    found = {name.removeprefix(start): value for name, value in state.items() if str(name).startswith(start)}
     if not found:
         raise ValueError(f"{path} holds no weights named {part}.*; it is a checkpoint of another method")
+    try:
+        check_plain(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return found

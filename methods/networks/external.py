@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from methods.networks.published.choice import published_weights
+
 
 class TimmClassifier(nn.Module):
     """A classifier of timm under the interface of a network of clean images, which are in [-1, 1].
@@ -19,8 +21,8 @@ class TimmClassifier(nn.Module):
     Args:
         name: Model of timm, such as ``resnet50.a1_in1k``.
         classes: Number of classes ``K``.
-        weights: ``published`` for those of timm, which are downloaded once; a file of them (its own state dict); none
-            for a network to be trained.
+        weights: ``published`` for those of timm, which are downloaded once; a file of them, see
+            ``published_weights``; none for a network to be trained.
 
     Raises:
         ValueError: If timm has no such model.
@@ -56,10 +58,10 @@ class TimmClassifier(nn.Module):
                     f"weights of {self.name} could not be had from timm: {reason}; {remedy}"
                 ) from None
         else:
-            path = Path(self.weights)
+            path = Path(self.weights).expanduser()
             if not path.is_file():
                 raise FileNotFoundError(f"no weights of {self.name} at {path}; {remedy}")
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = published_weights(path)
         try:
             self.model.load_state_dict(found)
         except (RuntimeError, AttributeError, TypeError):

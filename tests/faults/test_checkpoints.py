@@ -49,6 +49,13 @@ def test_the_point_before_a_damaged_one_is_used_with_a_warning_and_ends_the_same
     assert equal_weights(points, whole)
 
 
+def test_a_point_that_no_memory_holds_is_damaged_unread(training):
+    _, points = training
+    older, newer = checkpoints(points)
+    os.truncate(newer, 2**42)
+    assert newest_checkpoint(points) == older
+
+
 def test_a_training_does_not_start_over_where_all_its_points_are_damaged(training):
     go_on, points = training
     for path in checkpoints(points):

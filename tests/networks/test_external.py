@@ -42,6 +42,18 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):
     torch.save(timm.create_model(NAME, num_classes=3).state_dict(), tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other\.pt are no weights of timm's resnet10t with 4 classes"):
         TimmClassifier(NAME, 4, weights=str(tmp_path / "other.pt")).start()
+    for content, why in ((b"<!DOCTYPE html>", "cannot be read as weights alone"), (b"", "cannot be read")):
+        (tmp_path / "page.pth").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{tmp_path}/page\.pth {why}"):
+            TimmClassifier(NAME, 4, weights=str(tmp_path / "page.pth")).start()
+
+
+def test_averages_are_taken_where_the_file_has_both(tmp_path):
+    theirs, raw = timm.create_model(NAME, num_classes=4), timm.create_model(NAME, num_classes=4)
+    torch.save({"state_dict": raw.state_dict(), "state_dict_ema": theirs.state_dict()}, tmp_path / "both.pth")
+    ours = TimmClassifier(NAME, 4, weights=str(tmp_path / "both.pth"))
+    ours.start()
+    assert torch.equal(ours.model.conv1[0].weight, theirs.conv1[0].weight)
 
 
 def test_weights_that_cannot_be_downloaded_are_told_with_the_key_of_a_local_file(monkeypatch):

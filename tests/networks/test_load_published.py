@@ -1,5 +1,6 @@
 """Files as they are published: found, read, recognised, and loaded into the network that they belong to, or refused."""
 
+import json
 import re
 import warnings
 from hashlib import sha256
@@ -88,9 +89,39 @@ def test_a_folder_of_diffusers_answers_as_diffusers(safe, tmp_path):
         warnings.simplefilter("ignore")
         theirs.save_pretrained(tmp_path, safe_serialization=safe)
     (file,) = tmp_path.glob("diffusion_pytorch_model.*")
-    ours, x = DDPMUNet(3, **UNET).eval(), images()
-    load_published(ours, str(file))
+    x = images()
+    for place in (file, tmp_path):
+        ours = DDPMUNet(3, **UNET).eval()
+        load_published(ours, str(place))
+        assert_close(ours(x, LOG_SIGMA), theirs(x, STEP).sample, atol=1e-5, rtol=1e-5)
+
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "unet").symlink_to(tmp_path)
+    ours = DDPMUNet(3, **UNET).eval()
+    load_published(ours, str(tmp_path / "pipeline"))
     assert_close(ours(x, LOG_SIGMA), theirs(x, STEP).sample, atol=1e-5, rtol=1e-5)
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "norm_eps": 1e-5}))
+    why = ": is of a network with norm_eps '1e-05' by its config.json, DDPMUNet has 1e-06"
+    assert refusal(ours, str(tmp_path)) == f"/{file.name}{why}"
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert "has a config.json beside it that cannot be read" in refusal(ours, str(file))
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"^no diffusion_pytorch_model\.safetensors or .* in {tmp_path} or"):
+        load_published(DDPMUNet(3, **UNET), str(tmp_path))
+
+
+@pytest.mark.parametrize("averaged", ["ema", "model_ema", "state_dict_ema"])
+def test_averages_under_the_same_names_are_loaded_in_the_place_of_raw_weights(averaged, tmp_path, capsys):
+    weights, x, theirs = pytorch_diffusion()
+    raw = {f"_orig_mod.{name}": torch.zeros_like(value) for name, value in weights.items()}
+    path, ours = saved(tmp_path, {"model": raw, averaged: dict(weights), "step": 3}), DDPMUNet(3, **UNET).eval()
+    load_published(ours, path)
+    assert_close(ours(x, LOG_SIGMA), theirs, **CLOSE)
+    assert capsys.readouterr().err == f"{path}: the averaged weights are taken, {averaged}\n"
 
 
 @pytest.mark.parametrize("kind", ["plain", "with optimiser and average"])
@@ -270,7 +301,7 @@ def test_objects_other_than_weights_are_not_read(tmp_path):
     assert "holds other objects" in refusal(ours, saved(tmp_path, {"model": Malicious()}))
     known = "known are those of NCSN++ of score_sde, a CDM,"
     for found in ([], 3, {"step": 3}, {"model": {"a": 3}}):
-        assert f": holds no weights by name; {known}" in refusal(ours, saved(tmp_path, found))
+        assert ": holds no weights by name" in refusal(ours, saved(tmp_path, found))
     assert f"of an unknown network; {known}" in refusal(ours, saved(tmp_path, {"a": torch.ones(1)}))
 
 

@@ -1,7 +1,9 @@
-"""Weights of the UNet of DDPM under the names of diffusers."""
+"""Weights of the UNet of DDPM under the names of diffusers, and the folders that it saves them in."""
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,6 +29,61 @@ OUTSIDE = {
 }
 OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the layers of attention in early versions of diffusers, which published checkpoints still have."""
+
+PLACES = ("unet_ema", "unet", ".")
+"""Folders with the network, below that of a pipeline or the network itself; averages come first."""
+FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+BUILT = {
+    "_class_name": "UNet2DModel",
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "center_input_sample": False,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-6,
+    "norm_num_groups": 32,
+    "resnet_time_scale_shift": "default",
+    "time_embedding_type": "positional",
+}
+"""Settings of ``config.json`` that ``DDPMUNet`` answers to, as those of google/ddpm-cifar10-32; shapes do not tell."""
+LARGEST_CONFIG = 2**20
+"""Bytes of the largest ``config.json`` that is read."""
+
+
+def file_of_folder(folder: Path) -> Path:
+    """The file of weights in a folder that diffusers saved.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    candidates = (folder / place / file for place in PLACES for file in FILES)
+    found = next(filter(Path.is_file, candidates), None)
+    if found is None:
+        raise FileNotFoundError(f"no {' or '.join(FILES)} in {folder} or its folder unet; name a file of weights")
+    return found
+
+
+def check_config(path: Path) -> None:
+    """See that the network of a ``config.json``, where it lies beside the weights, computes what ``DDPMUNet`` does.
+
+    Raises:
+        ValueError: Naming a setting that differs, or if it cannot be read.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            config = json.loads(file.read(LARGEST_CONFIG))
+        differing = [key for key, value in BUILT.items() if key in config and config[key] != value]
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("has a config.json beside it that cannot be read; copy it anew, or remove it") from None
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"is of a network with {key} {str(config[key])[:60]!r} by its config.json, DDPMUNet has {BUILT[key]!r}"
+        )
 
 
 def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

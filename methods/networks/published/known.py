@@ -37,17 +37,17 @@ KNOWN = {
 
 
 def find(checkpoint: str) -> Path:
-    """The file of a checkpoint: the path itself, or that of the download of a name in ``KNOWN``.
+    """The file or folder of a checkpoint: the path itself, or that of the download of a name in ``KNOWN``.
 
     Raises:
-        FileNotFoundError: If it is neither a file nor such a name.
+        FileNotFoundError: If it is neither a file, a folder nor such a name.
         ConnectionError: If it cannot be downloaded.
         ValueError: If what was downloaded is not what was published.
     """
     if checkpoint in KNOWN:
         return _downloaded(checkpoint, KNOWN[checkpoint])
-    path = Path(checkpoint)
-    if not path.is_file():
+    path = Path(checkpoint).expanduser()
+    if not path.is_file() and not path.is_dir():
         raise FileNotFoundError(
             f"no checkpoint at {path}; name a file by the key 'checkpoint', or one to download: {', '.join(KNOWN)}"
         )

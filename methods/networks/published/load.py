@@ -1,29 +1,26 @@
 """Published weights into our networks: names of layers tell whose they are, and each is handed over to its place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from methods.networks.ddpm_unet import DDPMUNet
 from methods.networks.encoder_classifier import EncoderClassifier
 from methods.networks.joint_head import JointHead
 from methods.networks.level_network import LevelNetwork
 from methods.networks.ncsnpp import NCSNpp
+from methods.networks.published.choice import Weights, published_weights
 from methods.networks.published.ddpm import from_cdm, from_pytorch_diffusion
-from methods.networks.published.diffusers import from_diffusers
+from methods.networks.published.diffusers import check_config, file_of_folder, from_diffusers
 from methods.networks.published.guided import from_guided_classifier, from_guided_diffusion, from_joint_diffusion
 from methods.networks.published.known import find
-from methods.networks.published.ncsnpp import from_score_sde, with_averages
+from methods.networks.published.ncsnpp import from_score_sde
 from methods.networks.steps import GuidedStepEmbedding
 from methods.networks.unet import UNet
-
-Weights = dict[str, Tensor]
 
 
 class JointNetwork(nn.Module):
@@ -76,6 +73,10 @@ def _classifier(weights: Weights, network: EncoderClassifier) -> Weights:
     return from_guided_classifier(weights, network.blocks, network.head_channels) | others
 
 
+def _diffusers(weights: Weights, network: DDPMUNet) -> Weights:
+    return from_diffusers(weights)
+
+
 def _guided(weights: Weights, network: UNet) -> Weights:
     """Without the half of the output that predicts variances, where the network has none."""
     found = from_guided_diffusion(weights)
@@ -97,7 +98,7 @@ FORMATS = (
     ),
     Format("a guided-diffusion classifier", "out.2.c_proj.weight", EncoderClassifier, _classifier, GuidedStepEmbedding),
     Format("a guided-diffusion UNet", "output_blocks.0.0.in_layers.0.weight", UNet, _guided, GuidedStepEmbedding),
-    Format("diffusers' DDPM", "time_embedding.linear_1.weight", DDPMUNet, lambda weights, _: from_diffusers(weights)),
+    Format("diffusers' DDPM", "time_embedding.linear_1.weight", DDPMUNet, _diffusers),
     Format(
         "pytorch_diffusion's DDPM", "temb.dense.0.weight", DDPMUNet, lambda weights, _: from_pytorch_diffusion(weights)
     ),
@@ -117,7 +118,8 @@ def load_published(network: nn.Module, checkpoint: str) -> None:
 
     Args:
         network: Of one of the classes in ``FORMATS``.
-        checkpoint: File, or a name in ``known.KNOWN``. Of a pickled file nothing but tensors is read.
+        checkpoint: File, folder of a ``UNet2DModel`` or of a pipeline of diffusers that has one, or a name in
+            ``known.KNOWN``. Of a pickled file nothing but tensors is read.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -125,51 +127,21 @@ def load_published(network: nn.Module, checkpoint: str) -> None:
         ValueError: Naming the file, if it cannot be read, is none of the formats, or does not fit the network.
     """
     path = find(checkpoint)
-    found = _read(path)
+    if path.is_dir():
+        path = file_of_folder(path)
+    weights = published_weights(path)
     try:
-        network.load_state_dict(_fitting(_converted(_state(found), network), network))
+        network.load_state_dict(_fitting(_converted(weights, network, path), network))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception:  # of many kinds, as torch meets with anything in what it takes for one of its own files
-        raise ValueError(
-            f"{path} cannot be read as weights alone: it is damaged or holds other objects; "
-            "copy it anew, or save its weights as .safetensors"
-        ) from None
-
-
-def _state(found: Any) -> Weights:
-    """The weights by name in what a file holds; the averaged ones where there are two."""
-    if isinstance(found, list) and found:  # of DDIM's code: model, optimizer, epoch, step and the average
-        found = found[-1] if isinstance(found[-1], Mapping) else found[0]
-    if isinstance(found, Mapping) and "ema_model_state_dict" in found:
-        found = found["ema_model_state_dict"]
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # of ours
-        found = found["state_dict"]
-    averages = None
-    if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
-        if isinstance(found.get("ema"), Mapping):  # of score_sde, where averages have no names
-            averages = found["ema"].get("shadow_params")
-        found = found["model"]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"holds no weights by name; known are those of {_formats()}")
-    state = {str(name).removeprefix("module."): value for name, value in found.items()}
-    return state if averages is None else with_averages(state, averages)
-
-
-def _converted(state: Weights, network: nn.Module) -> Weights:
-    """The weights under our names."""
+def _converted(state: Weights, network: nn.Module, path: Path) -> Weights:
+    """The weights of a file under our names."""
     form = next((form for form in FORMATS if form.telling in state), None)
     if form is None:
-        raise ValueError(f"holds weights of an unknown network; known are those of {_formats()}")
+        known = ", ".join(form.of for form in FORMATS)
+        raise ValueError(f"holds weights of an unknown network; known are those of {known}")
     if not isinstance(network, form.network):
         raise ValueError(
             f"holds the weights of {form.of}, which fit {form.network.__name__}, not {type(network).__name__}"
@@ -179,11 +151,9 @@ def _converted(state: Weights, network: nn.Module) -> Weights:
             f"the network of {form.of} is told the noise level by {form.noise.__name__}, "
             f"not {type(network.noise).__name__}; set its key 'noise'"
         )
+    if form.convert is _diffusers:
+        check_config(path.with_name("config.json"))
     return form.convert(state, network)
-
-
-def _formats() -> str:
-    return ", ".join(form.of for form in FORMATS)
 
 
 def _fitting(weights: Weights, network: nn.Module) -> Weights:

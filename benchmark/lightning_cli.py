@@ -229,7 +229,7 @@ class BenchmarkCLI(LightningCLI):
                 "go on with --ckpt_path=last, or choose another folder with --trainer.default_root_dir"
             )
         found = self._final_weights(subcommand) if path is None and not fits else None
-        path = kwargs["ckpt_path"] = path or found
+        path = kwargs["ckpt_path"] = found if path is None else path
         if path is not None:
             check_weights(path, self.model, whole_state=fits)
             self.model.start = None  # its weights, not those that its training started from

@@ -4,7 +4,6 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import InputError, command
@@ -15,7 +14,7 @@ from benchmark.given_files import read_samples
 from benchmark.ownership import owned
 from benchmark.stages import read_manifest
 from benchmark.suite import NAME, Cell, Suite, load_suite, suites
-from benchmark.suite_run import GIVEN, chosen, execute, jobs_of, networks_needed, tabulate, with_given
+from benchmark.suite_run import GIVEN, execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.weights import at_hand
 
 
@@ -46,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     read_samples(options.samples)  # before anything is trained
     tell_workers(options)
     with LocalEngine(options.workers) as engine, owned(out, "--out", engine.workers):
-        jobs = jobs_of(suite, engine, out, _seeds(suite, out), list(suite.cells), write=False)
-        todo = chosen(jobs, [row])
+        todo, every = jobs_of(suite, engine, out, suite.seeds, [row], write=False)
         at_hand(networks_needed(todo))
         results, ended = execute(suite, engine, todo, out)
         if ended is not None:
@@ -55,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         if not any(result["status"] == "failed" for result in results.values()):
             given = read_manifest(out / GIVEN) or {}
             write_json(out / GIVEN, {**given, row: str(options.samples.resolve())})
-        return tabulate(suite, engine, jobs, results, out)
+        return tabulate(suite, engine, every, results, out)
 
 
 def with_samples(suite: Suite, path: Path, row: str) -> Suite:
@@ -72,13 +70,6 @@ def with_samples(suite: Suite, path: Path, row: str) -> Suite:
         raise InputError(f"suite {suite.name} has a cell {row}; name the row otherwise with --row NAME")
     given = Cell(row, samples=str(path.resolve()), seed=0)
     return dataclasses.replace(suite, cells={**suite.cells, row: given})
-
-
-def _seeds(suite: Suite, out: Path) -> list[int]:
-    """The suite's seeds, and others that the run in the folder has."""
-    found = {int(path.name[4:]) for path in out.glob("*/seed*") if path.name[4:].isdecimal()}
-    fixed: set[Any] = {cell.seed for cell in suite.cells.values()}
-    return [*suite.seeds, *sorted(found - fixed - set(suite.seeds))]
 
 
 if __name__ == "__main__":

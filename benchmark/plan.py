@@ -102,22 +102,25 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
     trainings: dict[tuple[str, int], Job] = {}
     protocol = asdict(suite.protocol)
     names = order(suite)
-    names.sort(key=lambda name: name != suite.reference and name not in _ancestors(suite, suite.reference))
+    judging = {suite.reference, *_ancestors(suite, suite.reference)}
+    names.sort(key=lambda name: name not in judging)
 
-    def seeds_of(name: str) -> list[int]:
+    def seeds_of(name: str, asked: list[int] = seeds) -> list[int]:
         fixed = suite.cells[name].seed
-        return seeds if fixed is None else [fixed]
+        return asked if fixed is None else [fixed]
 
     def training_of(name: str, seed: int) -> Job:
         fixed = suite.cells[name].seed
         return trainings[name, seed if fixed is None else fixed]
 
-    reference_folder = out / suite.reference / f"seed{seeds_of(suite.reference)[0]}"
+    # One judge, whichever seeds are asked for: rows of all seeds are measured alike.
+    reference_folder = out / suite.reference / f"seed{seeds_of(suite.reference, suite.seeds)[0]}"
     alike: dict[str, Job] = {}
     evaluations: list[Job] = []
     for name in names:
         cell = suite.cells[name]
-        for seed in seeds_of(name):
+        first = seeds_of(name, suite.seeds)[:1] if name in judging else []
+        for seed in dict.fromkeys([*first, *seeds_of(name)]):
             if cell.config is None:
                 continue
             folder = out / name / f"seed{seed}"
@@ -143,7 +146,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             )  # fmt: skip
             trainings[name, seed] = alike.setdefault(key, job)
 
-    reference = training_of(suite.reference, seeds[0])
+    reference = training_of(suite.reference, suite.seeds[0])
     for name in names:
         cell = suite.cells[name]
         for seed in seeds_of(name):

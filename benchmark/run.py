@@ -31,7 +31,9 @@ def parser() -> Parser:
     add_run_options(p)
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of every method")
     p.add_argument("--name", metavar="NAME", help="name in results; needed where --set changes what is compared")
-    p.add_argument("--only", metavar="CELL", action="append", help="tabulate this cell alone; may be repeated")
+    p.add_argument(
+        "--only", metavar="CELL", action="append", help="carry out this cell alone, and what it needs; may be repeated"
+    )
     p.add_argument("--seeds", metavar="0,1,2", help="seeds, separated by commas; the suite's own by default")
     p.add_argument("--fresh", action="store_true", help="forget what an earlier run in the folder finished")
     p.add_argument("--dry-run", action="store_true", help="show jobs, order and predicted time, and do nothing")
@@ -65,13 +67,13 @@ def main(argv: list[str] | None = None) -> int:
         out = out.absolute()  # other machines start elsewhere
     with _engine(options) as engine:
         if options.dry_run:
-            show_plan(jobs_of(suite, engine, out, seeds, only, write=False), suite, engine.workers, options.jobs)
+            show_plan(jobs_of(suite, engine, out, seeds, only, write=False)[0], suite, engine.workers, options.jobs)
             return OK
         if options.job is not None:
             hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
-            return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True), options.job)
+            return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True)[0], options.job)
         with owned(out, "--out", engine.workers):
-            jobs = jobs_of(suite, engine, out, seeds, only, write=True)
+            jobs, every = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
                 print(f"nothing was run; submit the jobs with: {submit} [options of sbatch]")
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
                     shutil.rmtree(out / folder, ignore_errors=True)
             at_hand(networks_needed(jobs))  # before hours of training
             results, ended = execute(suite, engine, jobs, out)
-            return tabulate(suite, engine, jobs, results, out) if ended is None else ended
+            return tabulate(suite, engine, every, results, out) if ended is None else ended
 
 
 def _check_engine(options: argparse.Namespace) -> None:

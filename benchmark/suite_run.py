@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.costs import TimeLeft, filled_in, most_urgent_first, predicted_seconds
+from benchmark.differences import seed_list
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED
 from benchmark.execute.lease import lives
 from benchmark.files import sweep, write_text
@@ -34,8 +35,13 @@ PARTIAL = "partial.md"
 """What a run that was stopped has finished."""
 
 
-def jobs_of(suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool) -> list[Job]:
-    """The jobs asked for; configurations are resolved once and remembered until a file they follow from changes."""
+def jobs_of(
+    suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool
+) -> tuple[list[Job], list[Job]]:
+    """The jobs asked for, and those of every cell with every seed of the suite or of the run's folder.
+
+    Configurations are resolved once and remembered until a file they follow from changes.
+    """
     key = configuration_digest(suite, engine.here)
     resolved = cached_resolution(out / PLAN, key)
     if resolved is None:
@@ -48,7 +54,14 @@ def jobs_of(suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[s
     jobs = chosen(plan(suite, resolved, out, seeds), only)
     if write:
         write_plan(out, suite.name, key, resolved, jobs)
-    return jobs
+    return jobs, plan(suite, resolved, out, _all_seeds(suite, out, seeds))
+
+
+def _all_seeds(suite: Suite, out: Path, asked: list[int]) -> list[int]:
+    """The suite's seeds, those asked for, and others that the run in the folder has."""
+    found = {int(path.name[4:]) for path in out.glob("*/seed*") if path.name[4:].isdecimal()}
+    fixed = {cell.seed for cell in suite.cells.values()}
+    return list(dict.fromkeys([*suite.seeds, *asked, *sorted(found - fixed)]))
 
 
 def chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
@@ -127,23 +140,46 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
 
 
 def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:
-    records: list[Record] = []
+    """Write and print the tables of all that is finished of ``jobs``, and what failed now; returns the exit code.
+
+    Args:
+        suite: The suite.
+        engine: What carried out the jobs.
+        jobs: Those of every cell and seed, not of what was asked for alone.
+        results: Of the jobs that were carried out now.
+        out: Folder of the run.
+    """
     failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
+    records: list[Record] = []
+    shown: list[Job] = []
     for job in jobs:
         if job.part == "evaluate":
             error = failures.get(job.name)
-            records += read_records(job) if error is None else failed_records(job, error)
-    cells = [name for name in suite.cells if any(r.cell == name for r in records)]
+            of_job = read_records(job) if error is None else failed_records(job, error)
+            records += of_job
+            shown += [job] if of_job else []
+    cells = [name for name in suite.cells if any(job.cell.name == name for job in shown)]
     floors = _floors(suite)
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
     write_tables(out, table, cells, floors)
-    write_per_class(out, jobs)
+    write_per_class(out, shown)
     (out / PARTIAL).unlink(missing_ok=True)
     print(to_markdown(table, cells=cells, floors=floors))
-    print(f"\nresults: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
+    print(f"\n{_told_apart(shown, results)}")
+    print(f"results: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
     for name, error in failures.items():
         print(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})", file=sys.stderr)
     return INCOMPLETE if failures else OK
+
+
+def _told_apart(shown: list[Job], results: dict[str, dict[str, Any]]) -> str:
+    """How many evaluations are in the tables, and which of them were carried out now, where not all were."""
+    now = [job for job in shown if job.name in results]
+    parts = [f"{len(shown)} by cell and seed, {len(now)} carried out now"]
+    if 0 < len(now) < len(shown):
+        cells = dict.fromkeys(job.cell.name for job in now)
+        parts.append(f"{', '.join(cells)} with {seed_list(job.seed for job in now)}")
+    return "rows:    " + ": ".join(parts)
 
 
 def _tabulate_partly(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> None:

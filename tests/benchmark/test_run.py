@@ -210,12 +210,14 @@ def test_other_seeds_and_a_fresh_start_do_what_they_say(copied, tmp_path):
     out, suite = copied
     whole = numbers(out)
     trained = {path: path.stat().st_mtime_ns for path in out.rglob("final.ckpt")}
-    code, _, _ = run(tmp_path, "--suite", suite, "--out", out, "--seeds", "0, 7", "--only", "gaussian", "--fresh")
+    code, output, _ = run(tmp_path, "--suite", suite, "--out", out, "--seeds", "0, 7", "--only", "gaussian", "--fresh")
     assert code == 0
+    assert "rows:    5 by cell and seed, 2 carried out now: gaussian with seeds 0, 7\n" in output
     again = {path.relative_to(out).parts[0] for path, at in trained.items() if path.stat().st_mtime_ns != at}
     assert again == {"gaussian", "reference_classifier"}
     found = numbers(out)
-    assert {(cell, seed) for cell, seed, *_ in found} == {("gaussian", 0), ("gaussian", 7)}
+    kept = {("score_model", 0), ("noisy_classifier", 0), ("held_out_images", 0)}  # finished before, and left alone
+    assert {(cell, seed) for cell, seed, *_ in found} == {("gaussian", 0), ("gaussian", 7)} | kept
     assert all(found[key] == whole[key] for key in found if key[1] != 7)
 
 

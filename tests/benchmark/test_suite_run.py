@@ -1,0 +1,93 @@
+"""The tables of a run's folder: all that it holds, whatever part of the suite was asked for last."""
+
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from benchmark.files import write_json
+from benchmark.protocol import Protocol
+from benchmark.record import failed, measured, read_results
+from benchmark.suite import Cell, Suite
+from benchmark.suite_run import jobs_of, tabulate
+
+CONFIG = {"model": {"class_path": "methods.supervised.Supervised", "init_args": {}}, "trainer": {}, "data": {}}
+ENGINE = SimpleNamespace(here=True, hardware={}, resolve=lambda cells, dry: dict.fromkeys(cells, CONFIG))
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """Two cells with two seeds, judged by one of them, whose seed is not fixed."""
+    (tmp_path / "configs").mkdir()
+    cells = {name: Cell(name, config=str(tmp_path / "configs" / f"{name}.yaml")) for name in ("judge", "other")}
+    return Suite("s", "judge", Protocol(), cells, [0, 1])
+
+
+def finish(jobs, value=0.5):
+    """Finish jobs as a run would; an evaluation with one number."""
+    for job in jobs:
+        for stage in job.stages:
+            write_json(job.folder / "per_class.json", [])
+            record = measured(job.cell.name, "m", job.seed, "accuracy/clean", value, n=10)
+            write_json(job.folder / "record.json", [asdict(record)])
+            outputs = ["record.json", "per_class.json"] if stage.name == "metrics" else []
+            stage.complete(job.folder, lambda outputs=outputs: {"outputs": outputs})
+    return {job.name: {"status": "ok"} for job in jobs}
+
+
+def rows(out):
+    return {(r.cell, r.seed): r.value for r in read_results(out / "results.json").records}
+
+
+def call(suite, out, seeds, only, value=0.5):
+    jobs, every = jobs_of(suite, ENGINE, out, seeds, only, write=True)
+    results = finish([job for job in jobs if not job.finished], value)
+    return tabulate(suite, ENGINE, every, results, out)
+
+
+def test_a_selection_adds_to_the_tables_and_says_what_it_did(suite, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert call(suite, out, [0, 1], ["judge", "other"]) == 0
+    assert "rows:    4 by cell and seed, 4 carried out now\n" in capsys.readouterr().out
+    assert call(suite, out, [2], ["other"], 0.75) == 0
+    assert "rows:    5 by cell and seed, 1 carried out now: other with seed 2\n" in capsys.readouterr().out
+    whole = {("judge", 0): 0.5, ("judge", 1): 0.5, ("other", 0): 0.5, ("other", 1): 0.5, ("other", 2): 0.75}
+    assert rows(out) == whole
+    assert call(suite, out, [1], ["other"]) == 0
+    assert "rows:    5 by cell and seed, 0 carried out now\n" in capsys.readouterr().out
+    assert rows(out) == whole
+    page = (out / "report.html").read_text()
+    assert "judge" in page
+    assert "other" in (out / "results.md").read_text()
+
+
+def test_what_was_finished_under_another_key_is_absent(suite, tmp_path):
+    out = tmp_path / "run"
+    call(suite, out, [0, 1], ["judge", "other"])
+    for path in (out / "other" / "seed0" / "stages").glob("metrics.json"):
+        write_json(path, {**json.loads(path.read_text()), "key": "of older settings"})
+    call(suite, out, [1], ["judge"])
+    assert rows(out) == {("judge", 0): 0.5, ("judge", 1): 0.5, ("other", 1): 0.5}
+
+
+def test_a_failure_of_now_stands_beside_what_was_finished_before(suite, tmp_path):
+    out = tmp_path / "run"
+    call(suite, out, [0], ["judge", "other"])
+    jobs, every = jobs_of(suite, ENGINE, out, [1], ["other"], write=True)
+    results = {job.name: {"status": "failed", "error": "boom"} for job in jobs if not job.finished}
+    assert tabulate(suite, ENGINE, every, results, out) == 4
+    found = read_results(out / "results.json").records
+    assert {(r.cell, r.seed, r.status) for r in found} == {
+        ("judge", 0, "ok"), ("other", 0, "ok"), ("other", 1, "failed"),
+    }  # fmt: skip
+    assert failed("other", "supervised", 1, "accuracy/clean", "boom") in found
+
+
+def test_whichever_seeds_are_asked_for_one_classifier_judges(suite, tmp_path):
+    whole, every = jobs_of(suite, ENGINE, tmp_path, [0, 1], ["judge", "other"], write=False)
+    some, same = jobs_of(suite, ENGINE, tmp_path, [1], ["other"], write=False)
+    assert whole == every == same
+    assert [job for job in whole if job.name in {job.name for job in some}] == some
+    assert {job.reference for job in whole} == {tmp_path / "judge" / "seed0"}
+    assert [job.name for job in some] == ["judge/seed0/train", "judge/seed1/train", "other/seed1/evaluate"]  # alike

@@ -1,7 +1,6 @@
 """Files of a training's state: whole or absent when written, and read with care, for anybody may have written them."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, one_line, tell
 from benchmark.files import digest_file, replacing, write_text
 from methods.base import Method
 from methods.weight_files import check_plain, read_weights, told, unfit
@@ -72,7 +71,7 @@ def resume_point(folder: Path) -> Path | None:
 
 @rank_zero_only
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    tell(f"warning: {message}")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

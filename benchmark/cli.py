@@ -9,11 +9,13 @@ from typing import Any
 
 from benchmark import class_paths
 from benchmark.config_files import Settings
-from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory
+from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory, tell
+from benchmark.screen import protect
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits with the benchmark's exit codes."""
+    protect()
     arguments = sys.argv[1:] if args is None else args
     signals: list[int] = []
     ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ]
@@ -24,7 +26,7 @@ def main(args: list[str] | None = None) -> None:
             sys.exit(128 + number)  # nothing to save, or asked twice
         signals.append(number)
         if first:
-            print("stopping: the state is saved after this step (again to stop at once)", file=sys.stderr, flush=True)
+            tell("stopping: the state is saved after this step (again to stop at once)")
 
     # Lightning's own handler of SIGUSR1 saves inside the signal, in the middle of a step of the optimiser even.
     near_the_end = (signal.SIGUSR1,) if "SLURM_JOB_ID" in os.environ else ()
@@ -62,7 +64,7 @@ def _requeue() -> None:
     try:
         subprocess.run(["scontrol", "requeue", job], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"error: the job could not be requeued: {error}", file=sys.stderr)
+        tell(f"error: the job could not be requeued: {error}")
 
 
 def _told(error: Exception) -> str:
@@ -78,7 +80,7 @@ def _told(error: Exception) -> str:
 
 def _fail(message: str, code: int) -> None:
     if message:
-        print(f"error: {message}", file=sys.stderr)
+        tell(f"error: {message}")
     sys.exit(code)
 
 

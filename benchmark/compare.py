@@ -4,7 +4,6 @@ Numbers are matched by cell, seed, metric and protocol. Exit code: 0 nothing is 
 is, 2 unusable input, 3 the two were not measured alike, 4 cells failed or are missing.
 """
 
-import io
 import json
 import os
 import sys
@@ -29,7 +28,7 @@ from benchmark.differences import (
     compare,
     seed_list,
 )
-from benchmark.errors import REGRESSION, InputError, command, shown
+from benchmark.errors import REGRESSION, InputError, command, shown, tell
 from benchmark.markdown import escape, plain, table
 from benchmark.record import Results, read_results, write_results
 
@@ -166,7 +165,7 @@ def append_summary(path: Path, text: str) -> None:
         with open(path, "ab") as file:
             file.write(cut(text, room).encode())
     except OSError as error:
-        print(f"warning: no step summary: {error.strerror}", file=sys.stderr)
+        tell(f"warning: no step summary: {error.strerror}")
 
 
 def cut(text: str, room: int) -> str:
@@ -197,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     first = args.accept and args.force and not args.old.exists()
     old = Results(new.suite, "", {}, ()) if first else read_results(args.old)
     comparison = compare(old, new)
-    _print(FORMATS[args.format](comparison, args.strict))
+    print(FORMATS[args.format](comparison, args.strict), end="")
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         append_summary(Path(summary), to_markdown(comparison, args.strict))
@@ -205,23 +204,13 @@ def main(argv: list[str] | None = None) -> int:
     if not args.accept:
         return code
     if code > REGRESSION and not args.force:
-        print(f"error: {args.old} is kept: {headline(comparison, args.strict)}; --force accepts it", file=sys.stderr)
+        tell(f"error: {args.old} is kept: {headline(comparison, args.strict)}; --force accepts it")
         return code
     try:
         write_results(args.old, new)
     except OSError as error:
         raise InputError(f"{args.old}: cannot be written: {error.strerror}") from None
     return 0
-
-
-def _print(text: str) -> None:
-    """To standard output; a reader that stops early, as ``head`` does, must not change the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """Networks that are compiled for training."""
 
-import sys
-
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from benchmark.errors import InputError, one_line
+from benchmark.errors import InputError, one_line, tell
 from methods.base import Method
 
 ENTRIES = ("forward", "encode", "decode", "features")
@@ -39,7 +37,7 @@ class CompiledNetworks(Callback):
             torch.compile(torch.sin)(torch.zeros(8, device=trainer.strategy.root_device))
         except Exception as error:
             if trainer.is_global_zero:
-                print(f"warning: compile is on, but nothing can be compiled here: {one_line(error)}", file=sys.stderr)
+                tell(f"warning: compile is on, but nothing can be compiled here: {one_line(error)}")
             return
         for network in pl_module.networks():
             found = [name for name in ENTRIES if hasattr(network, name)]

@@ -1,13 +1,17 @@
 """Exit codes, and errors that a user can act on: one line on standard error, never a traceback."""
 
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-LONGEST = 400
-"""Characters of the longest message."""
+from benchmark.screen import protect
+
+LONGEST = 399
+"""Characters of the longest line that tells of foreign text."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 OK, REGRESSION, UNUSABLE_INPUT, NOT_COMPARABLE, INCOMPLETE = 0, 1, 2, 3, 4
@@ -42,6 +46,11 @@ MEMORY_HINT = (
 )
 
 
+def escaped(text: Any) -> str:
+    """Text from outside at its full length, characters that do not print escaped: a path that may be copied."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def shown(text: Any, longest: int = LONGEST) -> str:
     """Text from outside, safe to print: one line, characters that do not print escaped, the middle left out if long.
 
@@ -52,11 +61,17 @@ def shown(text: Any, longest: int = LONGEST) -> str:
     text = str(text)
     if len(text) > 2 * longest:  # do not escape what will be left out
         text = f"{text[:longest]} ... {text[-longest:]}"
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    line = escaped(" ".join(text.split()))
     if len(line) <= longest:
         return line
     head = (longest - 5) * 2 // 3
     return f"{line[:head]} ... {line[len(line) - (longest - 5 - head) :]}"
+
+
+def traced(error: BaseException) -> str:
+    """The traceback of an error for a log: lines that are safe to print, cut, and not without number."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(escaped(line[:1000]) for line in lines[:500])
 
 
 def shortened(value: Any) -> str:
@@ -66,9 +81,8 @@ def shortened(value: Any) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line; an operating-system error with its file."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    """The message of an error on one safe line; an operating-system error with its file."""
+    return shown(error) or type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -95,20 +109,28 @@ def innermost(error: BaseException) -> str:
     return one_line(error)
 
 
+def tell(text: str) -> None:
+    """Print one safe line on standard error."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
 def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
-    """Make ``main`` report an ``InputError`` as one line on standard error and return its exit code."""
+    """Make ``main`` report unusable input as one line on standard error, and return its exit code whoever looks on."""
 
     @wraps(main)
     def guarded(argv: list[str] | None = None) -> int:
+        protect()
         try:
             return main(argv)
         except InputError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            tell(f"error: {error}")
             return error.code
         except KeyboardInterrupt:
             return INTERRUPTED
-        except BrokenPipeError:
-            sys.stderr.close()
-            return OK
+        except OSError as error:
+            if os.environ.get("DIFFCLASS_DEBUG") or error.filename is None:
+                raise
+            tell(f"error: {error.filename}: {error.strerror}; name another file or folder")
+            return UNUSABLE_INPUT
 
     return guarded

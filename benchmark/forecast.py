@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmark.costs import UTILISATION, CellCost, TimeLeft, gpu_seconds, predicted_seconds, remaining_seconds
+from benchmark.errors import shown
 from benchmark.plan import Job
 from benchmark.progress import clock
 from benchmark.suite import Suite
@@ -122,7 +123,7 @@ def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = Fals
     print(table(rows))
     unknown = {row.name: costs[row.name] for row in rows[:-1] if row.disk is None}
     for name, reason in unknown.items():
-        print(f"not counted, and not in the total: {name}: {reason}")
+        print(shown(f"not counted, and not in the total: {name}: {reason}"))
     print(
         f"hours: a job on each H100, at {UTILISATION:.0%} of its peak or as fast as operators are launched (assumed); "
         "disk: resume points and shards of samples included, which go when training or sampling ends"

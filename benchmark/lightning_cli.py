@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from torch.optim import Optimizer
 from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints
 from benchmark.checkpoints import FINAL, AtomicCheckpointIO, check_weights, checkpoints, resume_point
 from benchmark.compiled_networks import CompiledNetworks
-from benchmark.errors import InputError, innermost
+from benchmark.errors import InputError, escaped, innermost, tell
 from benchmark.kept_config import KeptConfig, check_same_training
 from benchmark.lightning_parser import Parser
 from benchmark.memory import physical_memory
@@ -234,7 +233,7 @@ class BenchmarkCLI(LightningCLI):
             check_weights(path, self.model, whole_state=fits)
             self.model.start = None  # its weights, not those that its training started from
         if found is not None and self.trainer.is_global_zero:
-            print(f"note: the weights are those of {found}", file=sys.stderr, flush=True)
+            tell(f"note: the weights are those of {found}")
         if lasts:
             settings = self.settings
             check_same_training(folder, settings, goes_on=path is not None)
@@ -258,7 +257,7 @@ class BenchmarkCLI(LightningCLI):
         """Write class probabilities of the test part to a file."""
         path = predict(self.trainer, model, datamodule, ckpt_path)
         if path is not None:
-            print(f"predictions: {path}")
+            print(f"predictions: {escaped(path)}")
 
     @staticmethod
     def configure_optimizers(lightning_module: Method, optimizer: Optimizer, lr_scheduler: Any = None) -> Any:

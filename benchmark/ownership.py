@@ -3,14 +3,13 @@
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, WriteError
+from benchmark.errors import InputError, WriteError, tell
 from benchmark.files import write_json
 from benchmark.stages import read_manifest
 
@@ -64,11 +63,8 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
     lock, owner = hold(folder, option), folder / OWNER
     try:
         if owner.exists():
-            print(
-                f"note: {folder} is taken over from {_named(read_manifest(owner))}, which ended without letting it go",
-                file=sys.stderr,
-                flush=True,
-            )
+            held = _named(read_manifest(owner))
+            tell(f"note: {folder} is taken over from {held}, which ended without letting it go")
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
             write_json(owner, {**this_process(), "since": since, "workers": workers})

@@ -17,8 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules")
 WITHOUT_EFFECT = {
     f"benchmark.{name}"
-    for name in ("errors", "files", "kept_config", "memory", "ownership", "predictions", "progress_bar", "protocol")
-    + ("stages", "trial")
+    for name in (
+        *("errors", "files", "kept_config", "memory", "ownership", "predictions", "progress_bar", "protocol"),
+        *("screen", "stages", "trial"),
+    )
 }
 """Modules that no number depends on but through what keys name anyway."""
 SAMPLING = ("sampler", "guidance_rule", "guides")

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmark.costs import Seen
+from benchmark.errors import shown
 from benchmark.plan import Job
 
 UNITS = {"train": "steps", "gradients": "points"}
@@ -134,7 +135,7 @@ class PlainView:
         self.state.update(message)
         name, event = message["job"], message.get("event")
         if event == "failed":
-            print(f"failed   {name}: {message['error']}", flush=True)
+            print(f"failed   {name}: {shown(message['error'])}", flush=True)
         elif event == "ok":
             print(f"done     {name}  {self.state.summary(self.state.jobs[name])}", flush=True)
             print(f"         {self.state.headline}", flush=True)
@@ -172,7 +173,7 @@ class LiveView:
         if event == "ok":
             self._print("green", "done", f"{name}  {self.state.summary(self.state.jobs[name])}")
         elif event == "failed":
-            self._print("red", "failed", f"{name}: {message['error']}")
+            self._print("red", "failed", f"{name}: {shown(message['error'])}")
 
     def _print(self, colour: str, event: str, text: str) -> None:
         from rich.text import Text

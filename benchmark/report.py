@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from benchmark.arguments import Parser
 from benchmark.definitions import TABLES, column_order, definition_of
-from benchmark.errors import OK, InputError, command
+from benchmark.errors import OK, InputError, command, escaped
 from benchmark.files import write_text
 from benchmark.markdown import plain
 from benchmark.record import Results, read_results
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     options = p.parse_args(argv)
     if not (options.run / "results.json").is_file():
         raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")
-    print(write_report(options.run))
+    print(escaped(write_report(options.run)))
     return OK
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.arguments import Parser, add_run_options, check_workers
-from benchmark.errors import INCOMPLETE, OK, InputError, command
+from benchmark.errors import INCOMPLETE, OK, InputError, command, escaped, tell
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.worker import FOLDERS, tell_workers
 from benchmark.forecast import show_plan
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             jobs, every = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
-                print(f"nothing was run; submit the jobs with: {submit} [options of sbatch]")
+                print(f"nothing was run; submit the jobs with: {escaped(submit)} [options of sbatch]")
                 return OK
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
@@ -175,7 +175,7 @@ def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:
     job = named[name]
     unfinished = [need for need in job.needs if not named[need].finished]
     if unfinished:
-        print(f"error: {name} needs {', '.join(unfinished)}, not finished yet", file=sys.stderr)
+        tell(f"error: {name} needs {', '.join(unfinished)}, not finished yet")
         return INCOMPLETE
     if job.finished:
         print(f"finished before: {name}")
@@ -185,7 +185,7 @@ def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:
     if ended is not None:
         return ended
     if results[name]["status"] != "ok":
-        print(f"failed: {name}: {results[name]['error']} (log: {job.folder / 'log'})", file=sys.stderr)
+        tell(f"failed: {name}: {results[name]['error']} (log: {job.folder / 'log'})")
         return INCOMPLETE
     return OK
 

@@ -1,7 +1,6 @@
 """One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
 
 import gc
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from benchmark.array_files import load_arrays, save_arrays
 from benchmark.callbacks import ResumePoints
 from benchmark.checkpoints import FINAL, check_weights, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
-from benchmark.errors import InputError, one_line, out_of_memory
+from benchmark.errors import InputError, one_line, out_of_memory, tell
 from benchmark.evaluate_cell import write_records
 from benchmark.execute import many_samplers, multi_device
 from benchmark.execute.local import visible_gpus
@@ -168,7 +167,7 @@ class _Training:
         except RuntimeError as error:  # what the others say of it depends on who noticed first
             if out_of_memory(error):
                 raise
-            print(f"trying once more: {one_line(error)}", file=sys.stderr, flush=True)
+            tell(f"trying once more: {one_line(error)}")
             return fit()
 
 

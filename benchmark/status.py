@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.costs import Seen, predicted_seconds, time_left
-from benchmark.errors import INCOMPLETE, OK, InputError, command
+from benchmark.errors import INCOMPLETE, OK, InputError, command, shown
 from benchmark.execute.lease import lives, progress_path, read_lease
 from benchmark.ownership import OWNER, runs_here
 from benchmark.plan import Job
@@ -42,20 +42,19 @@ def main(argv: list[str] | None = None) -> int:
     if options.watch:
         return _watch(options.run, options.every, console)
     at = look(options.run)
-    console.print(at.table(), at.headline, sep="\n")
+    console.print(at.view())
     return OK if at.complete else INCOMPLETE
 
 
 def _watch(out: Path, every: float, console: Any) -> int:
-    from rich.console import Group
     from rich.live import Live
 
     at = look(out)
-    with Live(Group(at.table(), at.headline), console=console, auto_refresh=False, transient=False) as live:
+    with Live(at.view(), console=console, auto_refresh=False, transient=False) as live:
         while not at.settled:
             time.sleep(every)
             at = look(out)
-            live.update(Group(at.table(), at.headline), refresh=True)
+            live.update(at.view(), refresh=True)
     return OK if at.complete else INCOMPLETE
 
 
@@ -132,6 +131,13 @@ class RunStatus:
             return max(paces) if paces and all(at.left is not None for at in going if at.state != "done") else None
         return max([whole, *paces])
 
+    def view(self) -> Any:
+        """The table and the headline below it."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self.table(), Text(shown(self.headline)))
+
     def table(self) -> Any:
         """A row for each job."""
         from rich.table import Column, Table
@@ -140,7 +146,7 @@ class RunStatus:
         table = Table(Column("job", no_wrap=True), "state", "stages", "time", "", box=None, pad_edge=False)
         for at in self.jobs:
             stages, spent = f"{at.stages}/{len(at.job.stages)}", clock(at.seconds) if at.seconds else ""
-            words = [Text(word) for word in (at.job.name, at.state, stages, spent, at.detail)]
+            words = [Text(shown(word)) for word in (at.job.name, at.state, stages, spent, at.detail)]
             words[1].stylize(STYLES[at.state])
             table.add_row(*words)
         return table

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmark.costs import TimeLeft, filled_in, most_urgent_first, predicted_seconds
 from benchmark.differences import seed_list
-from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED
+from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, escaped, tell
 from benchmark.execute.lease import lives
 from benchmark.files import sweep, write_text
 from benchmark.per_class import write_per_class
@@ -82,7 +82,7 @@ def with_given(suite: Suite, out: Path) -> Suite:
         if Path(path).exists():
             rows[row] = Cell(row, samples=path, seed=0)
         else:
-            print(f"note: row {row} is left out: no samples at {path}", file=sys.stderr)
+            tell(f"note: row {row} is left out: no samples at {path}")
     return dataclasses.replace(suite, cells={**suite.cells, **rows})
 
 
@@ -120,10 +120,11 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
             os._exit(128 + number)  # asked twice: at once; files are whole all the same
         signals.append(number)
         engine.stop()
-        print("stopping: running jobs save their state (again to stop at once)", file=sys.stderr, flush=True)
+        tell("stopping: running jobs save their state (again to stop at once)")
 
     before = {}
-    print(f"suite {suite.name}: {len(todo)} of {len(jobs)} jobs to do on {engine.workers} processes, in {out}")
+    where = f"on {engine.workers} processes, in {escaped(out)}"
+    print(f"suite {suite.name}: {len(todo)} of {len(jobs)} jobs to do {where}")
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
@@ -166,9 +167,10 @@ def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict
     (out / PARTIAL).unlink(missing_ok=True)
     print(to_markdown(table, cells=cells, floors=floors))
     print(f"\n{_told_apart(shown, results)}")
-    print(f"results: {out / 'results.md'}, {out / 'results.json'}\nreport:  {write_report(out, cells)}")
+    print(f"results: {escaped(out / 'results.md')}, {escaped(out / 'results.json')}")
+    print(f"report:  {escaped(write_report(out, cells))}")
     for name, error in failures.items():
-        print(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})", file=sys.stderr)
+        tell(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})")
     return INCOMPLETE if failures else OK
 
 

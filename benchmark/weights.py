@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import get_args
 
 from benchmark.arguments import Parser
-from benchmark.errors import OK, command
+from benchmark.errors import OK, command, escaped
 from benchmark.protocol import REFERENCE, FeatureName
 
 PUBLISHED = tuple(name for name in get_args(FeatureName) if name != REFERENCE)
@@ -22,7 +22,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Get weights, or find that they are there; returns the exit code."""
     for path in at_hand(parser().parse_args(argv).names):
-        print(path)
+        print(escaped(path))
     return OK
 
 

@@ -7,15 +7,15 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, Stopped, WriteError, failure, one_line
+from benchmark.errors import InputError, Stopped, WriteError, failure, one_line, traced
 from benchmark.execute.lease import Lease, Superseded
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
+from benchmark.screen import protect
 
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
 """Environment variables that would tell a training of another launch, by their beginnings."""
@@ -59,6 +59,7 @@ def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
         stop: Its ``value`` is true when jobs are to save their state and end.
         threads: Of the numeric libraries.
     """
+    protect()
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
     _end_with(parent)
@@ -173,7 +174,7 @@ def _outcome(job: Job, protocol: Protocol, lease: Lease) -> dict[str, Any]:
         return {"status": "stopped"}
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk may be full
-            traceback.print_exc()
+            print(traced(error), file=sys.stderr)
         return {"status": "failed", "error": one_line(error) if isinstance(error, Superseded) else failure(error)}
     return {"status": "ok"}
 

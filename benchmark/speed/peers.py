@@ -1,7 +1,6 @@
 """What the speed scripts share: peers that may be missing, and CPU times taken in turn."""
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module, metadata
@@ -10,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmark.errors import tell
+
 
 def peer(module: str) -> Any:
     """The peer's module, or None with a message."""
     try:
         return import_module(module)
     except ImportError as error:
-        print(f"skipped {module}: {error}", file=sys.stderr)
+        tell(f"skipped {module}: {error}")
 
 
 def race(target: str, package: str, ours: Callable, theirs: Callable, rounds: int, **more: Any) -> None:

@@ -26,6 +26,7 @@ fault what happens                                 test
 22    stuck cell                                   benchmark/test_run
 23    samples damaged                              faults/test_tampering
 24    exception inside validation                  benchmark/test_callbacks
+25    screen closed, full or left                  faults/test_screens
 ===== ============================================ ==============================================================
 """
 

@@ -206,6 +206,9 @@ class _Compared:
             yield from self.record.absent((metric,), f"fewer than {LEAST_PER_CLASS} samples a class", **self.by)
             return
         real_labels = self.task[self.real.images["train_labels"]]
+        if np.bincount(real_labels, minlength=self.task.max() + 1).min() < 2:
+            yield from self.record.absent((metric,), "fewer than 2 real images of a class", **self.by)
+            return
         found = intra_class_frechet(self.real.seen["features"], real_labels, self.seen["features"], self.labels)
         yield self._record(metric, found.mean)
         for label, estimate in found.per_class.items():

@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.grey_levels import GreyLevels
-from datamodules.splits import LabelSplit, stratified
+from datamodules.splits import LabelSplit, held_out, proportional_counts, take_per_class
 from datamodules.transforms import Augmentation
 
 Part = Literal["train", "validation", "test"]
@@ -50,7 +50,8 @@ class ImageData(LightningDataModule, ABC):
         batch_size: Labeled images an optimiser step, over all devices and accumulated batches.
         unlabeled_batch_size: Unlabeled images, likewise; 0 leaves them out.
         labels: Which images are labeled; all of them when not given.
-        validation_fraction: Share of the training part held out for choices, stratified.
+        validation_fraction: Share of the training part held out for choices, stratified; at least one image of each
+            class that has two.
         split_seed: Seed of the splits.
         seed: Seed of order, augmentation and dequantisation; the run's seed.
     """
@@ -133,18 +134,18 @@ class ImageData(LightningDataModule, ABC):
     def _split(self, y: np.ndarray) -> None:
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
-        held_out = self.official_validation
-        if held_out is None:
+        validation = self.official_validation
+        if validation is None:
             rng = np.random.default_rng([self.split_seed, 0])
-            held_out = stratified(y, round(self.validation_fraction * len(y)), self.data_classes, rng)
-        kept = np.setdiff1d(np.arange(len(y)), held_out, assume_unique=True)
+            validation = held_out(y, self.validation_fraction, self.data_classes, rng)
+        kept = np.setdiff1d(np.arange(len(y)), validation, assume_unique=True)
         if np.bincount(y[kept], minlength=self.data_classes).min() < 1:
             raise ValueError(f"validation_fraction {self.validation_fraction} leaves a class without training images")
         rng = np.random.default_rng([self.split_seed, 1])
         every = np.arange(len(kept))
         self.labeled_indices = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
         self.unlabeled_indices = np.setdiff1d(every, self.labeled_indices, assume_unique=True)
-        self.splits = {"train": kept, "validation": held_out, "labeled": kept[self.labeled_indices]}
+        self.splits = {"train": kept, "validation": validation, "labeled": kept[self.labeled_indices]}
         self._train_y = self.task_labels(y[kept])
 
     def task_labels(self, y: np.ndarray) -> Tensor:
@@ -157,7 +158,8 @@ class ImageData(LightningDataModule, ABC):
         u, y = self.images(part)
         if count is None or count >= len(y):
             return u, y
-        rows = torch.from_numpy(stratified(y.numpy(), count, self.classes, np.random.default_rng(seed)))
+        counts = proportional_counts(y.numpy(), count, self.classes)
+        rows = torch.from_numpy(take_per_class(y.numpy(), counts, np.random.default_rng(seed)))
         return u[rows], y[rows]
 
     @property

@@ -24,7 +24,7 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> n
     of dimensions, then each dimension as a big-endian uint32.
 
     Args:
-        path: The file; gzip where its name ends in ``.gz``.
+        path: The file; gzip where it starts as one, whatever its name.
         shape: Sizes that the header must state.
         sha256: Digest of the unpacked file, where it is known.
 
@@ -34,8 +34,10 @@ def read_idx(path: Path, shape: tuple[int, ...], sha256: str | None = None) -> n
     header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
     size = len(header) + math.prod(shape)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(size + 1)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            content = (gzip.GzipFile(fileobj=file) if packed else file).read(size + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise damaged(path, f"gzip cannot unpack it ({error})") from None
     if content[:4] != header[:4]:

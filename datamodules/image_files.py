@@ -31,7 +31,9 @@ def unusable(path: Path, why: str) -> ValueError:
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Images of each class, both in the order of their names; names that start with a dot are passed over.
+    """Images of each class, in the order of their names; names that start with a dot are passed over.
+
+    Classes are in the order of their names too, or of their numbers where all names are numbers.
 
     Raises:
         ValueError: If there is no class, a class has no image, or something else than an image lies there.
@@ -48,6 +50,8 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
             raise unusable(other, f"not named as an image ({', '.join(SUFFIXES)}); remove it or convert it")
     if not classes:
         raise unusable(folder, "no folders of classes in it; put the images of each class in a folder of its name")
+    if all(name.isascii() and name.isdecimal() for name in classes):
+        return dict(sorted(classes.items(), key=lambda item: int(item[0])))
     return classes
 
 

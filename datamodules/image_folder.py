@@ -11,13 +11,18 @@ from datamodules.image_files import CACHE, AsStored, class_folders, kept_images,
 from datamodules.splits import stratified
 from datamodules.stored import StoredImages, data_root, missing
 
+VALIDATION = ("val", "valid", "validation", "dev")
+"""Names of the folder of the validation part."""
+
 
 class ImageFolder(StoredImages):
     """PNG and JPEG files, 8-bit grey or RGB, in ``train/<class>/`` and ``test/<class>/`` below ``<root>/<name>``.
 
-    Classes are numbered in the order of their names. Without ``train`` and ``test``, ``<class>/`` lies directly there
-    and ``test_fraction`` says how many images of each class are set apart; the runs' seeds do not change which. The
-    pixels are kept in ``<root>/.diffclass-cache``, which may be deleted.
+    A folder ``val`` (or ``valid``, ``validation``, ``dev``) beside them is the validation part, and
+    ``validation_fraction`` then has no effect. Classes are numbered in the order of their names, or by these where all
+    are numbers: ``10`` comes after ``9``. Without ``train`` and ``test``, ``<class>/`` lies directly there and
+    ``test_fraction`` says how many images of each class are set apart; the runs' seeds do not change which. The pixels
+    are kept in ``<root>/.diffclass-cache``, which may be deleted.
 
     Args:
         name: Name of the data set in results, and of its folder below the root.
@@ -45,25 +50,31 @@ class ImageFolder(StoredImages):
         if not folder.is_dir():
             raise missing(f"folder of images {name}", data_root(root))
         parts = _parts(folder, test_fraction)
-        self.class_names = list(parts[0])
+        self.class_names = list(next(iter(parts.values())))
         self.data_classes = len(self.class_names)
-        files = [file for part in parts for of_class in part.values() for file in of_class]
+        files = [file for part in parts.values() for name in self.class_names for file in part.get(name, [])]
         self._images = kept_images(files, folder, data_root(root) / CACHE, AsStored(resize))
-        self._y = np.concatenate([np.repeat(np.arange(len(part)), [len(f) for f in part.values()]) for part in parts])
-        self._rows = self._official(parts, test_fraction, test_seed)
+        counts = {part: [len(found.get(name, [])) for name in self.class_names] for part, found in parts.items()}
+        self._y = np.concatenate([np.repeat(np.arange(self.data_classes), count) for count in counts.values()])
+        self._rows = self._official({name: sum(count) for name, count in counts.items()}, test_fraction, test_seed)
+        if "validation" in counts:
+            first, held_out = sum(counts["train"]), sum(counts["validation"])
+            self.official_validation = np.arange(first, first + held_out)
+            kwargs["validation_fraction"] = held_out / (first + held_out)
         self.native = self._images.shape[1:]
         super().__init__(root=root, resize=resize, **kwargs)
 
-    def _official(
-        self, parts: list[dict[str, list[Path]]], fraction: float | None, seed: int
-    ) -> dict[str, np.ndarray | slice]:
+    def _official(self, sizes: dict[str, int], fraction: float | None, seed: int) -> dict[str, np.ndarray | slice]:
         """Which images are which part; as slices where they lie together, which copy nothing."""
         if fraction is None:
-            first = sum(map(len, parts[0].values()))
+            first = sum(sizes.values()) - sizes["test"]
             return {"train": slice(first), "test": slice(first, None)}
         rows = np.arange(len(self._y))
         rng = np.random.default_rng([seed, 6])
-        test = stratified(self._y, round(fraction * len(rows)), self.data_classes, rng)
+        try:
+            test = stratified(self._y, round(fraction * len(rows)), self.data_classes, rng)
+        except ValueError as error:
+            raise ValueError(f"test_fraction {fraction}: {error}") from None
         train = np.setdiff1d(rows, test)
         if np.bincount(self._y[train], minlength=self.data_classes).min() < 1:
             raise ValueError(f"test_fraction {fraction} leaves a class without training images")
@@ -74,24 +85,31 @@ class ImageFolder(StoredImages):
         return self._images[rows], self._y[rows]
 
 
-def _parts(folder: Path, test_fraction: float | None) -> list[dict[str, list[Path]]]:
-    """Images of each class of the training and test folders, or of the one folder to be split."""
-    official = [folder / part for part in ("train", "test")]
-    there = [part for part in official if part.is_dir()]
-    if len(there) == 1:
-        raise unusable(
-            folder, f"it has a folder {there[0].name} but no {'test' if there[0] == official[0] else 'train'}"
-        )
-    if not there:
+def _parts(folder: Path, test_fraction: float | None) -> dict[str, dict[str, list[Path]]]:
+    """Images of each class of the folders of the parts, or of the one folder to be split."""
+    official = {
+        "train": [folder / "train"],
+        "validation": [folder / name for name in VALIDATION],
+        "test": [folder / "test"],
+    }
+    there = {part: [place for place in places if place.is_dir()] for part, places in official.items()}
+    if not there["train"] and not there["test"]:
         if test_fraction is None:
             raise unusable(
                 folder, "no folders train and test in it; add them, or give test_fraction to set images apart"
             )
-        return [class_folders(folder)]
+        return {"all": class_folders(folder)}
+    for part, other in (("train", "test"), ("test", "train")):
+        if not there[part]:
+            raise unusable(folder, f"it has a folder {other} but no {part}")
     if test_fraction is not None:
         raise unusable(folder, f"it has a folder test; leave out test_fraction, got {test_fraction}")
-    train, test = map(class_folders, there)
-    if train.keys() != test.keys():
-        lone = min(train.keys() ^ test.keys())
-        raise unusable(folder, f"class {lone} is in one of train and test only; both need the same classes")
-    return [train, test]
+    if len(there["validation"]) > 1:
+        names = " and ".join(place.name for place in there["validation"])
+        raise unusable(folder, f"it has folders {names}; leave one for the validation part")
+    found = {part: class_folders(places[0]) for part, places in there.items() if places}
+    if lone := found["train"].keys() ^ found["test"].keys():
+        raise unusable(folder, f"class {min(lone)} is in one of train and test only; both need the same classes")
+    if unknown := found.get("validation", {}).keys() - found["train"].keys():
+        raise unusable(there["validation"][0], f"class {min(unknown)} is not in train; remove it")
+    return found

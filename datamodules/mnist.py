@@ -16,7 +16,7 @@ class MNIST(PublishedImages):
     """Handwritten digits, 60,000 to train and 10,000 to test, 28x28 grey.
 
     Found as ``train-images-idx3-ubyte`` and its three siblings, with or without ``.gz``, in ``mnist`` or ``MNIST/raw``
-    below the root.
+    below the root, packed or not.
 
     Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition".
     """

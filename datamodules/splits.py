@@ -47,6 +47,24 @@ def stratified(y: Array, total: int, classes: int, rng: np.random.Generator) -> 
     return take_per_class(y, counts, rng)
 
 
+def held_out(y: Array, fraction: float, classes: int, rng: np.random.Generator) -> Array:
+    """Indices of a share of the images for choices, with the class proportions of ``y``.
+
+    A class that is too small for its share gives one image, or none where it has but one.
+
+    Raises:
+        ValueError: If there are fewer images in the share than classes.
+    """
+    total = round(fraction * len(y))
+    if total < classes:
+        raise ValueError(
+            f"validation_fraction {fraction} of {len(y)} images leaves a class without an example; ask for more"
+        )
+    counts, there = proportional_counts(y, total, classes), np.bincount(y, minlength=classes)
+    counts = np.where(there < 2, 0, np.maximum(counts, 1))
+    return take_per_class(y, counts, rng)
+
+
 class LabelSplit(ABC):
     """Which training images are labeled, and what the classes are."""
 

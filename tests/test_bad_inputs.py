@@ -166,7 +166,7 @@ WORDS = {
     "all is validation": (fit("--data.validation_fraction=1"), "validation_fraction: expected OpenUnitInterval"),
     "nearly all is validation": (fit("--data.validation_fraction=0.999"), "leaves a class without training images"),
     "too little validation": (
-        fit("--data.validation_fraction=0.001"), "leave class 0 without an example; ask for more"
+        fit("--data.validation_fraction=0.001"), "validation_fraction 0.001 of", "without an example; ask for more"
     ),
     "no label a class": (fit("--data.labels=LabelsPerClass", "--data.labels.count=0"), "count: expected PositiveInt"),
     "more labels than images": (

@@ -108,7 +108,7 @@ def test_the_class_prior_is_that_of_the_unlabeled_pool():
     [
         (-0.1, r"must lie in \(0, 1\), got -0.1"),
         (0.0, r"must lie in \(0, 1\), got 0.0"),
-        (0.001, "1 images leave class"),
+        (0.001, "validation_fraction 0.001 of 1437 images leaves a class"),
         (0.999, "0.999 leaves a class without training images"),
         (1.0, r"must lie in \(0, 1\), got 1.0"),
     ],

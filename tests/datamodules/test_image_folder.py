@@ -154,6 +154,59 @@ def test_every_argument_can_be_given_in_a_config(root):
     assert parser.parse_object({"data": published}).data.init_args.validation_fraction == 0.1
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_a_folder_of_validation_images_is_the_validation_part(root, name):
+    before = folder_of(root)
+    pixels = fill(root / "insects" / name, count=3)
+    data = folder_of(root)
+    u, y = data.images("validation")
+    assert y.tolist() == [0] * 3 + [1] * 3
+    assert np.array_equal(u, np.concatenate([pixels["ant"], pixels["bee"]]).transpose(0, 3, 1, 2))
+    assert len(data.images("train")[1]) == 20
+    whole = torch.cat([before.images(part)[0] for part in ("train", "validation")])
+    assert keys(data.images("train")[0]) == keys(whole)
+    assert torch.equal(data.images("test")[0], before.images("test")[0])
+    assert data.validation_fraction == 6 / 26
+
+
+def test_the_validation_folder_may_lack_a_class(root):
+    fill(root / "insects" / "val", classes=("bee",), count=3)
+    assert folder_of(root).images("validation")[1].tolist() == [1] * 3
+
+
+def test_a_long_tail_is_held_out_from_as_far_as_it_has_images(tmp_path):
+    sizes = {"ant": 90, "bee": 9, "cat": 2, "dog": 1}
+    for name, count in sizes.items():
+        fill(tmp_path / "insects" / "train", classes=(name,), count=count)
+        fill(tmp_path / "insects" / "test", classes=(name,), count=2)
+    data = folder_of(tmp_path)
+    assert np.bincount(data.images("validation")[1], minlength=4).tolist() == [9, 1, 1, 0]
+    assert np.bincount(data.images("train")[1], minlength=4).tolist() == [81, 8, 1, 1]
+    assert np.bincount(data.some_images("train", 10, [0])[1], minlength=4).tolist() == [9, 1, 0, 0]
+
+
+def test_one_image_a_class_is_refused_by_the_name_of_the_setting_and_works_with_a_validation_folder(tmp_path):
+    for part in ("train", "test"):
+        fill(tmp_path / "insects" / part, count=1)
+    with pytest.raises(ValueError, match=r"^validation_fraction 0\.1 of 2 images leaves a class without an example"):
+        folder_of(tmp_path)
+    fill(tmp_path / "insects" / "val", count=1)
+    assert folder_of(tmp_path).images("train")[1].tolist() == [0, 1]
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_the_numbers(tmp_path):
+    names = [str(k) for k in range(12)]
+    train = fill(tmp_path / "insects" / "train", classes=names)
+    test = fill(tmp_path / "insects" / "test", classes=names, count=1)
+    fill(tmp_path / "insects" / "val", classes=("10", "2"), count=1)
+    data = folder_of(tmp_path)
+    assert data.class_names == names
+    assert np.array_equal(data.images("test")[0], np.concatenate([test[k] for k in names]).transpose(0, 3, 1, 2))
+    assert data.images("validation")[1].tolist() == [2, 10]
+    u, y = data.images("train")
+    assert keys(u[y == 10]) == keys(torch.from_numpy(train["10"].transpose(0, 3, 1, 2).copy()))
+
+
 def empty(*names):
     def make(folder):
         for name in names:
@@ -170,8 +223,18 @@ UNUSABLE_FOLDERS = {
     "one folder and no fraction": (empty("ant"), {}, "insects: .* give test_fraction to set images apart"),
     "a fraction of nothing": (empty(), {"test_fraction": 0.5}, "insects: no folders of classes in it"),
     "other classes": (lambda f: (fill(f / "train"), fill(f / "test", ("ant", "fly"))), {}, "class bee is in one of"),
+    "two validation parts": (
+        lambda f: [fill(f / part) for part in ("train", "test", "val", "dev")],
+        {},
+        "it has folders val and dev; leave",
+    ),
+    "an unknown class to validate": (
+        lambda f: (fill(f / "train"), fill(f / "test"), fill(f / "val", ("fly",))),
+        {},
+        "val: class fly is not in train",
+    ),
     "two tests": (lambda f: (fill(f / "train"), fill(f / "test")), {"test_fraction": 0.1}, "leave out test_fraction"),
-    "a fraction that starves": (fill, {"test_fraction": 0.01}, "0 images were asked for"),
+    "a fraction that starves": (fill, {"test_fraction": 0.01}, "test_fraction 0.01: 0 images were asked for"),
     "a fraction of nearly all": (fill, {"test_fraction": 0.99}, "test_fraction 0.99 leaves a class without training"),
     "a stray file": (
         lambda f: (fill(f), (f / "a.png").touch()),

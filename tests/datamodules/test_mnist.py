@@ -129,10 +129,10 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path):
         MNIST(root=str(tmp_path))
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_an_idx_file_is_read_back(tmp_path, suffix):
+@pytest.mark.parametrize(("suffix", "packed"), [("", False), (".gz", True), (".gz", False), ("", True)])
+def test_an_idx_file_is_read_back_packed_or_not_whatever_its_name(tmp_path, suffix, packed):
     path = tmp_path / f"images{suffix}"
-    path.write_bytes(gzip.compress(idx(PIXELS)) if suffix else idx(PIXELS))
+    path.write_bytes(gzip.compress(idx(PIXELS)) if packed else idx(PIXELS))
     assert np.array_equal(read_idx(path, PIXELS.shape), PIXELS)
 
 
@@ -146,7 +146,7 @@ DAMAGED = {
     "other sizes": ("f", idx(PIXELS[:2]), "does not state the sizes 3 x 2 x 2"),
     "cut": ("f", GOOD[:-1], "fewer than 28 bytes"),
     "longer": ("f", GOOD + b"\0", "more than 28 bytes"),
-    "not packed": ("f.gz", GOOD, "gzip cannot unpack it"),
+    "cut at once": ("f.gz", PACKED[:2], "gzip cannot unpack it"),
     "cut while packed": ("f.gz", PACKED[:-12], "gzip cannot unpack it"),
     "a byte changed while packed": ("f.gz", PACKED[:-6] + b"\x55" + PACKED[-5:], "gzip cannot unpack it"),
     "unpacks to much more": ("f.gz", gzip.compress(GOOD + bytes(10**6)), "more than 28 bytes"),

@@ -4,13 +4,13 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints
 from benchmark.checkpoints import FINAL, AtomicCheckpointIO, check_weights, checkpoints, resume_point
 from benchmark.compiled_networks import CompiledNetworks
+from benchmark.data_settings import asks_data, fill_from_data
 from benchmark.errors import InputError, escaped, innermost, tell
 from benchmark.kept_config import KeptConfig, check_same_training
 from benchmark.lightning_parser import Parser
@@ -133,8 +134,10 @@ class BenchmarkCLI(LightningCLI):
             raise InputError(f"seed_everything must be an integer from 0 to 2^32 - 1, got {seed}") from None
 
     def instantiate_classes(self) -> None:
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
         try:
-            super().instantiate_classes()
+            with self._data_first(config):
+                super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError, OSError, MisconfigurationException) as error:
             if os.environ.get("DIFFCLASS_DEBUG"):
                 raise
@@ -145,6 +148,21 @@ class BenchmarkCLI(LightningCLI):
                 denoiser.process.grid(steps)
             except ValueError as error:
                 raise InputError(f"model.init_args.sampler: {innermost(error)}") from error
+
+    @contextmanager
+    def _data_first(self, config: Namespace) -> Iterator[None]:
+        """Fill in what the method's settings leave to the data set, which is then built first, and once."""
+        if not asks_data(config.model):
+            yield
+            return
+        parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
+        written = config.data
+        config.data = parser.instantiate_classes(Namespace(data=written)).data
+        fill_from_data(config.model, config.data)
+        try:
+            yield
+        finally:
+            config.data = written
 
     def after_instantiate_classes(self) -> None:
         if self._get(self.config, "channels_last"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from benchmark.data_settings import open_to_data
 from benchmark.errors import InputError
 
 
@@ -14,6 +15,11 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        added = super().add_class_arguments(*args, **kwargs)
+        open_to_data(self)
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         unknown = re.search(r"(?:option '|unrecognized arguments: --)([\w.+]+)", message, re.IGNORECASE)

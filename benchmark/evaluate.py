@@ -2,19 +2,22 @@
 
 import dataclasses
 import re
+import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import InputError, command
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.worker import tell_workers
-from benchmark.files import write_json
-from benchmark.given_files import read_samples
+from benchmark.given_listing import check_samples_at
+from benchmark.given_rows import check_given, check_row, forget_row, keep_row
+from benchmark.names import check_cell_name
 from benchmark.ownership import owned
-from benchmark.stages import read_manifest
-from benchmark.suite import NAME, Cell, Suite, load_suite, suites
-from benchmark.suite_run import GIVEN, execute, jobs_of, networks_needed, tabulate, with_given
+from benchmark.plan_file import leave_out
+from benchmark.suite import Cell, Suite, load_suite, suites
+from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.weights import at_hand
 
 
@@ -24,12 +27,14 @@ def parser() -> Parser:
         prog="python -m benchmark.evaluate",
         description=__doc__,
         epilog="The samples become a row of the suite's table, beside what its run in the folder has finished, and "
-        "stay one. The suite's reference classifier is trained if that has not been done.",
+        "stay one until --remove. The suite's reference classifier is trained if that has not been done.",
     )
-    p.add_argument("samples", metavar="SAMPLES", type=Path, help=".npz with images (and labels), or a folder of images")
+    samples_help = ".npz with images (and labels), or a folder of images"
+    p.add_argument("samples", metavar="SAMPLES", type=Path, nargs="?", help=samples_help)
     p.add_argument("--data", metavar="NAME", required=True, help=f"suite of the data; there are: {', '.join(suites())}")
     add_run_options(p)
     p.add_argument("--row", metavar="NAME", help="name of the row (default: that of the file or folder)")
+    p.add_argument("--remove", metavar="ROW", help="take a row of given samples out of the run and its tables")
     return p
 
 
@@ -38,38 +43,60 @@ def main(argv: list[str] | None = None) -> int:
     """Measure samples; returns the exit code."""
     options = parser().parse_args(argv)
     check_workers(options.workers)
+    if (options.samples is None) == (options.remove is None) or (options.remove and options.row):
+        raise InputError("give SAMPLES, with --row NAME if you like, or --remove ROW alone")
     suite = load_suite(options.data, options.budget)
     out = options.out or Path("runs") / suite.name
-    row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.stem)
-    suite = with_samples(with_given(suite, out), options.samples, row)
-    read_samples(options.samples)  # before anything is trained
     tell_workers(options)
-    with LocalEngine(options.workers) as engine, owned(out, "--out", engine.workers):
+    with LocalEngine(options.workers) as engine:
+        return _add(suite, engine, out, options) if options.remove is None else _remove(suite, engine, out, options)
+
+
+def _add(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> int:
+    """Measure samples and keep them as a row."""
+    row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.resolve().stem)
+    suite = with_samples(suite, out, options.samples, row)
+    check_given(suite, engine, {row: suite.cells[row].samples})  # before anything is trained
+    with owned(out, "--out", engine.workers):
         todo, every = jobs_of(suite, engine, out, suite.seeds, [row], write=False)
         at_hand(networks_needed(todo))
         results, ended = execute(suite, engine, todo, out)
         if ended is not None:
             return ended
         if not any(result["status"] == "failed" for result in results.values()):
-            given = read_manifest(out / GIVEN) or {}
-            write_json(out / GIVEN, {**given, row: str(options.samples.resolve())})
+            keep_row(out, row, Path(suite.cells[row].samples))
         return tabulate(suite, engine, every, results, out)
 
 
-def with_samples(suite: Suite, path: Path, row: str) -> Suite:
-    """A suite with one more row, given samples, or other ones in the place of a row given before.
+def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> int:
+    """Forget a row, its results and its copy of the samples, and write the tables without it."""
+    row = options.remove
+    check_row(out, row)
+    with owned(out, "--out", engine.workers):
+        cells = {
+            name: cell for name, cell in with_given(suite, out).cells.items() if name in suite.cells or name != row
+        }
+        rest = dataclasses.replace(suite, cells=cells)
+        _, every = jobs_of(rest, engine, out, rest.seeds, [], write=False)
+        forget_row(out, row)
+        if row not in suite.cells:  # else the results are those of a cell that has got the same name
+            leave_out(out, row)
+            shutil.rmtree(out / row, ignore_errors=True)
+        return tabulate(rest, engine, every, {}, out)
+
+
+def with_samples(suite: Suite, out: Path, path: Path, row: str) -> Suite:
+    """A suite with the rows given to its run and one more, or other samples in the place of a row given before.
 
     Raises:
-        InputError: If there are none at ``path``, or the row's name cannot be used.
+        InputError: If there are no samples at ``path``, or the row's name cannot be used.
     """
-    if not path.exists():
-        raise InputError(f"no samples at {path}; give an .npz file or a folder of image files")
-    if not NAME.fullmatch(row):
-        raise InputError(f"--row must be 1 to 64 letters, digits, dots, dashes or underscores, got {row!r}")
-    if row in suite.cells and suite.cells[row].samples is None:
+    check_samples_at(path)
+    check_cell_name(row, "--row")
+    if row in suite.cells:
         raise InputError(f"suite {suite.name} has a cell {row}; name the row otherwise with --row NAME")
     given = Cell(row, samples=str(path.resolve()), seed=0)
-    return dataclasses.replace(suite, cells={**suite.cells, row: given})
+    return dataclasses.replace(suite, cells={**with_given(suite, out).cells, row: given})
 
 
 if __name__ == "__main__":

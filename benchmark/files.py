@@ -128,13 +128,6 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of_files(path: Path) -> str:
-    """sha256 of a file's bytes, or of the names and bytes of all files in a folder."""
-    if path.is_file():
-        return digest_file(path)
-    return digest({str(p.relative_to(path)): digest_file(p) for p in sorted(path.rglob("*")) if p.is_file()})
-
-
 def digest(value: Any) -> str:
     """sha256 of a JSON-like value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

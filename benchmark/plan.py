@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, digest_file, digest_of_files
+from benchmark.files import digest, digest_file
+from benchmark.given_listing import digest_of_samples
 from benchmark.stages import Stage, read_manifest, scale_tag
 from benchmark.suite import CONFIGS, Cell, Suite, order
 
@@ -192,7 +193,7 @@ def _evaluation_stages(
     code = code_digest(("benchmark.outputs", *class_paths(config)))
     model = config["model"].get("init_args", {}) if trained else {}
     real = {"data": reference.config["data"], "code": code_digest(class_paths(reference.config["data"]))}
-    source = digest([digest_of_files(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
+    source = digest([digest_of_samples(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
     base = {"train": trained.stages[0].key if trained else source, "code": code}
 
     def stage(name: str, **on: Any) -> Stage:

@@ -28,6 +28,16 @@ def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, An
         write_json(out / PLAN, plan)
 
 
+def leave_out(out: Path, cell: str) -> None:
+    """Take the jobs of a cell out of a run's plan, if there is one that can be read."""
+    plan = read_manifest(out / PLAN)
+    try:
+        jobs = [job for job in plan["jobs"] if job["cell"] != cell]
+    except (KeyError, TypeError):
+        return
+    write_json(out / PLAN, {**plan, "jobs": jobs})
+
+
 def _written(job: Job) -> dict[str, Any]:
     return {
         "cell": job.cell.name,

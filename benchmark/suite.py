@@ -3,20 +3,20 @@
 import dataclasses
 import difflib
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmark.errors import InputError
+from benchmark.given_listing import check_samples_at
+from benchmark.names import NAME, check_cell_name
 from benchmark.protocol import REFERENCE, Protocol
 from benchmark.yaml_files import mapping, optional_mapping, read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PAPER = "paper"
 """The budget that a suite's file and configurations state, before anything is made smaller."""
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Cell:
         name: Name in tables and folders.
         config: Path of the method's configuration.
         images: Instead of a method, the images of this part as if they were samples.
-        samples: Instead of a method, an ``.npz`` file of samples or a folder of image files; see ``given_samples``.
+        samples: Instead of a method, an ``.npz`` file of samples or a folder of image files; see ``given_files``.
         seed: A fixed seed, where the cell must not vary with the suite's seeds.
         trains_with: Configuration keys that get the trained weights of other cells, by cell name.
         samples_with: The same for keys that training does not use.
@@ -202,10 +202,7 @@ def _check_keys(raw: dict[str, Any], known: set[str], where: str) -> None:
 
 def _cell(name: str, spec: Any, file: Path) -> Cell:
     where = f"{file.name}: cell {name}"
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InputError(
-            f"{file.name}: cell name {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores"
-        )
+    check_cell_name(name, f"{file.name}: cell name")
     cell = _build(Cell, {"name": name, **mapping(spec, where)}, where)
     if [cell.config, cell.images, cell.samples].count(None) != 2:
         raise InputError(f"{where}: give one of config, images and samples")
@@ -213,8 +210,10 @@ def _cell(name: str, spec: Any, file: Path) -> Cell:
         raise InputError(f"{where}: images and samples take no weights, settings or guidance_scales")
     if cell.samples is not None:
         path = file.parent / cell.samples
-        if not path.exists():
-            raise InputError(f"{where}: no samples at {path}; give an .npz file or a folder of image files")
+        try:
+            check_samples_at(path)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
         cell = dataclasses.replace(cell, samples=str(path.resolve()))
     if cell.config is not None:
         found = [path for path in (file.parent / cell.config, CONFIGS / cell.config) if path.is_file()]

@@ -17,6 +17,7 @@ from benchmark.differences import seed_list
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, escaped, tell
 from benchmark.execute.lease import lives
 from benchmark.files import sweep, write_text
+from benchmark.given_rows import check_given, given_rows
 from benchmark.per_class import write_per_class
 from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
 from benchmark.plan_file import PLAN, write_plan
@@ -24,13 +25,10 @@ from benchmark.progress import LiveView, PlainView, State
 from benchmark.protocol import REFERENCE
 from benchmark.record import Record, Results
 from benchmark.report import write_report
-from benchmark.stages import read_manifest
 from benchmark.suite import Cell, Suite
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
 
-GIVEN = "given.json"
-"""Samples that were given to be rows of a run's table: their files by row."""
 PARTIAL = "partial.md"
 """What a run that was stopped has finished."""
 
@@ -53,6 +51,8 @@ def jobs_of(
         resolved = engine.resolve(cells, dry=not write)
     jobs = chosen(plan(suite, resolved, out, seeds), only)
     if write:
+        todo = {job.cell.name: job.cell.samples for job in jobs if job.cell.samples is not None and not job.finished}
+        check_given(suite, engine, todo)
         write_plan(out, suite.name, key, resolved, jobs)
     return jobs, plan(suite, resolved, out, _all_seeds(suite, out, seeds))
 
@@ -76,7 +76,7 @@ def chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
 def with_given(suite: Suite, out: Path) -> Suite:
     """A suite with the rows of samples that were given to its run, but those whose files are gone."""
     rows = {}
-    for row, path in (read_manifest(out / GIVEN) or {}).items():
+    for row, path in given_rows(out).items():
         if row in suite.cells:
             continue
         if Path(path).exists():

@@ -143,6 +143,13 @@ class LocalEngine:
         except BrokenProcessPool:
             raise InputError("the process that reads the configurations died (killed, or out of memory)") from None
 
+    def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns in a worker process, where the heavy libraries are imported."""
+        try:
+            return self._workers[0].submit(work, *arguments).result()
+        except BrokenProcessPool:
+            raise InputError("the process that reads the samples died (killed, or out of memory)") from None
+
     def run(
         self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
     ) -> dict[str, dict[str, Any]]:

@@ -236,6 +236,11 @@ class RayEngine:
         with LocalEngine(here=self.here) as local:
             return local.resolve(cells, dry)
 
+    def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns in a process of its own on the driver's machine."""
+        with LocalEngine(1, here=self.here) as local:
+            return local.ask(work, *arguments)
+
     def run(
         self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
     ) -> dict[str, dict[str, Any]]:

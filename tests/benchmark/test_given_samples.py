@@ -9,8 +9,11 @@ from PIL import Image
 from benchmark.errors import InputError
 from benchmark.evaluate import main as evaluate
 from benchmark.given_samples import given_samples
+from benchmark.names import check_cell_name
 from benchmark.per_class import to_csv, to_markdown
 from benchmark.run import main
+from benchmark.suite import load_suite
+from benchmark.suite_run import with_given
 from datamodules.digits import Digits
 
 
@@ -30,13 +33,15 @@ def saved(tmp_path, **arrays):
 
 def test_an_archive_is_taken_as_it_is(digits, tmp_path):
     u, y = levels(), np.arange(12) % 10
-    images, labels = given_samples(saved(tmp_path, images=u, labels=y.astype(np.uint8)), digits)
-    np.testing.assert_array_equal(images[..., 0], u)
-    np.testing.assert_array_equal(labels, y)
-    assert labels.dtype == np.int64
-    images, labels = given_samples(saved(tmp_path, arr_0=u[..., None]), digits)
-    np.testing.assert_array_equal(images[..., 0], u)
-    assert set(labels) == {-1}
+    given = given_samples(saved(tmp_path, images=u, labels=y.astype(np.uint8)), digits)
+    np.testing.assert_array_equal(given.images[..., 0], u)
+    np.testing.assert_array_equal(given.labels, y)
+    assert given.labels.dtype == np.int64
+    assert given.told == "12 images from array images, classes from array labels, grey levels 0 to 16 of 16"
+    given = given_samples(saved(tmp_path, arr_0=u[..., None], seeds=y), digits)
+    np.testing.assert_array_equal(given.images[..., 0], u)
+    assert set(given.labels) == {-1}
+    assert given.told.startswith("12 images from array arr_0, no classes (seeds left unread)")
 
 
 def test_folders_of_images_are_taken_with_their_class_or_without(digits, tmp_path):
@@ -45,25 +50,26 @@ def test_folders_of_images_are_taken_with_their_class_or_without(digits, tmp_pat
         for path in (tmp_path / "flat" / f"{i:02}.png", tmp_path / "nested" / str(i % 3) / f"{i:02}.png"):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
-    images, labels = given_samples(tmp_path / "flat", digits)
-    np.testing.assert_array_equal(images[..., 0], u)
-    assert set(labels) == {-1}
-    images, labels = given_samples(tmp_path / "nested", digits)
-    np.testing.assert_array_equal(labels, np.repeat([0, 1, 2], 4))
-    np.testing.assert_array_equal(images[..., 0], np.concatenate([u[0::3], u[1::3], u[2::3]]))
+    given = given_samples(tmp_path / "flat", digits)
+    np.testing.assert_array_equal(given.images[..., 0], u)
+    assert set(given.labels) == {-1}
+    given = given_samples(tmp_path / "nested", digits)
+    np.testing.assert_array_equal(given.labels, np.repeat([0, 1, 2], 4))
+    np.testing.assert_array_equal(given.images[..., 0], np.concatenate([u[0::3], u[1::3], u[2::3]]))
+    assert "folders are class numbers" in given.told
 
 
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
         ({"pictures": levels()}, "no array 'images', only pictures"),
-        ({"images": levels(shape=(9, 9))}, r"8 x 8 pixels and 1 channels.* got shape \(12, 9, 9, 1\)"),
+        ({"images": levels(shape=(9, 9))}, r"8 x 8 pixels and 1 channel as .* got shape \(12, 9, 9\)"),
         ({"images": levels().astype(np.float32)}, "got float32"),
         ({"images": levels(3)}, "3 samples are too few"),
         ({"images": levels(top=40)}, "those of digits are 0 to 16; rescale"),
         ({"images": levels(), "labels": np.arange(3)}, "labels must be 12 integers"),
         ({"images": levels(), "labels": np.full(12, 10)}, "label 10, the classes of digits are 0 to 9"),
-        ({"images": np.array([None] * 12)}, "cannot be read as .npz"),
+        ({"images": np.array([None] * 12)}, "images is an array of objects"),
     ],
     ids=lambda value: value[:24] if isinstance(value, str) else "",
 )
@@ -87,16 +93,19 @@ def test_files_that_cannot_be_used_are_refused(digits, tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
     refused("holds no files")
-    Image.fromarray(levels()[0]).convert("RGBA").save(path / "a.png")
-    refused("colour mode RGBA")
+    see_through = Image.fromarray(levels()[0])
+    see_through.putalpha(100)
+    see_through.save(path / "a.png")
+    refused("a.png: transparent pixels")
     Image.fromarray(levels()[0]).save(path / "a.jpg")
-    refused("a.jpg is not a lossless image")
-    (path / "a.jpg").unlink()
-    (path / "a.png").write_bytes(b"not an image")
-    refused("a.png cannot be read")
+    (path / "a.png").unlink()
+    refused("a.jpg is a JPEG file")
     (path / "cats").mkdir()
-    (path / "a.png").rename(path / "cats" / "a.png")
-    refused("class number, not 'cats'")
+    for i, image in enumerate(levels()):
+        Image.fromarray(image).save(path / "cats" / f"{i}.png")
+    refused("a.jpg lies beside the folder cats")
+    (path / "a.jpg").unlink()
+    refused("folder 'cats' is no class of digits; name all folders by class")
 
 
 ROW = {"cell": "a", "guidance_scale": 3.0, "metric": "fd", "feature_network": "net", "stderr": 0.1, "n": 100}
@@ -125,7 +134,7 @@ cells:
 """
 
 
-def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits):
+def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits, capsys):
     u, y = digits.images("train")
     np.savez(tmp_path / "theirs.npz", images=u[:200, 0].numpy(), labels=y[:200].numpy())
     suite, out = tmp_path / "mine.yaml", tmp_path / "run"
@@ -153,10 +162,56 @@ def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits):
     stays = json.loads((out / "results.json").read_text())["records"]
     assert {record["cell"] for record in stays} == {"reference_classifier", "theirs", "again"}
 
+    for path in out.iterdir():  # no cell may take the name of a file that a run writes
+        assert path.is_dir() or path.name == ".lock" or refused_as_a_cell(path.name), path
+
+    capsys.readouterr()
+    assert evaluate(["--data", str(suite), "--remove", "again", *words]) == 0
+    assert "| again" not in capsys.readouterr().out
+    rest = json.loads((out / "results.json").read_text())["records"]
+    assert rest == [record for record in stays if record["cell"] != "again"]
+    assert not (out / "again").exists()
+    assert "again" not in (out / "plan.json").read_text()
+    assert main(["--suite", str(suite), *words]) == 0  # and does not come back
+    assert json.loads((out / "results.json").read_text())["records"] == rest
+
+
+def refused_as_a_cell(name):
+    try:
+        check_cell_name(name, "cell")
+    except InputError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ('{"../../../evil": "/tmp"}', "name of a row must be 1 to 64 letters"),
+        ('{"results.json": "/tmp"}', "name of a row must not end in .json"),
+        ('{"a": 1}', "given.json is damaged; delete it"),
+        ("[]", "given.json is damaged"),
+        ("{", "given.json is damaged"),
+    ],
+)
+def test_rows_that_a_run_folder_names_are_checked(tmp_path, rows, said):
+    (tmp_path / "given.json").write_text(rows)
+    with pytest.raises(InputError, match=said):
+        with_given(load_suite("digits"), tmp_path)
+
+
+def test_a_suite_whose_own_samples_do_not_fit_is_refused_before_training(tmp_path, capsys):
+    saved(tmp_path, images=levels(), labels=np.arange(1, 13) % 11).rename(tmp_path / "theirs.npz")
+    (tmp_path / "mine.yaml").write_text(SUITE)
+    assert main(["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"), "--workers", "1"]) == 2
+    told = capsys.readouterr().err
+    assert "row theirs: " in told
+    assert "label 10, the classes of digits are 0 to 9" in told
+    assert not (tmp_path / "run").exists()
+
 
 def test_a_suites_own_samples_without_classes_are_taken(digits, tmp_path):
-    _, labels = given_samples(saved(tmp_path, images=levels(), labels=np.full(12, -1)), digits)
-    assert set(labels) == {-1}
+    assert set(given_samples(saved(tmp_path, images=levels(), labels=np.full(12, -1)), digits).labels) == {-1}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +222,11 @@ def test_a_suites_own_samples_without_classes_are_taken(digits, tmp_path):
         (["here.npz", "--data", "digits", "--row", "a b"], "--row must be 1 to 64 letters"),
         (["here.npz", "--data", "digits", "--row", "gaussian"], "suite digits has a cell gaussian"),
         (["here.npz", "--data", "digits", "--workers", "0"], "--workers must be 1 to 1024, got 0"),
-        (["bad.npz", "--data", "digits"], "bad.npz: images must be uint8 (N, H, W, C), got float64"),
+        (["here.npz", "--data", "digits", "--row", "results.json"], "--row must not end in .json, .csv"),
+        (["first.npz", "--data", "digits", "--workers", "1"], "channels come first, save images.transpose(0, 2, 3, 1)"),
+        (["--data", "digits"], "give SAMPLES, with --row NAME if you like, or --remove ROW alone"),
+        (["here.npz", "--data", "digits", "--remove", "here"], "give SAMPLES, with --row NAME"),
+        (["--data", "digits", "--remove", "here"], "no row 'here' of given samples in runs/digits; none were given"),
         (["here.npz", "--date", "digits"], "unknown option --date; did you mean --data?"),
         (["here.npz"], "the following arguments are required: --data"),
     ],
@@ -176,9 +235,9 @@ def test_a_suites_own_samples_without_classes_are_taken(digits, tmp_path):
 def test_the_command_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, images=levels()).rename("here.npz")
-    saved(tmp_path, images=levels() / 16).rename("bad.npz")
+    saved(tmp_path, images=levels(shape=(1, 8, 8))).rename("first.npz")
     assert evaluate(words) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.npz", "here.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.npz", "here.npz"]

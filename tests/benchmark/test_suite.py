@@ -182,9 +182,11 @@ REFUSED = {
     "images with scales": (
         changed(*CELL, to={"images": "test", "guidance_scales": [1]}), "images and samples take no weights, settings"
     ),
-    "name of a parent folder": (changed("cells", "..", to={"config": CONFIG}), "cell name '..' must be 1 to 64"),
-    "name with a slash": (changed("cells", "a/b", to={"config": CONFIG}), "cell name 'a/b' must be"),
-    "name that is a number": (changed("cells", 3, to={"config": CONFIG}), "cell name 3 must be"),
+    "name of a parent folder": (changed("cells", "..", to={"config": CONFIG}), "cell name must be 1 to 64"),
+    "name of a result": (changed("cells", "results.json", to={"config": CONFIG}), "must not end in .json"),
+    "name of a report": (changed("cells", "Report.HTML", to={"config": CONFIG}), "must not end in .json"),
+    "name with a slash": (changed("cells", "a/b", to={"config": CONFIG}), "cell name must be 1 to 64"),
+    "name that is a number": (changed("cells", 3, to={"config": CONFIG}), "cell name must be 1 to 64"),
     "long name": (changed("cells", "a" * 65, to={"config": CONFIG}), "must be 1 to 64 letters"),
     "negative scale": (changed(*CELL, "guidance_scales", to=[1, -2]), "distinct numbers >= 0, got [1, -2]"),
     "scale twice": (changed(*CELL, "guidance_scales", to=[1, 1.0]), "distinct numbers >= 0, got [1, 1.0]"),

@@ -1,0 +1,26 @@
+"""Names of suites, cells and rows, which are names of folders too."""
+
+import re
+from typing import Any
+
+from benchmark.errors import InputError, shortened
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+OF_FILES = (".json", ".csv", ".md", ".html", "queue")
+"""Ends of the names of the files that a run's folder holds beside the folders of its cells."""
+
+
+def check_cell_name(name: Any, where: str) -> str:
+    """The name of a cell or row, if a folder of that name can lie in a run's folder.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError(
+            f"{where} must be 1 to 64 letters, digits, dots, dashes or underscores, no dot or dash first, "
+            f"got {shortened(name)}"
+        )
+    if name.lower().endswith(OF_FILES):
+        raise InputError(f"{where} must not end in {', '.join(OF_FILES)} as files of a run do, got {name!r}")
+    return name

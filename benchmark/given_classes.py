@@ -49,10 +49,8 @@ class Classes:
             other = next((folder for folder in folders if folder not in (*numbers, *self.named)), None)
             wrong = "some folders are" if other is None else f"folder {shown(repr(other), 60)} is"
             of = "called by number" if other is None else f"no class of {self.of}"
-            raise InputError(
-                f"{path}: {wrong} {of}; name all folders by class ({self._some()}) or all by number (0 to "
-                f"{self.count - 1})"
-            )
+            by_number = "" if self._called_by_numbers else f" or all by number (0 to {self.count - 1})"
+            raise InputError(f"{path}: {wrong} {of}; name all folders by class ({self._some()}){by_number}")
         told = self._told() if self._called_by_numbers else f"folders are class numbers (0 is {next(iter(self.named))})"
         return {folder: known[int(folder)] for folder in folders}, told
 

@@ -44,13 +44,17 @@ def deep_png(image, path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)))
 
 
+def called(k):
+    return str(k + 1)
+
+
 @pytest.fixture(scope="module")
 def twelve(tmp_path_factory):
-    """Twelve classes of 8x8 RGB images that are called 0 to 11, in the order of text: 0, 1, 10, 11, 2, ..."""
+    """Twelve classes of 8x8 RGB images that are called 1 to 12, and so have the numbers 0 to 11."""
     root = tmp_path_factory.mktemp("data")
     for k in range(12):
         for i in range(12):
-            save(lit(k), root / "twelve" / ("train" if i else "test") / str(k) / f"{i}.png")
+            save(lit(k), root / "twelve" / ("train" if i else "test") / called(k) / f"{i}.png")
     return ImageFolder("twelve", root=str(root), validation_fraction=0.2)
 
 
@@ -64,7 +68,7 @@ def seen(images):
     return images.reshape(-1, 4, 2, 4, 2, 3).mean((2, 4, 5)).reshape(-1, 16).argmax(1)
 
 
-def in_folders(path, name=str):
+def in_folders(path, name=called):
     for k in range(12):
         for i in range(2):
             save(lit(k), path / name(k) / f"{i}.png")
@@ -77,19 +81,19 @@ def flat(path, count=12, **options):
     return path
 
 
-@pytest.mark.parametrize("name", [str, "{:02}".format], ids=["as they are called", "padded"])
+@pytest.mark.parametrize("name", [called, lambda k: f"{k + 1:02}"], ids=["as they are called", "padded"])
 def test_folders_called_by_the_numbers_of_classes_that_are_called_by_numbers_mean_their_names(tmp_path, twelve, name):
     given = given_samples(in_folders(tmp_path, name), twelve)
-    assert [int(twelve.class_names[k]) for k in given.labels] == seen(given.images).tolist()
-    assert "folder 10 is the class 10, which has number 2" in given.told
+    assert given.labels.tolist() == seen(given.images).tolist()
+    assert "folder 1 is the class 1, which has number 0" in given.told
 
 
 def test_linked_folders_are_read_and_count_in_the_digest(tmp_path, twelve):
     folder = in_folders(tmp_path / "given")
     before = digest_of_samples(folder)
-    for k in range(6):
-        shutil.move(folder / str(k), tmp_path / "away" / str(k))
-        (folder / str(k)).symlink_to(tmp_path / "away" / str(k))
+    for name in map(called, range(6)):
+        shutil.move(folder / name, tmp_path / "away" / name)
+        (folder / name).symlink_to(tmp_path / "away" / name)
     given = given_samples(folder, twelve)
     assert np.bincount(given.labels).tolist() == [2] * 12
     assert digest_of_samples(folder) == before
@@ -160,7 +164,7 @@ def beside(path):
 
 
 def below(path):
-    save(lit(0), in_folders(path) / "0" / "more" / "0.png")
+    save(lit(0), in_folders(path) / "1" / "more" / "0.png")
 
 
 def dangling(path):
@@ -178,11 +182,11 @@ def pipe_alone(path):
 
 
 def unknown(path):
-    in_folders(path, lambda k: f"{k}" if k < 11 else "cat")
+    in_folders(path, lambda k: called(k) if k < 11 else "cat")
 
 
 def outside(path):
-    in_folders(path, lambda k: str(k + 1))
+    in_folders(path, str)
 
 
 def postscript(path):
@@ -243,13 +247,13 @@ REFUSED = {
     "pages": (pages, "00.png holds 3 pictures"),
     "16 bits": (deep, "00.png: 16 bits a channel"),
     "archives": (archives, "part0.npz is a file of arrays; join the arrays"),
-    "beside": (beside, "grid.png lies beside the folder 0"),
-    "below": (below, "0/more lies too deep"),
+    "beside": (beside, "grid.png lies beside the folder 1"),
+    "below": (below, "1/more lies too deep"),
     "dangling": (dangling, "12.png is a link to nothing"),
     "pipe": (pipe, "12.png is neither a file nor a folder"),
     "pipe alone": (pipe_alone, "is neither a file nor a folder"),
-    "unknown": (unknown, "folder 'cat' is no class of twelve; name all folders by class (0, 1, 10, ...)"),
-    "outside": (outside, "folder '12' is no class of twelve"),
+    "unknown": (unknown, "folder 'cat' is no class of twelve; name all folders by class (1, 2, 3, ...)"),
+    "outside": (outside, "folder '0' is no class of twelve"),
     "postscript": (postscript, "00.png: not a PNG or BMP or TIFF or PPM or JPEG image"),
     "text": (text, "readme.txt: not a PNG"),
     "grey": (grey, "images are grey, twelve is in colour"),

@@ -139,6 +139,17 @@ def check_weights(path: str | Path, method: Method, whole_state: bool = False) -
     return weights
 
 
+def with_weights(method: Method, path: str | Path) -> Method:
+    """The method with the weights of a checkpoint, for evaluation.
+
+    Raises:
+        InputError: As ``check_weights`` does.
+    """
+    method.start = None  # its weights, not those that its training started from
+    method.load_state_dict(check_weights(path, method))
+    return method.eval().requires_grad_(False)
+
+
 def _kind(value: Any) -> Any:
     """What a weight must have in common with the one whose place it takes."""
     return (value.shape, value.is_floating_point()) if isinstance(value, Tensor) else None

@@ -32,6 +32,7 @@ from benchmark.mixed_precision import UnscaledMixedPrecision
 from benchmark.ownership import owned
 from benchmark.predictions import predict
 from benchmark.progress_bar import StepBar
+from benchmark.samples_file import SamplingTrainer
 from benchmark.shard_statistics import ShardStatistics
 from benchmark.trial import StopsUnsaved
 from datamodules.base import ImageData
@@ -54,7 +55,7 @@ TRAINER_DEFAULTS = {
 }
 
 
-NEEDS = {"predict": ("classify", "predicts no classes")}
+NEEDS = {"predict": ("classify", "predicts no classes"), "sample": ("sample", "draws no images")}
 """What a command asks of a method, and what is said of one that lacks it."""
 
 
@@ -88,6 +89,7 @@ class BenchmarkCLI(LightningCLI):
             ImageData,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=SamplingTrainer,
             parser_class=Parser,
             save_config_callback=None,
             seed_everything_default=0,
@@ -98,7 +100,7 @@ class BenchmarkCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        left_out = LightningCLI.subcommands()
+        left_out = {**LightningCLI.subcommands(), "sample": {"model", "datamodule"}}
         left_out["predict"].add("return_predictions")
         return {name: {*of_one, "weights_only"} for name, of_one in left_out.items()}  # checkpoints are never pickles
 

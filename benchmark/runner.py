@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import embedding, given_samples, kept_config, outputs, sampling
 from benchmark.array_files import load_arrays, save_arrays
 from benchmark.callbacks import ResumePoints
-from benchmark.checkpoints import FINAL, check_weights, checkpoints, remove_checkpoint, resume_point
+from benchmark.checkpoints import FINAL, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
 from benchmark.errors import InputError, one_line, out_of_memory, tell
 from benchmark.evaluate_cell import write_records
@@ -22,6 +22,7 @@ from benchmark.execute import many_samplers, multi_device
 from benchmark.execute.local import visible_gpus
 from benchmark.files import write_text
 from benchmark.lightning_cli import check_shapes
+from benchmark.load import method_of
 from benchmark.memory import peak_memory, reset_peak_memory
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
@@ -78,13 +79,6 @@ def carry_out(
         sampling.remove_parts(job.folder, stage)
     gc.collect()
     return {"job": job.name}
-
-
-def method_of(arguments: Sequence[str], folder: Path) -> tuple[LightningModule, Any]:
-    """A cell's trained method, in evaluation mode on the device that the trainer would use, and its data."""
-    cli = build([*arguments, "--trainer.logger=false"])
-    cli.model.load_state_dict(check_weights(folder / "checkpoints" / FINAL, cli.model))
-    return cli.model.to(cli.trainer.strategy.root_device).eval().requires_grad_(False), cli.datamodule
 
 
 def _remove_checkpoints(folder: Path) -> None:

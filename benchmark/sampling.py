@@ -79,19 +79,11 @@ class Shards:
             self._stage(rows).complete(self.parts, partial(self._draw, method, data, rows, drawn))
 
     def _draw(self, method: Method, data: ImageData, rows: range, drawn: Drawn) -> dict[str, Any]:
-        labels, images = self.labels(data), []
-        for part in batches(len(rows), self.protocol.batch):
-            batch = rows[part.start : part.stop]
-            noise = KeyedNoise(self.protocol.seed, "sample", batch, data.shape, method.device)
-            y = labels[batch.start : batch.stop].to(method.device) if self.scale else None
-            x = method.sample(noise, y)
-            if not bool(torch.isfinite(x).all()):
-                raise FloatingPointError(f"samples {batch.start} to {batch.stop - 1} are not finite")
-            images.append(_channels_last(data.grey.quantise(x.cpu())))
-            drawn(len(batch))
+        labels = self.labels(data) if self.scale else None
+        images = draw_images(method, data, rows, labels, self.protocol.seed, self.protocol.batch, drawn)
         file = _file(rows)
         with replacing(self.parts / file) as temporary, open(temporary, "wb") as opened:
-            np.savez(opened, images=np.concatenate(images))  # not compressed: it does not stay
+            np.savez(opened, images=images)  # not compressed: it does not stay
         return {"outputs": [file], "peak_memory_bytes": peak_memory()}
 
     def labels(self, data: ImageData) -> Tensor:
@@ -130,6 +122,35 @@ class Shards:
 
     def _stage(self, rows: range) -> Stage:
         return Stage(Path(_file(rows)).stem, self.key)
+
+
+def draw_images(
+    method: Method, data: ImageData, rows: range, labels: Tensor | None, seed: int, batch: int, drawn: Drawn
+) -> np.ndarray:
+    """Grey levels ``(N, H, W, C)`` of the samples ``rows``, of which number ``i`` depends on ``(seed, i)`` alone.
+
+    Args:
+        method: The method.
+        data: For image shape and grey levels.
+        rows: Numbers of the samples.
+        labels: Classes to ask for, of all samples from number 0; None to ask for none.
+        seed: Of the noise.
+        batch: Samples drawn at once.
+        drawn: Told of each batch.
+
+    Raises:
+        FloatingPointError: If a sample is not finite.
+    """
+    images = []
+    for part in batches(len(rows), batch):
+        numbers = rows[part.start : part.stop]
+        noise = KeyedNoise(seed, "sample", numbers, data.shape, method.device)
+        x = method.sample(noise, None if labels is None else labels[numbers.start : numbers.stop].to(method.device))
+        if not bool(torch.isfinite(x).all()):
+            raise FloatingPointError(f"samples {numbers.start} to {numbers.stop - 1} are not finite")
+        images.append(_channels_last(data.grey.quantise(x.cpu())))
+        drawn(len(numbers))
+    return np.concatenate(images)
 
 
 def sample(method: Method, data: ImageData, shards: Shards, report: Report, draw: Draw | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse.typing import NonNegativeFloat
@@ -87,6 +87,14 @@ class Method(LightningModule, ABC):
         self.guidance_scale, self.guides = guidance_scale, guides
         self.start = start
         self._step_sums: dict[str, Tensor] = {}
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: a checkpoint holds weights, and no settings to build a method from."""
+        raise NotImplementedError(
+            "a checkpoint holds weights alone; benchmark.load.load(FOLDER) builds the method that config.yaml in the "
+            "folder of its training describes, and gives it those weights"
+        )
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from oracles import ExactDenoiser, GaussianMixture
 
+from benchmark import cli
 from benchmark.readme import with_tables
 from methods.base import KeyedNoise
 from methods.diffusion.process import VarianceExploding
@@ -85,3 +86,13 @@ def test_the_example_of_a_method_is_the_method_that_ships():
         samples.append(ours.sample(KeyedNoise(0, "sample", range(8), x.shape[1:]), y))
     assert losses[0] == losses[1]
     assert torch.equal(*samples)
+
+
+def test_the_example_of_loading_prints_an_accuracy_near_that_of_the_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["fit", f"--config={ROOT / 'configs/digits/class_gaussians.yaml'}", "--trainer.enable_progress_bar=false"])
+    cli.main(["test", "--config=runs/lightning/config.yaml"])
+    accuracy = re.search(r"test/accuracy\D+([\d.]+)", capsys.readouterr().out)[1]
+    exec(next(block for block in blocks("python") if "import load" in block), {})
+    printed = re.fullmatch(r"tensor\(([\d.]+)\)\n", capsys.readouterr().out)[1]
+    assert float(printed) == pytest.approx(float(accuracy), abs=0.02)  # of bin centres, of dequantised images

@@ -84,7 +84,7 @@ def _share(connection: Connection, device: str | None) -> None:
     shards, arguments, trained, threads, share = connection.recv()  # which imports what they are made of
     import torch
 
-    from benchmark.runner import method_of
+    from benchmark.load import method_of
 
     torch.set_num_threads(threads)
     try:

@@ -1,4 +1,4 @@
-"""The command line: its four commands, its help, and one line for everything that cannot be used."""
+"""The command line: its commands, its help, and one line for everything that cannot be used."""
 
 import json
 import shutil
@@ -147,7 +147,7 @@ def test_random_weights_are_no_answer(tmp_path, refusal, subcommand):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict", "sample"])
 def test_every_command_has_help_and_prints_its_configuration(capsys, subcommand):
     assert command(subcommand, "--config", SUPERVISED, "--print_config") == 0
     assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"] == "methods.supervised.Supervised"
@@ -159,7 +159,7 @@ def test_every_command_has_help_and_prints_its_configuration(capsys, subcommand)
 def test_the_help_of_the_command_line_names_its_commands(capsys):
     assert command("--help") == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("fit", "validate", "test", "predict"))
+    assert all(name in shown for name in ("fit", "validate", "test", "predict", "sample"))
 
 
 def test_the_help_of_a_method_shows_what_its_docstring_says(capsys):

@@ -18,9 +18,10 @@ from benchmark.array_files import load_arrays
 from benchmark.checkpoints import FINAL
 from benchmark.cli import build
 from benchmark.execute import many_samplers, multi_device
+from benchmark.load import method_of
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
-from benchmark.runner import carry_out, method_of
+from benchmark.runner import carry_out
 from benchmark.sampling import Shards, sample
 from benchmark.stages import Stage
 from benchmark.suite import Cell

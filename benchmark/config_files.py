@@ -176,6 +176,9 @@ def _condensed(message: str) -> tuple[str, str]:
         group = re.search(r"Group '([\w.]+)'", reason)
         keys += [unknown[1]] if group is None else [f"{group[1]}.{unknown[1]}"]
         return ".init_args.".join(keys), f"unknown key{'; ' + unknown[2] if unknown[2] else ''}"
+    missing = re.search(r"(?:Importing '|Unexpected import path format: )([^'\n]+\.ya?ml)\b", reason)
+    if missing:
+        return ".init_args.".join(keys), f"there is no file {missing[1]}, looked for beside the file that names it"
     denied = re.search(r"Importing '([\w.]+)' is not allowed", reason)
     if denied:
         return ".init_args.".join(keys), refused(denied[1])

@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from benchmark.errors import WriteError
 PROCESS = uuid.uuid4().hex[:8]
 """What tells this process from one of the same number on another machine."""
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
-LARGEST_JSON = 100 * 2**20
+LARGEST_JSON = 32 * 2**20
 """Bytes of the largest JSON file that is read."""
+DEEPEST_JSON = 100
+"""Levels that its values may be nested."""
 UNWRITABLE = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR")
@@ -97,24 +99,57 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
-    """The value in a JSON file that may have been written by anybody.
+def read_bytes(path: Path, largest: int) -> bytes:
+    """The content of a file that may be anything.
 
     Raises:
         OSError: If it cannot be read, or is no regular file.
-        ValueError: If it is not UTF-8 JSON, has more than ``largest`` bytes, or is nested too deeply.
+        ValueError: If it has more than ``largest`` bytes, or no file can have such a name.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a FIFO would wait for who writes to it
-    with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         content = file.read(largest + 1)
     if len(content) > largest:
         raise ValueError(f"more than {largest >> 20} MiB")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would wait for who writes to it
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file that may have been written by anybody.
+
+    Raises:
+        OSError: If it cannot be read, or is no regular file.
+        ValueError: If it is not UTF-8 JSON, has more than ``LARGEST_JSON`` bytes, or is nested too deeply.
+    """
+    return parse_json(read_bytes(path, LARGEST_JSON))
+
+
+def parse_json(content: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The value that a JSON text gives.
+
+    Args:
+        content: The text in UTF-8.
+        pairs: Makes an object of its names and values.
+
+    Raises:
+        ValueError: If it is not UTF-8 JSON, or is nested too deeply.
+    """
     try:
-        return json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST_JSON):
+        nested = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in nested for item in items]
+    if level:
+        raise ValueError("nested too deeply")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

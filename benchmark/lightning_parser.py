@@ -4,10 +4,15 @@ import difflib
 import re
 from typing import Any
 
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from benchmark.data_settings import open_to_data
 from benchmark.errors import InputError
+from benchmark.yaml_files import guarded
+
+set_loader("yaml", guarded(get_loader("yaml")), (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):

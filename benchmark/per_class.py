@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmark.definitions import definition_of
-from benchmark.files import write_text
+from benchmark.files import read_json, write_text
 from benchmark.markdown import escape, table
 from benchmark.plan import Job
 
@@ -25,7 +24,7 @@ def write_per_class(out: Path, jobs: Iterable[Job]) -> None:
     rows: list[dict[str, Any]] = []
     for job in jobs:
         if job.part == "evaluate" and job.stages[-1].completed(job.folder) is not None:
-            rows += json.loads((job.folder / FILE).read_text(encoding="utf-8"))
+            rows += read_json(job.folder / FILE)
     write_text(out / "per_class.csv", to_csv(rows))
     write_text(out / "per_class.md", to_markdown(rows))
 

@@ -20,7 +20,7 @@ WITHOUT_EFFECT = {
     f"benchmark.{name}"
     for name in (
         *("errors", "files", "kept_config", "memory", "ownership", "predictions", "progress_bar", "protocol"),
-        *("samples_file", "screen", "stages", "trial"),
+        *("samples_file", "screen", "stages", "trial", "yaml_files"),
     )
 }
 """Modules that no number depends on but through what keys name anyway."""

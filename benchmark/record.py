@@ -12,12 +12,10 @@ from typing import Any, Literal
 
 from benchmark.definitions import definition_of, suggestion
 from benchmark.errors import InputError, one_line, shortened
-from benchmark.files import write_text
+from benchmark.files import LARGEST_JSON, parse_json, write_text
 from benchmark.record_fields import FAILED, FIELDS, NOT_APPLICABLE, OK, canonical, is_json, is_text
 
 SCHEMA = 1
-LARGEST_FILE = 100 * 2**20
-"""Bytes of the largest results file that is read."""
 Identity = tuple[str, int, str, str]
 
 
@@ -248,19 +246,17 @@ def read_results(path: Path) -> Results:
             raise ValueError(f"records: need a list, got {shortened(content['records'])}")
         records = tuple(_read_record(item, f"records[{index}]") for index, item in enumerate(content["records"]))
         return Results(content["suite"], content["commit"], content["environment"], records)
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply; run the suite again") from None
     except ValueError as error:
         raise InputError(f"{path}: {one_line(error)}") from None
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            found = file.read(LARGEST_FILE + 1)
-        if len(found) > LARGEST_FILE:
-            raise InputError(f"{path}: has more than {LARGEST_FILE >> 20} MiB; name the results.json of a run")
-        content = json.loads(found.decode("utf-8"), object_pairs_hook=_unique)
+        with open(path, "rb") as file:  # which may be a pipe
+            found = file.read(LARGEST_JSON + 1)
+        if len(found) > LARGEST_JSON:
+            raise InputError(f"{path}: has more than {LARGEST_JSON >> 20} MiB; name the results.json of a run")
+        content = parse_json(found, _unique)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the suite first or correct the path") from None
     except IsADirectoryError:
@@ -269,7 +265,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text at byte {error.start}; need the results.json of a run") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {one_line(error)}; run the suite again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: need a JSON object with records, got {shortened(content)}")

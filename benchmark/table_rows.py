@@ -1,9 +1,9 @@
 """Which numbers a cell's rows have, and the records of finished and failed cells."""
 
-import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from benchmark.files import read_json
 from benchmark.plan import Job
 from benchmark.record import Record, failed
 
@@ -40,7 +40,7 @@ def read_records(job: Job) -> list[Record]:
     """Records of a finished evaluation; none if it has not been finished."""
     if job.stages[-1].completed(job.folder) is None:
         return []
-    items = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
+    items = read_json(job.folder / "record.json")
     return [Record(**item) for item in items]
 
 

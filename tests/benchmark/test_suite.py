@@ -220,7 +220,7 @@ REFUSED = {
     "too few samples": (changed("protocol", "samples", to=3), "samples must exceed neighbours = 3, got 3"),
     "no levels": (changed("protocol", "levels", to=0), "protocol: levels must be at least 1, got 0"),
     "no batch": (changed("protocol", "batch", to=0), "protocol: batch must be at least 1, got 0"),
-    "samples as text": (changed("protocol", "samples", to="1e3"), "samples must be an integer >= 0, got '1e3'"),
+    "samples as text": (changed("protocol", "samples", to="1e3"), "samples must be an integer >= 0, got 1000.0"),
     "one bound": (changed("protocol", "middle", to=[1]), "middle must be a list of two numbers, got [1]"),
     "falling bounds": (changed("protocol", "middle", to=[2, 1]), "middle must be two rising bounds, got [2, 1]"),
     "time outside": (changed("protocol", "denoise_times", to=[0.0]), "denoise_times must lie in (0, 1], got [0.0]"),
@@ -230,6 +230,16 @@ REFUSED = {
     "empty": ("", "mine.yaml: expected keys and values, got None"),
     "a list": ("- a\n", "mine.yaml: expected keys and values, got ['a']"),
 }  # fmt: skip
+
+
+def test_numbers_need_no_decimal_point(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "reference: ref\nprotocol: {middle: [5e-1, 1.25e0]}\n"
+        "cells: {ref: {config: digits/supervised.yaml, guidance_scales: [1e0, 3, 2E+1, .5, -0]}}\n"
+    )
+    suite = load_suite(str(tmp_path / "mine.yaml"))
+    assert suite.protocol.middle == (0.5, 1.25)
+    assert suite.cells["ref"].guidance_scales == [1.0, 3, 20.0, 0.5, 0]
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -4,10 +4,10 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmark.errors import InputError
+from benchmark.surroundings import path_option
 
 MOST_WORKERS = 1024
 
@@ -40,9 +40,12 @@ def add_run_options(p: Parser) -> None:
     p.add_argument(
         "--budget", metavar="NAME", default="paper", help="a smaller budget that the suite states, e.g. small"
     )
-    p.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default runs/NAME)")
-    p.add_argument("--data-root", metavar="DIR", help="folder of the data sets (default $DIFFCLASS_DATA, else data)")
-    p.add_argument("--weights", metavar="DIR", help="folder of feature networks' weights (default $DIFFCLASS_WEIGHTS)")
+    p.add_argument("--out", metavar="DIR", type=path_option, help="folder of the run (default runs/NAME)")
+    for option, what in (
+        ("--data-root", "the data sets (default $DIFFCLASS_DATA, else data)"),
+        ("--weights", "feature networks' weights (default $DIFFCLASS_WEIGHTS)"),
+    ):
+        p.add_argument(option, metavar="DIR", type=path_option, help=f"folder of {what}")
     p.add_argument("--workers", metavar="N", type=int, help="processes side by side (default one per GPU or core)")
 
 

@@ -31,6 +31,7 @@ from benchmark.differences import (
 from benchmark.errors import REGRESSION, InputError, command, shown, tell
 from benchmark.markdown import escape, plain, table
 from benchmark.record import Results, read_results, write_results
+from benchmark.surroundings import path_option
 
 ORDER = (NOT_COMPARABLE, INCOMPLETE, WORSE, WARNING, BETTER, NEW, SAME)
 WIDTH = 120
@@ -183,8 +184,8 @@ def cut(text: str, room: int) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Compare and print; returns the exit code."""
     parser = Parser(prog="python -m benchmark.compare", description=__doc__.split("\n\n")[1])
-    parser.add_argument("old", metavar="OLD", type=Path, help="results.json of the baseline")
-    parser.add_argument("new", metavar="NEW", type=Path, help="results.json to judge")
+    parser.add_argument("old", metavar="OLD", type=path_option, help="results.json of the baseline")
+    parser.add_argument("new", metavar="NEW", type=path_option, help="results.json to judge")
     parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
     parser.add_argument("--strict", action="store_true", help="exit 1 for improvements too: the baseline is stale")
     parser.add_argument("--accept", action="store_true", help="write NEW over OLD if comparable and complete; exit 0")

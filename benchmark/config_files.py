@@ -9,6 +9,7 @@ from typing import Any
 from benchmark.class_paths import refused
 from benchmark.errors import InputError, shortened
 from benchmark.execute.local import visible_gpus
+from benchmark.surroundings import absolute
 from benchmark.yaml_files import parse_text, parse_yaml, read_yaml
 
 LINKED = {"data.init_args.seed": "seed_everything"}
@@ -68,7 +69,7 @@ class Settings:
         if value.lstrip().startswith("{"):
             parse_text(value, "command line: config")
         else:
-            self.files.append(Path(value))
+            self.files.append(absolute(value))
 
     def _check_devices(self) -> None:
         """Refuse what would start a process for each of many devices that there are not.

@@ -10,7 +10,6 @@ from pathlib import Path
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import InputError, command
 from benchmark.execute.local import LocalEngine
-from benchmark.execute.worker import tell_workers
 from benchmark.given_listing import check_samples_at
 from benchmark.given_rows import check_given, check_row, forget_row, keep_row
 from benchmark.names import check_cell_name
@@ -18,6 +17,7 @@ from benchmark.ownership import owned
 from benchmark.plan_file import leave_out
 from benchmark.suite import Cell, Suite, load_suite, suites
 from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
+from benchmark.surroundings import absolute, data_folders, environment, path_option
 from benchmark.weights import at_hand
 
 
@@ -30,7 +30,7 @@ def parser() -> Parser:
         "stay one until --remove. The suite's reference classifier is trained if that has not been done.",
     )
     samples_help = ".npz with images (and labels), or a folder of images"
-    p.add_argument("samples", metavar="SAMPLES", type=Path, nargs="?", help=samples_help)
+    p.add_argument("samples", metavar="SAMPLES", type=path_option, nargs="?", help=samples_help)
     p.add_argument("--data", metavar="NAME", required=True, help=f"suite of the data; there are: {', '.join(suites())}")
     add_run_options(p)
     p.add_argument("--row", metavar="NAME", help="name of the row (default: that of the file or folder)")
@@ -46,9 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     if (options.samples is None) == (options.remove is None) or (options.remove and options.row):
         raise InputError("give SAMPLES, with --row NAME if you like, or --remove ROW alone")
     suite = load_suite(options.data, options.budget)
-    out = options.out or Path("runs") / suite.name
-    tell_workers(options)
-    with LocalEngine(options.workers) as engine:
+    out = options.out or absolute("runs") / suite.name
+    with environment(data_folders(options)), LocalEngine(options.workers) as engine:
         return _add(suite, engine, out, options) if options.remove is None else _remove(suite, engine, out, options)
 
 
@@ -57,10 +56,10 @@ def _add(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> in
     row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.resolve().stem)
     suite = with_samples(suite, out, options.samples, row)
     check_given(suite, engine, {row: suite.cells[row].samples})  # before anything is trained
-    with owned(out, "--out", engine.workers):
+    with owned(out, "--out", engine.workers) as check:
         todo, every = jobs_of(suite, engine, out, suite.seeds, [row], write=False)
         at_hand(networks_needed(todo))
-        results, ended = execute(suite, engine, todo, out)
+        results, ended = execute(suite, engine, todo, out, check)
         if ended is not None:
             return ended
         if not any(result["status"] == "failed" for result in results.values()):

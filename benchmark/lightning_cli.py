@@ -1,5 +1,6 @@
 """The LightningCLI behind `lightning`: the library's own, with its sharp edges taken off."""
 
+import copy
 import logging
 import math
 import os
@@ -34,6 +35,7 @@ from benchmark.predictions import predict
 from benchmark.progress_bar import StepBar
 from benchmark.samples_file import SamplingTrainer
 from benchmark.shard_statistics import ShardStatistics
+from benchmark.surroundings import absolute, make_paths_absolute
 from benchmark.trial import StopsUnsaved
 from datamodules.base import ImageData
 from methods.base import Method
@@ -137,6 +139,8 @@ class BenchmarkCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         config = self.config if self.subcommand is None else self.config[self.subcommand]
+        written = copy.deepcopy(config.trainer)
+        make_paths_absolute(config.trainer)
         try:
             with self._data_first(config):
                 super().instantiate_classes()
@@ -144,6 +148,7 @@ class BenchmarkCLI(LightningCLI):
             if os.environ.get("DIFFCLASS_DEBUG"):
                 raise
             raise InputError(innermost(error)) from error
+        config.trainer = written
         denoiser, steps = self.model.denoiser, getattr(self.model.sampler, "steps", None)
         if denoiser is not None and steps is not None:
             try:
@@ -247,6 +252,8 @@ class BenchmarkCLI(LightningCLI):
                 f"{folder / 'checkpoints'} holds resume points of a training that has not ended: "
                 "go on with --ckpt_path=last, or choose another folder with --trainer.default_root_dir"
             )
+        elif path:
+            path = absolute(path)
         found = self._final_weights(subcommand) if path is None and not fits else None
         path = kwargs["ckpt_path"] = found if path is None else path
         if path is not None:

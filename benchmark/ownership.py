@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,31 @@ def hold(folder: Path, option: str, seconds: float = 0) -> Any:
 
 
 @contextmanager
-def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
+def owned(folder: Path, option: str, workers: int = 1) -> Iterator[Callable[[], None]]:
     """Hold a folder for this process alone, which carries out ``workers`` jobs side by side.
 
     ``owner.json`` says who holds it; what a killed holder left there is told on standard error. A folder that was made
     for this and in which nothing was written is taken away again.
+
+    Yields:
+        A function that raises ``WriteError`` if the folder was deleted or moved, and with it the lock.
 
     Raises:
         InputError: As ``hold`` does.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     lock, owner = hold(folder, option), folder / OWNER
+    opened = os.open(folder, os.O_RDONLY)  # its number is given to no other folder while it is open
+
+    def there() -> bool:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return os.path.samestat(os.stat(folder), os.fstat(opened))
+        return False
+
+    def check() -> None:
+        if not there():
+            raise WriteError(f"{folder} is gone: it was deleted or moved while the run went on, which ends here")
+
     try:
         if owner.exists():
             held = _named(read_manifest(owner))
@@ -70,9 +84,11 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[None]:
             write_json(owner, {**this_process(), "since": since, "workers": workers})
         except WriteError as error:
             raise InputError(f"{error}; choose another folder with {option}") from error
-        yield
+        yield check
     finally:
-        owner.unlink(missing_ok=True)
+        if there():
+            owner.unlink(missing_ok=True)
+        os.close(opened)
         if made and [path.name for path in folder.rglob("*") if path.is_file()] == [LOCK]:
             shutil.rmtree(folder)  # while the lock is held: who waits for it notices
             with suppress(OSError):  # another may have come

@@ -11,6 +11,8 @@ from benchmark.suite import Cell
 
 PLAN = "plan.json"
 """In a run's folder: what it sets out to do."""
+QUEUE = "queue"
+"""In a run's folder: the script that submits its jobs to Slurm, where they may wait while no process is at them."""
 
 
 def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, Any]], jobs: list[Job]) -> None:

@@ -25,6 +25,7 @@ from benchmark.record import Results, read_results
 from benchmark.record_fields import OK as MEASURED
 from benchmark.rows import Entry, Row, rows
 from benchmark.suite import NAME
+from benchmark.surroundings import path_option
 from benchmark.tables import by_network
 
 CURVE = "accuracy/t="
@@ -37,7 +38,7 @@ SHOWN_PER_CLASS = 8
 def main(argv: list[str] | None = None) -> int:
     """Write ``report.html`` into the folder of a run."""
     p = Parser(prog="python -m benchmark.report", description=__doc__)
-    p.add_argument("run", metavar="RUN", type=Path, help="folder of a run, e.g. runs/digits")
+    p.add_argument("run", metavar="RUN", type=path_option, help="folder of a run, e.g. runs/digits")
     options = p.parse_args(argv)
     if not (options.run / "results.json").is_file():
         raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")

@@ -13,13 +13,15 @@ from typing import Any
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import INCOMPLETE, OK, InputError, command, escaped, tell
 from benchmark.execute.local import LocalEngine
-from benchmark.execute.worker import FOLDERS, tell_workers
+from benchmark.files import write_text
 from benchmark.forecast import show_plan
 from benchmark.ownership import hold, owned
 from benchmark.plan import Job
+from benchmark.plan_file import QUEUE
 from benchmark.sbatch import write_scripts
 from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
 from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
+from benchmark.surroundings import FOLDERS, absolute, data_folders, environment, path_option
 from benchmark.weights import at_hand
 from benchmark.yaml_files import parse_text
 
@@ -42,7 +44,9 @@ def parser() -> Parser:
     p.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
     p.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT")
     p.add_argument("--job", metavar="CELL/SEED/PART", help="carry out this job alone, e.g. a/seed0/train; no table")
-    p.add_argument("--emit-sbatch", metavar="DIR", type=Path, help="write Slurm scripts of the jobs, and do nothing")
+    p.add_argument(
+        "--emit-sbatch", metavar="DIR", type=path_option, help="write Slurm scripts of the jobs, run nothing"
+    )
     return p
 
 
@@ -57,32 +61,31 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("--set makes another suite of it; give that one a name in results with --name NAME")
     _check_engine(options)
     suite = load_suite(options.suite, options.budget, changes, options.name)
-    out = options.out or Path("runs") / suite.name
+    out = options.out or absolute("runs") / suite.name
     suite = with_given(suite, out)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     check_workers(options.workers)
     only = _checked(suite, options.only)
-    tell_workers(options)
-    if options.engine == "ray" or options.emit_sbatch is not None:
-        out = out.absolute()  # other machines start elsewhere
-    with _engine(options) as engine:
+    with environment(data_folders(options)), _engine(options) as engine:
         if options.dry_run:
             show_plan(jobs_of(suite, engine, out, seeds, only, write=False)[0], suite, engine.workers, options.jobs)
             return OK
         if options.job is not None:
             hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
             return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True)[0], options.job)
-        with owned(out, "--out", engine.workers):
+        with owned(out, "--out", engine.workers) as check:
             jobs, every = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
+                write_text(out / QUEUE, f"{submit}\n")
                 print(f"nothing was run; submit the jobs with: {escaped(submit)} [options of sbatch]")
                 return OK
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
                     shutil.rmtree(out / folder, ignore_errors=True)
             at_hand(networks_needed(jobs))  # before hours of training
-            results, ended = execute(suite, engine, jobs, out)
+            (out / QUEUE).unlink(missing_ok=True)
+            results, ended = execute(suite, engine, jobs, out, check)
             return tabulate(suite, engine, every, results, out) if ended is None else ended
 
 
@@ -115,7 +118,8 @@ def _engine(options: argparse.Namespace) -> Any:
         patience = math.inf if options.patience is None else 60 * options.patience
         # Scripts are for machines with other devices; the job that runs here is built for this one later.
         here = options.emit_sbatch is None and options.job is None
-        return LocalEngine(1 if options.job is not None else options.workers, patience=patience, here=here)
+        alone = options.job is not None
+        return LocalEngine(1 if alone else options.workers, patience=patience, here=here, leased=alone)
     try:
         from benchmark.execute.ray_engine import RayEngine
     except ModuleNotFoundError as error:
@@ -129,15 +133,15 @@ def _engine(options: argparse.Namespace) -> Any:
 
 def _arguments(options: argparse.Namespace, out: Path) -> list[str]:
     """The command line of the same run from any folder."""
-    named = Path(options.suite)
-    words = ["--suite", str(named.absolute()) if named.suffix else options.suite, "--out", str(out)]
+    named = options.suite
+    words = ["--suite", str(absolute(named)) if Path(named).suffix else named, "--out", str(out)]
     words += ["--budget", options.budget] if options.budget != PAPER else []
     words += [word for change in options.set for word in ("--set", change)]
     words += ["--name", options.name] if options.name is not None else []
     words += [word for cell in options.only or () for word in ("--only", cell)]
     words += ["--seeds", options.seeds] if options.seeds is not None else []
     for option, variable in FOLDERS.items():
-        words += [option, str(Path(os.environ[variable]).absolute())] if os.environ.get(variable) else []
+        words += [option, os.environ[variable]] if os.environ.get(variable) else []
     return words
 
 
@@ -180,8 +184,8 @@ def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:
     if job.finished:
         print(f"finished before: {name}")
         return OK
-    with owned(job.folder / "attempt", "--out"):
-        results, ended = execute(suite, engine, [job], job.folder)
+    with owned(job.folder / "attempt", "--out") as check:
+        results, ended = execute(suite, engine, [job], job.folder, check)
     if ended is not None:
         return ended
     if results[name]["status"] != "ok":

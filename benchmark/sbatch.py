@@ -72,7 +72,7 @@ def write_scripts(folder: Path, jobs: Sequence[Job], suite: str, arguments: Sequ
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InputError(f"--emit-sbatch: {folder} is not empty; name a new folder")
-        return _write(folder.absolute(), [job for job in jobs if not job.finished], suite, arguments)
+        return _write(folder, [job for job in jobs if not job.finished], suite, arguments)
     except OSError as error:
         raise InputError(f"--emit-sbatch: cannot write to {folder}: {error.strerror}") from error
 

@@ -11,12 +11,13 @@ from typing import Any
 from benchmark.arguments import Parser
 from benchmark.costs import Seen, predicted_seconds, time_left
 from benchmark.errors import INCOMPLETE, OK, InputError, command, shown
-from benchmark.execute.lease import lives, progress_path, read_lease
+from benchmark.execute.journal import lives, read_progress
 from benchmark.ownership import OWNER, runs_here
 from benchmark.plan import Job
-from benchmark.plan_file import read_plan
+from benchmark.plan_file import QUEUE, read_plan
 from benchmark.progress import clock
 from benchmark.stages import read_manifest
+from benchmark.surroundings import path_option
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "died": "red", "missing": "dim"}
 
@@ -24,7 +25,7 @@ STYLES = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yello
 def parser() -> Parser:
     """The command line."""
     p = Parser(prog="python -m benchmark.status", description=__doc__)
-    p.add_argument("run", metavar="DIR", type=Path, help="folder of a run, e.g. runs/digits")
+    p.add_argument("run", metavar="DIR", type=path_option, help="folder of a run, e.g. runs/digits")
     p.add_argument("--watch", action="store_true", help="show it anew every few seconds until all has ended")
     p.add_argument("--every", metavar="SECONDS", type=float, default=5.0, help="with --watch, how often (default 5)")
     return p
@@ -90,10 +91,11 @@ class RunStatus:
         suite: Name of the suite.
         jobs: What is known of each job.
         owner: What the process that is at it says of itself, if there is one.
+        queued: Whether its jobs may wait in a queue of Slurm.
     """
 
-    def __init__(self, suite: str, jobs: list[JobStatus], owner: dict[str, Any] | None) -> None:
-        self.suite, self.jobs, self.owner = suite, jobs, owner
+    def __init__(self, suite: str, jobs: list[JobStatus], owner: dict[str, Any] | None, queued: bool) -> None:
+        self.suite, self.jobs, self.owner, self.queued = suite, jobs, owner, queued
 
     @property
     def complete(self) -> bool:
@@ -102,9 +104,10 @@ class RunStatus:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more can come: every job is done, or failed with what needs it, and nobody is at it."""
+        """Whether nothing more can come: every job is done, or nobody is at it and no job waits in a queue."""
         over = all(job.state in ("done", "failed") or job.detail.startswith("needs ") for job in self.jobs)
-        return self.complete or (over and self.owner is None)
+        running = self.owner is not None or any(job.state == "running" for job in self.jobs)
+        return self.complete or (not running and (over or not self.queued))
 
     @property
     def headline(self) -> str:
@@ -162,7 +165,7 @@ def look(out: Path) -> RunStatus:
     found: dict[str, JobStatus] = {}
     for job in jobs:  # needs come first
         found[job.name] = _look_at(job, found)
-    return RunStatus(suite, list(found.values()), _living_owner(out))
+    return RunStatus(suite, list(found.values()), _living_owner(out), (out / QUEUE).exists())
 
 
 def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
@@ -171,31 +174,29 @@ def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
     spent = sum(float(m.get("seconds") or 0) for m in finished)
     if len(finished) == len(job.stages):
         return JobStatus(job, "done", len(finished), seconds=spent, seen=Seen(spent))
-    lease = read_lease(job.folder, job.part)
-    news = read_manifest(progress_path(job.folder, job.part)) or {}
-    if lease is not None:
-        if not lives(job.folder, job.part):
-            ago = clock(max(0.0, time.time() - float(news.get("at", lease["since"]))))
-            where = f"process {lease['pid']} on {lease['host']}"
-            return JobStatus(job, "died", len(finished), f"{where}: no sign of life for {ago}", spent)
-        return _running(job, lease, news, len(finished), spent)
-    if "status" in news:
-        return JobStatus(job, news["status"], len(finished), str(news.get("error") or _where(news)), spent)
+    news = read_progress(job.folder, job.part)
+    if news is not None and "status" in news:
+        return JobStatus(job, news["status"], len(finished), news.get("error") or _where(news), spent)
+    if news is not None and lives(news):
+        return _running(job, news, len(finished), spent)
+    if news is not None:
+        where, ago = f"process {news['pid']} on {news['host']}", clock(max(0.0, time.time() - news["at"]))
+        return JobStatus(job, "died", len(finished), f"{where}: no sign of life for {ago}", spent)
     failed = [need for need in job.needs if need in known and known[need].state in ("failed", "died")]
     detail = f"needs {failed[0]}, which {known[failed[0]].state}" if failed else ""
     return JobStatus(job, "missing", len(finished), detail, spent)
 
 
-def _running(job: Job, lease: dict[str, Any], news: dict[str, Any], stages: int, spent: float) -> JobStatus:
+def _running(job: Job, news: dict[str, Any], stages: int, spent: float) -> JobStatus:
     now = time.time()
     done, total = news.get("done") or 0, news.get("total") or 0
     left, rate = None, news.get("rate")
     if rate and total:
         left = max(0.0, (total - done) / rate - (now - news["at"]))
     share = done / total if total and news.get("stage") == "train" else 0.0
-    detail = f"{_where(news)}, on {lease['host']}" + (f", {clock(left)} left of this" if left is not None else "")
+    detail = f"{_where(news)}, on {news['host']}" + (f", {clock(left)} left of this" if left is not None else "")
     alone = left if job.part == "train" else None
-    seconds = spent + now - lease["since"]
+    seconds = spent + now - news["since"]
     seen = Seen(done / rate, share) if share and rate else None if job.part == "train" else Seen(seconds, None)
     return JobStatus(job, "running", stages, detail, seconds, alone, share, seen)
 

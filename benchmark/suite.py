@@ -12,6 +12,7 @@ from benchmark.errors import InputError
 from benchmark.given_listing import check_samples_at
 from benchmark.names import NAME, check_cell_name
 from benchmark.protocol import REFERENCE, Protocol
+from benchmark.surroundings import absolute
 from benchmark.yaml_files import mapping, optional_mapping, read_yaml
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -126,7 +127,7 @@ def load_suite(
         InputError: Naming file, key and remedy.
     """
     own = name.endswith((".yaml", ".yml"))
-    path = Path(name) if own else CONFIGS / "suites" / f"{name}.yaml"
+    path = absolute(name) if own else CONFIGS / "suites" / f"{name}.yaml"
     if own and not path.is_file():
         raise InputError(f"no suite file at {path}")
     if not NAME.fullmatch(path.stem) or not path.is_file():

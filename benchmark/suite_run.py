@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from benchmark.costs import TimeLeft, filled_in, most_urgent_first, predicted_seconds
 from benchmark.differences import seed_list
 from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, escaped, tell
-from benchmark.execute.lease import lives
+from benchmark.execute.journal import Journal, lives, read_progress
+from benchmark.execute.lease import clear
 from benchmark.files import sweep, write_text
 from benchmark.given_rows import check_given, given_rows
 from benchmark.per_class import write_per_class
@@ -97,15 +99,30 @@ def networks_needed(jobs: list[Job]) -> set[str]:
     return waiting
 
 
-def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict[str, dict[str, Any]], int | None]:
-    """Carry out what is left of ``jobs``: their results, and the exit code if a signal ended it."""
+def execute(
+    suite: Suite, engine: Any, jobs: list[Job], out: Path, check: Callable[[], None]
+) -> tuple[dict[str, dict[str, Any]], int | None]:
+    """Carry out what is left of ``jobs``.
+
+    Args:
+        suite: The suite.
+        engine: Who carries them out.
+        jobs: In an order in which needs come first.
+        out: Folder that is held for them.
+        check: Raises if it is held no more.
+
+    Returns:
+        Results by name, and the exit code if a signal ended it.
+    """
     finished = {job.name for job in jobs if job.finished}
     todo = [job for job in jobs if job.name not in finished]
+    for job in jobs:  # what killed processes left
+        elsewhere = lives(read_progress(job.folder, job.part))
+        clear(job.folder, job.part)
+        if job.name not in finished and not elsewhere:
+            sweep(job.folder)
     if not todo:
         return {}, None
-    for job in todo:  # what killed processes left half written, where nobody is at it elsewhere
-        if not lives(job.folder, job.part):
-            sweep(job.folder)
     predicted = predicted_seconds(suite.name)
     state = State(
         jobs,
@@ -128,10 +145,22 @@ def execute(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> tuple[dict
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
-    with view:
-        results = engine.run(most_urgent_first(todo, filled_in(predicted, jobs)), suite.protocol, view)
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    journal = Journal([] if engine.leased else todo)  # who holds a lease writes of it himself
+
+    def on_message(message: dict[str, Any]) -> None:
+        journal.take(message)
+        view(message)
+
+    def watch() -> None:
+        check()
+        journal.beat()
+
+    try:
+        with view:
+            results = engine.run(most_urgent_first(todo, filled_in(predicted, jobs)), suite.protocol, on_message, watch)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if not signals:
         return results, None
     _tabulate_partly(suite, engine, jobs, out)

@@ -17,12 +17,12 @@ VARIABLE = "DIFFCLASS_DATA"
 
 def data_root(root: str | None) -> Path:
     """The folder of the data sets: as given, else the environment's ``DIFFCLASS_DATA``, else ``data`` here."""
-    return Path(root or os.environ.get(VARIABLE) or "data").expanduser()
+    return Path(root or os.environ.get(VARIABLE) or "data").expanduser().absolute()
 
 
 def missing(what: str, *folders: Path, remedy: str = "") -> FileNotFoundError:
     """The error that ``what`` lies in none of ``folders``, with what to do about it."""
-    looked_in = " or ".join(str(folder.absolute()) for folder in folders)
+    looked_in = " or ".join(str(folder) for folder in folders)
     return FileNotFoundError(f"no {what} in {looked_in}; set root or {VARIABLE} to the folder of the data sets{remedy}")
 
 

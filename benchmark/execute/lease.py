@@ -1,11 +1,11 @@
-"""Who carries out a job: the newest attempt alone may publish, and says in a file that it lives and where it is.
+"""Lease of a job that other machines may try as well: only its holder may record results.
 
 A machine that is cut off, or whose Ray daemon died, can go on computing while its job is tried again elsewhere. Each
 attempt therefore writes its own name into the lease of the job, over that of the one before, and an attempt that finds
-another's name there ends before it completes a stage. This is as prompt as the file system shows a renamed file.
+another's name there ends before it completes a stage. This is as prompt as the file system shows a renamed file. Jobs
+of one machine need none: the lock of the run's folder excludes other runs, and workers end with the run.
 """
 
-import json
 import threading
 import time
 import uuid
@@ -13,20 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import WriteError
-from benchmark.files import write_json
-from benchmark.ownership import runs_here, this_process
-from benchmark.stages import read_manifest
+from benchmark.errors import WriteError, shown
+from benchmark.execute import journal
+from benchmark.execute.journal import Progress
+from benchmark.files import read_json, write_json
+from benchmark.ownership import this_process
 
-HEARTBEAT = 5.0
-"""Seconds between two signs of life."""
-
-SILENCE = 60.0
-"""Seconds without a sign of life after which an attempt on another machine is taken to be dead."""
+PAUSE = 1.0
+"""Seconds between two looks at a lease that seems lost: a file server may show a rename late."""
 
 
 class Superseded(Exception):
-    """Another attempt carries out the job now; this one must not publish."""
+    """This attempt does not hold the job any more and must not publish."""
 
 
 def lease_path(folder: Path, part: str) -> Path:
@@ -34,82 +32,89 @@ def lease_path(folder: Path, part: str) -> Path:
     return folder / "attempt" / f"{part}.json"
 
 
-def progress_path(folder: Path, part: str) -> Path:
-    """Where the attempt at a cell's job says how far it is, or how it ended if not well."""
-    return folder / "attempt" / f"{part}.progress.json"
+def clear(folder: Path, part: str) -> None:
+    """Delete what earlier attempts at a cell's job left; one that goes on elsewhere ends when it misses its lease."""
+    with suppress(OSError):  # what cannot be written there says why
+        lease_path(folder, part).unlink(missing_ok=True)
+        journal.progress_path(folder, part).unlink(missing_ok=True)
 
 
-def read_lease(folder: Path, part: str) -> dict[str, Any] | None:
-    """Who holds a cell's job, if anybody does and says so whole."""
-    lease = read_manifest(lease_path(folder, part))
-    return lease if lease is not None and lease.keys() >= {"host", "boot", "pid", "start", "since", "attempt"} else None
+class NoLease:
+    """What stands in a lease's place where no other machine can try the job."""
 
+    def check(self) -> None:
+        """Nothing can be lost."""
 
-def lives(folder: Path, part: str) -> bool:
-    """Whether an attempt holds a cell's job and goes on, as far as can be seen from here."""
-    lease = read_lease(folder, part)
-    if lease is None:
-        return False
-    seen = runs_here(lease)
-    if seen is not None:
-        return seen
-    news = read_manifest(progress_path(folder, part)) or {}
-    return time.time() - float(news.get("at", lease["since"])) < SILENCE
+    def confirm(self) -> None:
+        """Nothing can be lost."""
+
+    def report(self, message: dict[str, Any]) -> None:
+        """The process that handed out the job writes its progress."""
+
+    def end(self, result: dict[str, Any]) -> None:
+        """Nothing is held."""
 
 
 class Lease:
     """An attempt at a job, which holds it until another does.
 
     Args:
-        folder: Of the cell.
+        folder: Of the cell; absolute.
         part: ``train`` or ``evaluate``.
     """
 
     def __init__(self, folder: Path, part: str) -> None:
-        self.path, self._progress_path = lease_path(folder, part), progress_path(folder, part)
+        self.path, self._folder = lease_path(folder, part), folder
         self.attempt = uuid.uuid4().hex
-        self._news: dict[str, Any] = {}
-        self._stage_start = 0.0, 0
         self._lost = ""
         self._ended = threading.Event()
-        write_json(self.path, {"attempt": self.attempt, **this_process(), "since": time.time()})
-        self._write()
+        write_json(self.path, {"attempt": self.attempt, **this_process()})
+        self._progress = Progress(folder, part)
+        self._progress.write()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """End an attempt that is known to be no longer the newest; cheap, for every step.
+        """End an attempt that is known to have lost its lease; cheap, for every step.
 
         Raises:
-            Superseded: Naming the newest.
+            Superseded: Naming the reason.
         """
         if self._lost:
             raise Superseded(self._lost)
 
     def confirm(self) -> None:
-        """Read the lease, and end the attempt unless it is the newest.
+        """Read the lease, twice if it seems lost, and end the attempt unless it holds it.
 
         Raises:
             OSError: If the lease cannot be read, which says nothing of other attempts.
-            Superseded: Naming the newest.
+            Superseded: Naming the reason.
         """
-        try:
-            held = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            held = {}
-        if held.get("attempt") != self.attempt:
-            by = f"by process {held['pid']} on {held['host']}" if held else "elsewhere, and ended"
-            self._lost = f"another attempt at this job was started {by}; this one published nothing more"
+        if self._reason():
+            time.sleep(PAUSE)
+            self._lost = self._reason() or self._lost
         self.check()
 
+    def _reason(self) -> str:
+        """Why this attempt does not hold the lease; empty while it does."""
+        try:
+            held = read_json(self.path)
+        except FileNotFoundError:
+            if not self._folder.is_dir():
+                return f"the run's folder is gone: {self._folder} was deleted or moved while the job ran"
+            return f"{self.path} is gone: another attempt at this job has ended, or it was deleted"
+        except ValueError:
+            held = None
+        if not isinstance(held, dict) or not isinstance(held.get("attempt"), str):
+            return f"{self.path} is damaged: it does not say whether another attempt at this job was started"
+        if held["attempt"] == self.attempt:
+            return ""
+        by = shown(f"process {held.get('pid', '?')} on {held.get('host', '?')}", 100)
+        return f"another attempt at this job was started by {by}; this one published nothing more"
+
     def report(self, message: dict[str, Any]) -> None:
-        """Take in where the job is, and at what pace, to be written with the next sign of life."""
-        now = time.monotonic()
-        if message.get("stage") != self._news.get("stage"):
-            self._stage_start = now, message["done"]
-        since, done = self._stage_start
-        rate = (message["done"] - done) / (now - since) if now - since > 1 else None
-        self._news = {"loss": None, **message, "rate": rate or None}
+        """Take in where the job is, to be written with the next sign of life."""
+        self._progress.report(message)
 
     def end(self, result: dict[str, Any]) -> None:
         """Let go of the job; how it ended stays readable unless it ended well."""
@@ -117,25 +122,17 @@ class Lease:
         self._thread.join()
         try:
             self.confirm()
-        except Superseded:
+        except (Superseded, OSError):
             return
-        if result["status"] == "ok":
-            self._progress_path.unlink(missing_ok=True)
-        else:
-            self._news |= {k: v for k, v in result.items() if k != "job"}
-            with suppress(WriteError):  # the disk may be full; whoever waits for the job is told all the same
-                self._write()
+        self._progress.end(result)
         self.path.unlink(missing_ok=True)
 
     def _live(self) -> None:
-        while not self._ended.wait(HEARTBEAT):
+        while not self._ended.wait(journal.HEARTBEAT):
             try:
                 self.confirm()
-                self._write()
+                self._progress.write()
             except Superseded:
                 return
             except (OSError, WriteError):  # a full disk or a server that is away; what the job itself writes decides
                 continue
-
-    def _write(self) -> None:
-        write_json(self._progress_path, {**self._news, "attempt": self.attempt, "at": time.time()})

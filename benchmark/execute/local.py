@@ -20,6 +20,7 @@ from benchmark.execute import worker
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
+from benchmark.surroundings import environment
 
 ATTEMPTS = 2
 """Times a job is tried whose worker dies."""
@@ -90,12 +91,18 @@ class LocalEngine:
         threads: Threads of each.
         patience: Seconds without a word from a job after which its process is killed and the job tried once more.
         here: Whether this machine's devices are those that configurations are meant for.
+        leased: Whether another machine may try the same jobs.
     """
 
     def __init__(
-        self, workers: int | None = None, threads: int = 1, patience: float = math.inf, here: bool = True
+        self,
+        workers: int | None = None,
+        threads: int = 1,
+        patience: float = math.inf,
+        here: bool = True,
+        leased: bool = False,
     ) -> None:
-        self.here = here
+        self.here, self.leased = here, leased
         self.gpus = visible_gpus()
         self.workers = workers or max(1, len(self.gpus) or len(os.sched_getaffinity(0)))
         self.patience = patience
@@ -104,6 +111,7 @@ class LocalEngine:
         shares = gpu_shares(self.gpus, self.workers)
         self._workers = [_Worker(shares[i % len(shares)], self._stop, threads) for i in range(self.workers)]
         self._threads = threads
+        self._lasting = contextlib.ExitStack()
 
     @property
     def hardware(self) -> dict[str, Any]:
@@ -114,8 +122,9 @@ class LocalEngine:
         }
 
     def __enter__(self) -> "LocalEngine":
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read by the numeric libraries when a worker imports them
-            os.environ[name] = str(self._threads)
+        # Read by the numeric libraries when a worker imports them.
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self._threads))
+        self._lasting.enter_context(environment(variables))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
@@ -123,6 +132,7 @@ class LocalEngine:
             if kind is not None:  # nobody waits for what they are doing
                 each.kill()
             each.close(wait=not self._stop.value)
+        self._lasting.close()
 
     def stop(self) -> None:
         """Let running jobs save their state and end."""
@@ -151,11 +161,22 @@ class LocalEngine:
             raise InputError("the process that reads the samples died (killed, or out of memory)") from None
 
     def run(
-        self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
+        self,
+        jobs: Iterable[Job],
+        protocol: Protocol,
+        on_message: Callable[[dict[str, Any]], None],
+        watch: Callable[[], None] = lambda: None,
     ) -> dict[str, dict[str, Any]]:
         """Carry out ``jobs``, each after its needs, earlier ones first; the result of each by name.
 
-        A result has ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
+        Args:
+            jobs: The jobs.
+            protocol: How cells are measured.
+            on_message: Told where jobs are and how they ended.
+            watch: Called several times a second; what it raises ends the run.
+
+        Returns:
+            By name a result with ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
         """
         waiting = Waiting(jobs, on_message)
         deaths: Counter[str] = Counter()
@@ -167,12 +188,13 @@ class LocalEngine:
             for free in [each for each in self._workers if each not in busy]:
                 if (job := waiting.take()) is None:
                     return
-                running[free.submit(worker.work, job, protocol)] = job, free
+                running[free.submit(worker.work, job, protocol, self.leased)] = job, free
                 on_message({"job": job.name, "event": "started"})
 
         submit_ready()
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            watch()
             for future, (job, each) in running.items():
                 each.hear(on_message)
                 if future in finished:

@@ -30,10 +30,10 @@ from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.waiting import Waiting
-from benchmark.execute.worker import FOLDERS
 from benchmark.files import digest, digest_file
 from benchmark.plan import PACKAGES, ROOT, Job
 from benchmark.protocol import Protocol
+from benchmark.surroundings import FOLDERS
 
 ATTEMPTS = 4
 """Times a job is tried whose worker or node dies."""
@@ -158,7 +158,7 @@ def _work(job: Job, protocol: Protocol, board: Any, place: Place) -> dict[str, A
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and the job would see every GPU
     with line:
         worker.become(os.getppid(), line, line, threads=1)
-        return worker.work(job, protocol)
+        return worker.work(job, protocol, leased=True)
 
 
 class RayEngine:
@@ -171,6 +171,8 @@ class RayEngine:
 
     here = False
     """The driver's machine may lack the devices of the nodes."""
+    leased = True
+    """A node that is cut off may go on with a job that is tried again on another one."""
 
     def __init__(self, address: str | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -242,7 +244,11 @@ class RayEngine:
             return local.ask(work, *arguments)
 
     def run(
-        self, jobs: Iterable[Job], protocol: Protocol, on_message: Callable[[dict[str, Any]], None]
+        self,
+        jobs: Iterable[Job],
+        protocol: Protocol,
+        on_message: Callable[[dict[str, Any]], None],
+        watch: Callable[[], None] = lambda: None,
     ) -> dict[str, dict[str, Any]]:
         """Carry out ``jobs``, each after its needs; the result of each by name, as of ``LocalEngine.run``.
 
@@ -261,7 +267,7 @@ class RayEngine:
             self._check_nodes(place)
             lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
             self._board = ray.remote(_Board).options(**lasting, scheduling_strategy=self._beside()).remote()
-            return self._run(jobs, asked, protocol, place, on_message)
+            return self._run(jobs, asked, protocol, place, on_message, watch)
         finally:
             mark.unlink(missing_ok=True)
 
@@ -310,6 +316,7 @@ class RayEngine:
         protocol: Protocol,
         place: Place,
         on_message: Callable[[dict[str, Any]], None],
+        watch: Callable[[], None],
     ) -> dict[str, dict[str, Any]]:
         waiting = Waiting(jobs, on_message)
         task = ray.remote(_work)
@@ -323,6 +330,7 @@ class RayEngine:
             if not running:
                 return waiting.all_results()
             ended, _ = ray.wait(list(running), timeout=0.2)
+            watch()
             for message in self._news():
                 if message.get("event") == "started":
                     known = starts[message["job"]]

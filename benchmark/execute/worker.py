@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, Stopped, WriteError, failure, one_line, traced
-from benchmark.execute.lease import Lease, Superseded
+from benchmark.execute.lease import Lease, NoLease, Superseded
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
 from benchmark.screen import protect
@@ -20,24 +20,7 @@ from benchmark.screen import protect
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
 """Environment variables that would tell a training of another launch, by their beginnings."""
 
-FOLDERS = {"--data-root": "DIFFCLASS_DATA", "--weights": "DIFFCLASS_WEIGHTS"}
-"""Options that name folders, and the environment variables by which workers know them."""
-
 _context: dict[str, Any] = {}
-
-
-def tell_workers(options: Any) -> None:
-    """Put the folders that a command line names into the environment, which workers inherit.
-
-    Raises:
-        InputError: If there is no such folder.
-    """
-    for option, variable in FOLDERS.items():
-        folder = getattr(options, option[2:].replace("-", "_"))
-        if folder is not None:
-            if not Path(folder).is_dir():
-                raise InputError(f"{option}: no folder at {folder}")
-            os.environ[variable] = str(Path(folder).absolute())
 
 
 def start(parent: int, gpus: str | None, messages: Any, stop: Any, threads: int) -> None:
@@ -136,11 +119,17 @@ def _built_dry(arguments: list[str]) -> Any:
             return build(arguments, here=False)
 
 
-def work(job: Job, protocol: Protocol) -> dict[str, Any]:
-    """Carry out a job; what goes wrong comes back as a result, with the traceback in the cell's log."""
+def work(job: Job, protocol: Protocol, leased: bool) -> dict[str, Any]:
+    """Carry out a job; what goes wrong comes back as a result, with the traceback in the cell's log.
+
+    Args:
+        job: The job; its folder is absolute.
+        protocol: How cells are measured.
+        leased: Whether another machine may try the job as well.
+    """
     with _logged(job.folder / "log"):
         try:
-            lease = Lease(job.folder, job.part)
+            lease = Lease(job.folder, job.part) if leased else NoLease()
         except WriteError as error:
             return {"job": job.name, "status": "failed", "error": failure(error)}
         result = {"job": job.name, **_outcome(job, protocol, lease)}
@@ -148,7 +137,7 @@ def work(job: Job, protocol: Protocol) -> dict[str, Any]:
         return result
 
 
-def _outcome(job: Job, protocol: Protocol, lease: Lease) -> dict[str, Any]:
+def _outcome(job: Job, protocol: Protocol, lease: Lease | NoLease) -> dict[str, Any]:
     """How an attempt at a job ended: ``status`` and, of a failure, ``error``."""
     stop = _context["stop"]
 

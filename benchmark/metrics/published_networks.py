@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from benchmark.errors import InputError, WriteError
 from benchmark.files import digest_file, replacing
 from benchmark.metrics.features import FeatureNetwork
+from benchmark.surroundings import absolute
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -38,7 +39,7 @@ def weights_file(name: str, url: str, sha256: str) -> Path:
         InputError: If it is neither at hand nor to be downloaded, or its digest differs.
     """
     given = os.environ.get("DIFFCLASS_WEIGHTS")
-    path = Path(given) / name if given else None
+    path = absolute(given) / name if given else None
     if path is None or not path.is_file():
         path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():

@@ -119,7 +119,7 @@ class Pretrained(Denoiser):
 
     def __init__(self, denoiser: Denoiser, checkpoint: str) -> None:
         super().__init__()
-        self.checkpoint = Path(checkpoint).expanduser()
+        self.checkpoint = Path(checkpoint).expanduser().absolute()
         self._loaded = False
         # Past nn.Module's registration: what is not a submodule is neither saved, averaged nor optimised.
         self.__dict__["held"] = denoiser.eval().requires_grad_(False)

@@ -30,7 +30,8 @@ class TimmClassifier(nn.Module):
 
     def __init__(self, name: str, classes: PositiveInt, weights: str | None = None) -> None:
         super().__init__()
-        self.name, self.classes, self.weights = name, classes, weights
+        self.name, self.classes = name, classes
+        self.weights = weights if weights in (None, "published") else Path(weights).expanduser().absolute()
         if not timm.is_model(name):
             near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=1)
             raise ValueError(f"timm has no model {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
@@ -58,10 +59,9 @@ class TimmClassifier(nn.Module):
                     f"weights of {self.name} could not be had from timm: {reason}; {remedy}"
                 ) from None
         else:
-            path = Path(self.weights).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(f"no weights of {self.name} at {path}; {remedy}")
-            found = published_weights(path)
+            if not self.weights.is_file():
+                raise FileNotFoundError(f"no weights of {self.name} at {self.weights}; {remedy}")
+            found = published_weights(self.weights)
         try:
             self.model.load_state_dict(found)
         except (RuntimeError, AttributeError, TypeError):

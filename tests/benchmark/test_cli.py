@@ -320,7 +320,7 @@ def test_settings_for_another_machine_may_name_devices_that_this_one_lacks():
 
 
 def test_a_prediction_needs_weights_and_a_classifier(trained, refusal):
-    assert refusal("predict", "--config", SUPERVISED, "--ckpt_path=x.ckpt") == "no checkpoint at x.ckpt"
+    assert refusal("predict", "--config", SUPERVISED, "--ckpt_path=/x.ckpt") == "no checkpoint at /x.ckpt"
     message = refusal("predict", "--config", CONFIGS / "score_model.yaml")
     assert message == "ScoreModel predicts no classes: no class posterior"
     none = ("--trainer.limit_predict_batches=0", f"--ckpt_path={trained / 'checkpoints' / FINAL}", *TINY)

@@ -2,22 +2,28 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+from surroundings import elsewhere
 
 from benchmark.errors import InputError
+from benchmark.execute import journal, worker
 from benchmark.execute import lease as leases
-from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
-from benchmark.execute.lease import Lease, Superseded, lease_path, progress_path
+from benchmark.execute.journal import progress_path
+from benchmark.execute.lease import Lease, Superseded, clear, lease_path
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
+from benchmark.run import parser as run_parser
 from benchmark.runner import carry_out
 from benchmark.stages import Stage
 from benchmark.suite import Cell
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def job(name="a", part="train", needs=(), after=(), folder=Path("none"), **config):
@@ -27,6 +33,11 @@ def job(name="a", part="train", needs=(), after=(), folder=Path("none"), **confi
 
 def read(path):
     return json.loads(path.read_text())
+
+
+@pytest.fixture(autouse=True)
+def short_pause(monkeypatch):
+    monkeypatch.setattr(leases, "PAUSE", 0.01)
 
 
 def test_a_newer_attempt_takes_the_lease_and_the_older_one_may_not_go_on(tmp_path):
@@ -40,7 +51,7 @@ def test_a_newer_attempt_takes_the_lease_and_the_older_one_may_not_go_on(tmp_pat
         old.check()
     new.end({"job": "a", "status": "ok"})
     assert not lease_path(tmp_path, "train").exists()
-    with pytest.raises(Superseded, match="elsewhere, and ended"):
+    with pytest.raises(Superseded, match="is gone: another attempt at this job has ended, or it was deleted"):
         old.confirm()
 
 
@@ -57,7 +68,7 @@ def test_attempts_at_training_and_evaluation_do_not_meet(tmp_path):
 
 
 def test_signs_of_life_say_where_the_job_is_and_an_end_that_was_not_good_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(journal, "HEARTBEAT", 0.02)
     attempt = Lease(tmp_path, "train")
     attempt.report({"stage": "train", "done": 25, "total": 600, "loss": 0.5})
     end = time.monotonic() + 20
@@ -90,7 +101,7 @@ def test_a_zombie_does_not_publish_what_it_computed(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.runner._Training.do", computing)
     monkeypatch.setattr(worker, "_context", {"messages": Messages(), "stop": Flag(), "threads": 1})
     work = job(folder=tmp_path)
-    result = worker.work(work, Protocol())
+    result = worker.work(work, Protocol(), leased=True)
     assert result["status"] == "failed"
     assert result["error"].startswith("another attempt at this job was started by process ")
     assert not work.finished
@@ -102,7 +113,7 @@ def test_an_attempt_that_is_the_newest_publishes(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.runner._Training.do", lambda self, stage: {"outputs": []})
     monkeypatch.setattr(worker, "_context", {"messages": Messages(), "stop": Flag(), "threads": 1})
     work = job(folder=tmp_path)
-    assert worker.work(work, Protocol()) == {"job": "a/seed0/train", "status": "ok"}
+    assert worker.work(work, Protocol(), leased=True) == {"job": "a/seed0/train", "status": "ok"}
     assert work.finished
     assert list((tmp_path / "attempt").iterdir()) == []
 
@@ -110,7 +121,7 @@ def test_an_attempt_that_is_the_newest_publishes(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_fails_the_job_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "attempt").write_text("a file")
     monkeypatch.setattr(worker, "_context", {"messages": Messages(), "stop": Flag(), "threads": 1})
-    result = worker.work(job(folder=tmp_path), Protocol())
+    result = worker.work(job(folder=tmp_path), Protocol(), leased=True)
     assert result["error"].startswith(f"cannot write {tmp_path}")
     assert "File exists" in result["error"]
 
@@ -118,16 +129,84 @@ def test_a_folder_that_cannot_be_written_fails_the_job_in_one_line(tmp_path, mon
 def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(tmp_path, monkeypatch):
     held = Lease(tmp_path, "train")
 
-    def away(path, **options):
+    def away(path):
         raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_text", away)
+        patched.setattr(leases, "read_json", away)
         with pytest.raises(OSError, match="Stale"):
             held.confirm()
     held.confirm()
     held.check()
     held.end({"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "{}", '{"attempt": 3}', "\xff", "[" * 100_000], ids=lambda text: text[:14]
+)
+def test_a_damaged_lease_ends_the_attempt_and_says_so(tmp_path, content):
+    held = Lease(tmp_path, "train")
+    held.path.write_text(content, encoding="latin-1")
+    with pytest.raises(Superseded, match=r"train\.json is damaged: it does not say whether another attempt"):
+        held.confirm()
+    held.end({"status": "ok"})
+
+
+def test_a_lease_that_is_damaged_for_a_moment_is_not_lost(tmp_path, monkeypatch):
+    held = Lease(tmp_path, "train")
+    whole = held.path.read_text()
+    held.path.write_text("")
+    monkeypatch.setattr(leases.time, "sleep", lambda seconds: held.path.write_text(whole))
+    held.confirm()
+    held.check()
+
+
+def test_a_run_whose_folder_is_deleted_says_so(tmp_path):
+    folder = tmp_path / "run/a/seed0"
+    held = Lease(folder, "train")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(Superseded, match=f"the run's folder is gone: {folder} was deleted or moved"):
+        held.confirm()
+    held.end({"status": "failed", "error": "x"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_attempt_whose_lease_a_new_run_cleared_ends(tmp_path):
+    held = Lease(tmp_path, "train")
+    clear(tmp_path, "train")
+    with pytest.raises(Superseded, match="is gone"):
+        held.confirm()
+    assert list((tmp_path / "attempt").iterdir()) == []
+
+
+def test_a_job_of_one_machine_holds_no_lease(tmp_path, monkeypatch):
+    def computing(self, stage):
+        shutil.rmtree(tmp_path / "attempt", ignore_errors=True)
+        assert not (tmp_path / "attempt").exists()
+        return {"outputs": []}
+
+    monkeypatch.setattr("benchmark.runner._Training.do", computing)
+    monkeypatch.setattr(worker, "_context", {"messages": Messages(), "stop": Flag(), "threads": 1})
+    assert worker.work(job(folder=tmp_path), Protocol(), leased=False) == {"job": "a/seed0/train", "status": "ok"}
+    assert not (tmp_path / "attempt").exists()
+
+
+def test_a_lease_is_kept_while_libraries_change_the_working_folder(tmp_path, monkeypatch):
+    """A parser changes it to that of the configuration for a while."""
+    monkeypatch.setattr(journal, "HEARTBEAT", 0.001)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in ROOT.joinpath("configs/digits").iterdir())
+    options = run_parser().parse_args(["--suite", "digits", "--out", "run"])
+    held = Lease(options.out / "a/seed0", "train")
+    with elsewhere(ROOT / "configs/digits"):
+        for done in range(200):
+            held.report({"stage": "train", "done": done, "total": 200})
+            held.confirm()
+            time.sleep(0.002)
+    held.check()
+    assert read(tmp_path / "run/a/seed0/attempt/train.progress.json")["stage"] == "train"
+    held.end({"status": "ok"})
+    assert sorted(path.name for path in ROOT.joinpath("configs/digits").iterdir()) == before
 
 
 def test_a_stage_is_confirmed_after_its_work_and_before_its_record(tmp_path, monkeypatch):

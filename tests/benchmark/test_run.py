@@ -25,6 +25,7 @@ from benchmark.run import main
 from benchmark.stages import Stage
 from benchmark.suite import Cell
 
+ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}
 SAMPLER = {"model.init_args.sampler.init_args.steps": 3}
@@ -240,7 +241,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_values(complete, tmp_pa
         gone(alive)
     code, output, errors = run(tmp_path, "--suite", suite, "--out", "run")
     assert code == 0, output
-    note = f"note: run is taken over from process {process.pid} on "  # unless the last one had come to its end
+    # Unless the last one had come to its end.
+    note = f"note: {tmp_path / 'run'} is taken over from process {process.pid} on "
     assert errors == "" or (errors.startswith(note) and errors.count("\n") == 1)
     assert numbers(tmp_path / "run") == numbers(out)
 
@@ -329,7 +331,9 @@ def test_an_unknown_suite_is_answered_with_those_there_are(refusal):
 def test_a_folder_in_use_is_refused_naming_who_holds_it(refusal, tmp_path):
     with owned(tmp_path / "run", "--out"):
         message = refusal("--suite", suite_file(tmp_path), "--out", "run")
-    assert message.startswith(f"run is in use by process {os.getpid()} on {os.uname().nodename} since 20")
+    assert message.startswith(
+        f"{tmp_path / 'run'} is in use by process {os.getpid()} on {os.uname().nodename} since 20"
+    )
     with owned(tmp_path / "run", "--out"):  # once let go, it can be taken again
         assert json.loads((tmp_path / "run" / "owner.json").read_text())["pid"] == os.getpid()
 
@@ -348,16 +352,16 @@ def test_a_folder_whose_holder_was_killed_can_be_taken(tmp_path):
 
 def test_an_output_that_is_a_file_is_refused(refusal, tmp_path):
     (tmp_path / "taken").write_text("")
-    told = "cannot write to taken: File exists; choose another folder with --out"
+    told = f"cannot write to {tmp_path / 'taken'}: File exists; choose another folder with --out"
     assert refusal("--suite", suite_file(tmp_path), "--out", "taken") == told
-    told = "cannot write to taken/below: Not a directory; choose another folder with --out"
+    told = f"cannot write to {tmp_path / 'taken/below'}: Not a directory; choose another folder with --out"
     assert refusal("--suite", suite_file(tmp_path), "--out", "taken/below") == told
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_to_is_refused(refusal, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
-    told = "cannot write to closed/run: Permission denied; choose another folder with --out"
+    told = f"cannot write to {tmp_path / 'closed/run'}: Permission denied; choose another folder with --out"
     assert refusal("--suite", suite_file(tmp_path), "--out", "closed/run") == told
 
 
@@ -389,6 +393,42 @@ def test_a_configuration_that_cannot_be_used_is_refused_before_anything_is_run(r
     message = refusal("--suite", suite_file(tmp_path, wrong=wrong), "--out", "run", "--workers", 1)
     assert message == "cell wrong: command line: trainer.max_steps: expected int, got many"
     assert not (tmp_path / "run").exists()
+
+
+# Folders and environment
+
+
+def test_a_home_folder_is_found_behind_an_equals_sign(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "taken").write_text("")
+    suite_file(tmp_path)
+    assert main(["--suite=~/mini.yaml", "--out=~/taken"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: cannot write to {tmp_path / 'taken'}: File exists")
+    assert main(["--suite=~/mini.yaml", "--data-root=~/none"]) == 2
+    assert capsys.readouterr().err == f"error: --data-root: no folder at {tmp_path / 'none'}\n"
+
+
+@pytest.mark.parametrize("before", [None, "elsewhere"])
+def test_a_call_leaves_the_environment_as_it_was(tmp_path, monkeypatch, before):
+    monkeypatch.delenv("DIFFCLASS_DATA", raising=False)
+    if before:
+        monkeypatch.setenv("DIFFCLASS_DATA", before)
+    kept = dict(os.environ)
+    (tmp_path / "taken").write_text("")
+    suite, out = str(suite_file(tmp_path)), str(tmp_path / "taken")
+    assert main(["--suite", suite, "--out", out, "--data-root", str(tmp_path), "--weights", str(tmp_path)]) == 2
+    assert dict(os.environ) == kept
+
+
+def test_a_working_folder_that_was_deleted_is_refused_in_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    process = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *words("--suite", suite_file(tmp_path), "--out", "run")],
+        cwd=tmp_path / "gone", env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == "error: the working folder was deleted; change to another one and start again\n"
 
 
 # Its parts

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.execute import lease as leases
-from benchmark.execute.lease import Lease, lease_path, progress_path
+from benchmark.execute import journal
+from benchmark.execute.journal import Journal, Progress, progress_path
 from benchmark.files import write_json
 from benchmark.ownership import this_process
 from benchmark.plan import Job
-from benchmark.plan_file import read_plan, write_plan
+from benchmark.plan_file import QUEUE, read_plan, write_plan
 from benchmark.stages import Stage
 from benchmark.status import look, main
 from benchmark.suite import Cell
@@ -48,6 +48,14 @@ def jobs(out):
 def finish(job):
     for stage in job.stages:
         stage.complete(job.folder, lambda: {"outputs": []})
+
+
+def news(job, **changed):
+    """Write a job's progress file, as of a process that runs here and was heard of just now."""
+    path = progress_path(job.folder, job.part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**this_process(), "since": time.time(), "at": time.time(), **changed})
+    return path
 
 
 def states(out):
@@ -88,9 +96,7 @@ def test_a_stage_of_another_key_is_not_finished(run):
 
 def test_a_job_that_runs_says_where_it_is_and_how_long_it_will_take(run, capsys):
     first = jobs(run)[0]
-    attempt = Lease(first.folder, "train")
-    progress = progress_path(first.folder, "train")
-    write_json(progress, {"stage": "train", "done": 150, "total": 600, "rate": 2.5, "at": time.time()})
+    news(first, stage="train", done=150, total=600, rate=2.5)
     at = look(run).jobs[0]
     assert (at.state, at.share) == ("running", 0.25)
     assert at.left == pytest.approx(180, abs=5)
@@ -98,8 +104,52 @@ def test_a_job_that_runs_says_where_it_is_and_how_long_it_will_take(run, capsys)
     code, said = shown(capsys, run)
     assert code == 4
     assert "1 running, 3 missing" in said.out
-    attempt.end({"job": first.name, "status": "stopped"})
+
+
+def test_the_process_that_hands_out_jobs_writes_where_they_are(run, monkeypatch):
+    monkeypatch.setattr(journal, "HEARTBEAT", 0)
+    first, second, *_ = jobs(run)
+    book = Journal([first, second])
+    book.take({"job": first.name, "event": "started"})
+    assert look(run).jobs[0].detail == f"starting, on {os.uname().nodename}"
+    book.take({"job": first.name, "stage": "train", "done": 25, "total": 600, "loss": float("nan")})
+    book.beat()
+    assert look(run).jobs[0].detail == f"train 25/600, on {os.uname().nodename}"
+    assert states(run)[second.name] == "missing"
+    book.take({"job": first.name, "event": "stopped", "status": "stopped"})
     assert states(run)[first.name] == "stopped"
+    book.take({"job": first.name, "event": "started"})
+    book.take({"job": first.name, "event": "failed", "status": "failed", "error": "loss is not finite"})
+    assert (look(run).jobs[0].state, look(run).jobs[0].detail) == ("failed", "loss is not finite")
+    book.take({"job": first.name, "event": "started"})
+    book.take({"job": first.name, "event": "ok", "status": "ok"})
+    assert not progress_path(first.folder, "train").exists()
+
+
+def test_progress_of_a_deleted_run_is_not_written_anew(run, monkeypatch):
+    monkeypatch.setattr(journal, "HEARTBEAT", 0)
+    first = jobs(run)[0]
+    book = Journal([first])
+    book.take({"job": first.name, "event": "started"})
+    shutil.rmtree(run)
+    book.beat()
+    book.take({"job": first.name, "event": "failed", "status": "failed", "error": "x"})
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pid": "1"}, {"host": 3}, {"since": None}, {"at": float("nan")}, {"at": "now"}, {"done": []}, {"rate": -1},
+        {"total": 10**400}, {"status": "fine"}, {"error": {}}, {"stage": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_progress_file_counts_as_none(run, changed):
+    path = news(jobs(run)[0], stage="train", done=1, total=2)
+    assert states(run)[jobs(run)[0].name] == "running"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    assert states(run)[jobs(run)[0].name] == "missing"
 
 
 def test_the_time_left_is_that_of_the_pace_of_the_run(run, capsys):
@@ -115,7 +165,7 @@ def test_the_time_left_is_that_of_the_pace_of_the_run(run, capsys):
 
 def test_a_failure_is_shown_with_its_reason_and_what_it_blocks(run, capsys):
     second = jobs(run)[1]
-    Lease(second.folder, "train").end({"job": second.name, "status": "failed", "error": "[red]loss[/] is not finite"})
+    Progress(second.folder, "train").end({"status": "failed", "error": "[red]loss[/] is not finite"})
     code, said = shown(capsys, run)
     assert code == 4
     lines = said.out.splitlines()
@@ -129,15 +179,11 @@ def test_an_attempt_whose_process_is_gone_has_died(run):
     first = jobs(run)[0]
     lived = subprocess.Popen([sys.executable, "-c", ""])
     lived.wait()
-    Lease(first.folder, "train")
-    path = lease_path(first.folder, "train")
-    held = json.loads(path.read_text())
-    write_json(path, {**held, "pid": lived.pid})
+    news(first, pid=lived.pid)
     assert states(run)[first.name] == "died"
-    write_json(path, {**held, "pid": 1})  # another process has its number by now
+    news(first, pid=1)  # another process has its number by now
     assert states(run)[first.name] == "died"
-    write_json(path, {**held, "boot": "before"})  # the same number, before the machine was started anew
-    write_json(progress_path(first.folder, "train"), {"at": time.time() - 2 * leases.SILENCE})
+    news(first, boot="before", at=time.time() - 2 * journal.SILENCE)  # before the machine was started anew
     assert states(run)[first.name] == "died"
 
 
@@ -153,11 +199,10 @@ def test_an_owner_from_before_the_machine_was_started_anew_is_gone(run):
 
 def test_an_attempt_elsewhere_lives_while_it_is_heard_of(run):
     first = jobs(run)[0]
-    held = {"attempt": "x", "host": "elsewhere", "pid": 1, "boot": "y", "start": "2", "since": time.time() - 1000}
-    write_json(lease_path(first.folder, "train"), held)
-    write_json(progress_path(first.folder, "train"), {"at": time.time()})
+    far = {"host": "elsewhere", "pid": 1, "boot": "y", "start": "2", "since": time.time() - 1000}
+    news(first, **far)
     assert states(run)[first.name] == "running"
-    write_json(progress_path(first.folder, "train"), {"at": time.time() - 2 * leases.SILENCE})
+    news(first, **far, at=time.time() - 2 * journal.SILENCE)
     at = look(run).jobs[0]
     assert at.state == "died"
     assert at.detail == "process 1 on elsewhere: no sign of life for 2:00"
@@ -188,6 +233,8 @@ def test_a_watch_needs_time_between_two_looks(run, capsys):
 
 
 def test_a_watch_ends_when_all_is_done(run, capsys):
+    write_json(run / "owner.json", this_process())
+
     def go_on():
         for job in jobs(run):
             finish(job)
@@ -202,14 +249,53 @@ def test_a_watch_ends_when_a_failure_leaves_nothing_to_wait_for(run, capsys):
     *others, last = jobs(run)
     for job in others:
         finish(job)
-    progress_path(last.folder, last.part).parent.mkdir(parents=True, exist_ok=True)
-    write_json(progress_path(last.folder, last.part), {"status": "failed", "error": "boom", "at": time.time()})
+    news(last, status="failed", error="boom")
     code, said = shown(capsys, run, "--watch", "--every", "0.1")
     assert (code, said.err) == (4, "")
     assert "boom" in said.out
 
 
+def gone():
+    """What tells a process that has ended."""
+    code = "import json; from benchmark.ownership import this_process; print(json.dumps(this_process()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_a_watch_of_a_killed_run_ends(run, capsys):
+    process = gone()
+    write_json(run / "owner.json", process)
+    news(jobs(run)[0], **process)
+    code, said = shown(capsys, run, "--watch", "--every", "0.1")
+    assert (code, said.err) == (4, "")
+    assert said.out.splitlines()[-1] == "suite mini: 0/4 jobs done, 1 died, 3 missing, time left unknown"
+
+
+def test_a_watch_of_a_stopped_run_ends(run, capsys):
+    finish(jobs(run)[0])
+    Progress(jobs(run)[1].folder, "train").end({"status": "stopped"})
+    code, said = shown(capsys, run, "--watch", "--every", "0.1")
+    assert (code, said.err) == (4, "")
+    assert "1 stopped, 2 missing" in said.out
+
+
+def test_a_run_is_not_settled_while_somebody_is_at_it_or_its_jobs_wait_in_a_queue(run):
+    assert look(run).settled
+    write_json(run / "owner.json", this_process())
+    assert not look(run).settled
+    (run / "owner.json").unlink()
+    news(jobs(run)[0])
+    assert not look(run).settled
+    Progress(jobs(run)[0].folder, "train").end({"status": "stopped"})
+    (run / QUEUE).write_text("submit.sh")
+    assert not look(run).settled  # the scheduler starts it again
+    for job in jobs(run):
+        finish(job)
+    assert look(run).settled
+
+
 def test_a_watch_can_be_interrupted(run, capsys):
+    write_json(run / "owner.json", this_process())
     # Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -1,6 +1,7 @@
 """Suite files: what they may say, what is refused in one line, and the order of cells."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import yaml
@@ -153,7 +154,7 @@ def test_yaml_may_merge_mappings(load):
     [
         ("digist", "no suite named 'digist'; did you mean digits? there are: "),
         ("../../etc", "no suite named '../../etc'; there are: "),
-        ("nothing.yaml", "no suite file at nothing.yaml"),
+        ("nothing.yaml", f"no suite file at {Path.cwd() / 'nothing.yaml'}"),
     ],
 )
 def test_an_unknown_suite_is_answered_with_those_there_are(name, told):

@@ -22,7 +22,7 @@ def outcomes(monkeypatch, tmp_path):
         suite, jobs = micro.jobs(tmp_path, diverges=cell)
         of_cell = {job.part: job for job in jobs if job.cell.name == "diverges"}
         others = [job for job in jobs if job.cell.name == "reference_classifier"]
-        results = [worker.work(job, suite.protocol) for job in (*of_cell.values(), *others)]
+        results = [worker.work(job, suite.protocol, leased=False) for job in (*of_cell.values(), *others)]
         return {result["job"]: result.get("error", result["status"]) for result in results}, of_cell["train"].folder
 
     return outcomes

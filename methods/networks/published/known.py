@@ -46,7 +46,7 @@ def find(checkpoint: str) -> Path:
     """
     if checkpoint in KNOWN:
         return _downloaded(checkpoint, KNOWN[checkpoint])
-    path = Path(checkpoint).expanduser()
+    path = Path(checkpoint).expanduser().absolute()
     if not path.is_file() and not path.is_dir():
         raise FileNotFoundError(
             f"no checkpoint at {path}; name a file by the key 'checkpoint', or one to download: {', '.join(KNOWN)}"

@@ -1,0 +1,137 @@
+"""Progress files: where each job of a run is, for whoever asks from another process or machine."""
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import WriteError
+from benchmark.files import write_json
+from benchmark.ownership import runs_here, this_process
+from benchmark.plan import Job
+from benchmark.stages import read_manifest
+
+HEARTBEAT = 5.0
+"""Seconds between two signs of life."""
+SILENCE = 60.0
+"""Seconds without a sign of life after which an attempt on another machine is taken to be dead."""
+ENDS = ("failed", "stopped")
+"""States in which a progress file outlives its job."""
+TEXTS = {"host": True, "boot": False, "start": False, "stage": False, "error": False, "status": False}
+NUMBERS = {"pid": True, "since": True, "at": True, "done": False, "total": False, "rate": False}
+"""Fields of a progress file, and whether each must be there."""
+
+
+def progress_path(folder: Path, part: str) -> Path:
+    """File that says where a cell's job is, or how it ended if not well."""
+    return folder / "attempt" / f"{part}.progress.json"
+
+
+def read_progress(folder: Path, part: str) -> dict[str, Any] | None:
+    """A job's progress file; None if there is none, or it is damaged.
+
+    ``host``, ``boot``, ``pid`` and ``start`` are of the process that wrote it, ``since`` and ``at`` are the seconds of
+    its beginning and last sign of life, ``stage``, ``done``, ``total`` and ``rate`` (1/s) say where it is, ``status``
+    and ``error`` how it ended.
+    """
+    news = read_manifest(progress_path(folder, part))
+    if news is None or news.get("status") not in (None, *ENDS):
+        return None
+    whole = all(_has(news, name, needed, str) for name, needed in TEXTS.items())
+    whole = whole and all(_has(news, name, needed, Real) for name, needed in NUMBERS.items())
+    return news if whole else None
+
+
+def _has(news: dict[str, Any], name: str, needed: bool, kind: type) -> bool:
+    value = news.get(name)
+    if value is None:
+        return not needed
+    return isinstance(value, kind) and (kind is str or 0 <= value < 1e15)
+
+
+def lives(news: dict[str, Any] | None) -> bool:
+    """Whether the attempt that wrote a progress file goes on, as far as can be seen from here."""
+    if news is None or "status" in news:
+        return False
+    here = runs_here(news)
+    return time.time() - news["at"] < SILENCE if here is None else here
+
+
+class Progress:
+    """Progress file of one attempt at a job.
+
+    Args:
+        folder: Of the cell.
+        part: ``train`` or ``evaluate``.
+    """
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self.path = progress_path(folder, part)
+        self._news: dict[str, Any] = {**this_process(), "since": time.time()}
+        self._stage_start = 0.0, 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def report(self, message: dict[str, Any]) -> None:
+        """Take in where the job is, and at what pace, to be written with the next sign of life."""
+        now = time.monotonic()
+        if message["stage"] != self._news.get("stage"):
+            self._stage_start = now, message["done"]
+        since, done = self._stage_start
+        rate = (message["done"] - done) / (now - since) if now - since > 1 else None
+        told = {name: message[name] for name in ("stage", "done", "total")}
+        self._news = {**self._news, **told, "rate": rate or None}  # whole at any time, for another thread
+
+    def write(self) -> None:
+        """Write the file with a sign of life, unless its folder was deleted.
+
+        Raises:
+            OSError: If the disk cannot be written; ``WriteError`` where it is full.
+        """
+        if self.path.parent.is_dir():  # what was deleted is not made again
+            write_json(self.path, {**self._news, "at": time.time()})
+
+    def end(self, result: dict[str, Any]) -> None:
+        """Say how the job ended, or delete the file if it ended well."""
+        with suppress(OSError, WriteError):  # the disk may be full; whoever waits for the job is told all the same
+            if result["status"] == "ok":
+                self.path.unlink(missing_ok=True)
+            else:
+                self._news = {**self._news, **{k: result[k] for k in ("status", "error") if k in result}}
+                self.write()
+
+
+class Journal:
+    """Progress files of jobs on this machine, written by the process that hands them out.
+
+    Args:
+        jobs: The jobs that it writes of.
+    """
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs = {job.name: job for job in jobs}
+        self._running: dict[str, Progress] = {}
+        self._written = 0.0
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take in a message of the engine."""
+        name, event = message["job"], message.get("event")
+        if event == "started" and name in self._jobs:
+            job = self._jobs[name]
+            with suppress(OSError, WriteError):  # the job itself says why when it writes there
+                self._running[name] = Progress(job.folder, job.part)
+                self._running[name].write()
+        elif name in self._running and event is not None:
+            self._running.pop(name).end(message)
+        elif name in self._running:
+            self._running[name].report(message)
+
+    def beat(self) -> None:
+        """Write a sign of life of each running job if the last is ``HEARTBEAT`` seconds old."""
+        if time.monotonic() - self._written < HEARTBEAT:
+            return
+        self._written = time.monotonic()
+        for progress in self._running.values():
+            with suppress(OSError, WriteError):
+                progress.write()

@@ -1,0 +1,83 @@
+"""Working folder and environment of a command: its paths are absolute from the start, its variables are put back."""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+
+FOLDERS = {"--data-root": "DIFFCLASS_DATA", "--weights": "DIFFCLASS_WEIGHTS"}
+"""Options that name folders, and the environment variables by which workers know them."""
+PATHS = {"default_root_dir", "save_dir", "root_dir", "dirpath"}
+"""Settings of the trainer, its loggers and its callbacks that name folders."""
+
+
+def absolute(path: str | Path) -> Path:
+    """A path with ``~`` replaced by the home folder, from the working folder of this moment.
+
+    Libraries change the working folder of the whole process for a while; a path that is absolute before does not
+    follow.
+
+    Raises:
+        InputError: If the path is relative and the working folder was deleted.
+    """
+    try:
+        return Path(os.path.expanduser(path)).absolute()
+    except FileNotFoundError:
+        raise InputError("the working folder was deleted; change to another one and start again") from None
+
+
+def path_option(text: str) -> Path:
+    """Type of an option that names a file or folder: ``absolute``."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the path of a file or folder")
+    return absolute(text)
+
+
+def make_paths_absolute(settings: Any) -> None:
+    """Make the values of ``PATHS`` in nested settings absolute."""
+    if isinstance(settings, list):
+        for item in settings:
+            make_paths_absolute(item)
+    elif isinstance(settings, dict | argparse.Namespace):
+        items = settings if isinstance(settings, dict) else vars(settings)
+        for name, value in items.items():
+            if name in PATHS and isinstance(value, str | Path):
+                items[name] = str(absolute(value))
+            else:
+                make_paths_absolute(value)
+
+
+def data_folders(options: Any) -> dict[str, str]:
+    """Values of the environment variables in ``FOLDERS``: what the options name, else what is set already, absolute.
+
+    Raises:
+        InputError: If an option names no folder.
+    """
+    found = {}
+    for option, variable in FOLDERS.items():
+        folder = getattr(options, option[2:].replace("-", "_"))
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{option}: no folder at {folder}")
+        folder = folder or os.environ.get(variable)
+        if folder:
+            found[variable] = str(absolute(folder))
+    return found
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, which processes started inside inherit, and put the former values back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

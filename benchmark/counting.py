@@ -17,8 +17,9 @@ from benchmark.costs import CellCost, Work
 from benchmark.errors import one_line
 from benchmark.meter import META, Call, measured
 from benchmark.metrics.published_networks import NETWORKS
-from benchmark.plan import NOT_TRAINING, arguments
+from benchmark.plan import arguments
 from benchmark.protocol import REFERENCE
+from benchmark.settings import NOT_TRAINING
 from benchmark.suite import Cell, Suite, order
 from datamodules.base import ImageData, stand_ins
 from methods.base import Method

@@ -76,7 +76,7 @@ def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) ->
             name: cell for name, cell in with_given(suite, out).cells.items() if name in suite.cells or name != row
         }
         rest = dataclasses.replace(suite, cells=cells)
-        _, every = jobs_of(rest, engine, out, rest.seeds, [], write=False)
+        _, every = jobs_of(rest, engine, out, rest.seeds, [], write=False, dry=True)
         forget_row(out, row)
         if row not in suite.cells:  # else the results are those of a cell that has got the same name
             leave_out(out, row)

@@ -163,6 +163,36 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def state_of(path: str | Path) -> str | None:
+    """Hash of size and date of a file, or of the names, sizes and dates of all files in a folder and below.
+
+    None where there is nothing. Much faster than a hash of what the files hold: it takes seconds for a million of them.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    state = hashlib.sha256(f"{found.st_size} {found.st_mtime_ns}".encode())
+    if not stat.S_ISDIR(found.st_mode):
+        return state.hexdigest()
+    state, seen, folders = hashlib.sha256(), {(found.st_dev, found.st_ino)}, [str(path)]
+    while folders:
+        folder = folders.pop()
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            name = os.fsencode(os.path.relpath(entry.path, path))
+            try:
+                found = entry.stat()
+            except OSError:  # a link that leads nowhere
+                state.update(name + b"\0")
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                state.update(b"%s\0%d\0%d\0" % (name, found.st_size, found.st_mtime_ns))
+            elif (found.st_dev, found.st_ino) not in seen:  # a link may lead back up
+                seen.add((found.st_dev, found.st_ino))
+                folders.append(entry.path)
+    return state.hexdigest()
+
+
 def digest(value: Any) -> str:
     """sha256 of a JSON-like value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """The configuration that a training leaves beside its weights."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmark.errors import InputError
 from benchmark.files import write_text
-from benchmark.plan import training_settings, without
+from benchmark.settings import CONTENT, training_settings, without
 from benchmark.yaml_files import parse_text, read_yaml
 
 FILE = "config.yaml"
 HEADER = "# All settings of the training in this folder.\n"
 """Tells this file from one that a user wrote."""
 
-WHERE = {"devices", "accumulate_grad_batches", "callbacks", "root", "workers", "download"}
-"""Names of settings that are not compared: what a training runs on, where its data lies, and what watches it."""
-LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time", "lr_scheduler.init_args.steps")
-"""Settings that are not compared where a training goes on, for it may go on for longer."""
+DATA = "# sha256 of its training data: "
+"""Begins the line that says what a training saw."""
+CHANGEABLE = (
+    *(f"trainer.{name}" for name in ("max_steps", "max_epochs", "max_time", "min_steps", "min_epochs")),
+    "lr_scheduler.init_args.steps",
+    *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")),
+)
+"""Settings that are not compared where a training goes on: it may go on for longer, and on another machine."""
 
 
 def write(folder: Path, settings: str) -> None:
@@ -48,14 +53,16 @@ def check_same_training(folder: Path, settings: str, goes_on: bool) -> None:
         raise InputError(f"{path} would be replaced by all settings of the training; {rename}{instead}")
     if not trained:
         return
-    longer = LENGTH if goes_on else ()
+    changeable = CHANGEABLE if goes_on else ()
     try:
-        before = _compared(read_yaml(path), longer)
+        before = _compared(read_yaml(path), path.read_text(encoding="utf-8"), changeable)
     except (KeyError, TypeError, AttributeError):
         raise InputError(
             f"{path} is damaged; delete it if the weights beside it may be replaced, or {instead}"
         ) from None
-    now = _compared(parse_text(settings, FILE), longer)
+    now = _compared(parse_text(settings, FILE), settings, changeable)
+    if before[CONTENT] is None:  # of a version that did not write what a training saw
+        now[CONTENT] = None
     differing = _first_difference(before, now)
     if differing is not None:
         raise InputError(f"{folder} holds another training: {differing} in its {FILE}; {instead}, or delete that one")
@@ -88,14 +95,10 @@ class KeptConfig(Callback):
         self._write(trainer)  # where there were no steps
 
 
-def _compared(settings: dict[str, Any], left_out: Iterable[str]) -> dict[str, Any]:
-    """What weights depend on, without settings of some dotted names."""
-
-    def kept(value: Any) -> Any:
-        return {k: kept(v) for k, v in value.items() if k not in WHERE} if isinstance(value, dict) else value
-
-    found = {"seed_everything": settings["seed_everything"], **training_settings(settings)}
-    return kept(without(found, left_out))
+def _compared(settings: dict[str, Any], text: str, left_out: Iterable[str]) -> dict[str, Any]:
+    """What weights depend on, without settings of some dotted names; ``text`` is what the settings were read from."""
+    data = re.search(f"^{DATA}([0-9a-f]{{64}})$", text, re.MULTILINE)
+    return without({**training_settings(settings), CONTENT: data and f"data of sha256 {data[1]}"}, left_out)
 
 
 def _first_difference(before: Any, now: Any, key: str = "") -> str | None:

@@ -26,7 +26,7 @@ from benchmark.checkpoints import FINAL, AtomicCheckpointIO, check_weights, chec
 from benchmark.compiled_networks import CompiledNetworks
 from benchmark.data_settings import asks_data, fill_from_data
 from benchmark.errors import InputError, escaped, innermost, tell
-from benchmark.kept_config import KeptConfig, check_same_training
+from benchmark.kept_config import DATA, KeptConfig, check_same_training
 from benchmark.lightning_parser import Parser
 from benchmark.memory import physical_memory
 from benchmark.mixed_precision import UnscaledMixedPrecision
@@ -232,11 +232,12 @@ class BenchmarkCLI(LightningCLI):
 
     @property
     def settings(self) -> str:
-        """YAML of all settings, which ``lightning fit --config`` reads again."""
+        """YAML of all settings, which ``lightning fit --config`` reads again, below a comment on the data."""
         config = (self.config if self.subcommand is None else self.config[self.subcommand]).clone()
         config.pop("ckpt_path", None)  # of this call, not of the training
         parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
-        return parser.dump(config, skip_none=False)  # a null may stand for another default
+        settings = parser.dump(config, skip_none=False)  # a null may stand for another default
+        return f"{DATA}{self.datamodule.fingerprint('train')}\n{settings}"
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

@@ -1,37 +1,16 @@
 """From a suite to jobs: every stage's key is the hash of its configuration, its code and what it builds on."""
 
-import ast
-import functools
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import digest, digest_file
+from benchmark.files import digest
 from benchmark.given_listing import digest_of_samples
-from benchmark.stages import Stage, read_manifest, scale_tag
-from benchmark.suite import CONFIGS, Cell, Suite, order
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("benchmark", "methods", "datamodules")
-WITHOUT_EFFECT = {
-    f"benchmark.{name}"
-    for name in (
-        *("errors", "files", "kept_config", "memory", "ownership", "predictions", "progress_bar", "protocol"),
-        *("samples_file", "screen", "stages", "trial", "yaml_files"),
-    )
-}
-"""Modules that no number depends on but through what keys name anyway."""
-SAMPLING = ("sampler", "guidance_rule", "guides")
-NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
-"""Parts of a method that its weights do not depend on."""
-TRAINING = (
-    *("max_steps", "max_epochs", "max_time", "precision", "accumulate_grad_batches", "devices", "gradient_clip_val"),
-    *("gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic", "callbacks"),
-)
-"""Trainer settings that weights depend on."""
+from benchmark.settings import SAMPLING, data_key, method_settings, training_settings, without
+from benchmark.source_code import class_paths, code_digest
+from benchmark.stages import Stage, scale_tag
+from benchmark.suite import Cell, Suite, order
 
 
 @dataclass(frozen=True)
@@ -49,8 +28,10 @@ class Job:
         needs: Jobs that must be finished first.
         after: Jobs that are better done first, for it can take over some of their stages.
         reference: Folder of the reference classifier's cell.
-        sampler: What the sampler is, for the protocol of records.
-        method: Module name of the method.
+        reference_arguments: Command line that builds the reference.
+        reference_config: Resolved configuration of the reference, with the content of its data.
+        config: Resolved configuration of the cell, likewise.
+        steps: Of the training, 0 if no number limits it.
     """
 
     cell: Cell
@@ -64,6 +45,7 @@ class Job:
     after: tuple[str, ...] = ()
     reference: Path | None = None
     reference_arguments: tuple[str, ...] = ()
+    reference_config: dict[str, Any] = field(default_factory=dict, compare=False)
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     steps: int = 0
 
@@ -129,7 +111,8 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             folder = out / name / f"seed{seed}"
             needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
             config = resolved[name]
-            training = training_config(config, cell)
+            # Weights from other cells enter by their own keys, not by where they lie.
+            training = without(training_settings(config), cell.needs)
             key = digest(
                 {"stage": "train", "config": training, "seed": seed,
                  "deps": {k: needed[k].stages[0].key for k in cell.trains_with},
@@ -139,8 +122,9 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             if name == suite.reference:
                 on = {k: protocol[k] for k in ("seed", "test_images", "real_images", "neighbour_images")}
                 code = code_digest(("benchmark.embedding",))
-                stages.append(Stage("real", real := digest([key, on, code])))
-                stages += [Stage(f"real+{net}", digest([real, net])) for net in protocol["features"]]
+                stages.append(Stage("real", real := digest([key, on, code, data_key(config)])))
+                seen = [real, protocol["batch"]]
+                stages += [Stage(f"real+{net}", digest([*seen, net])) for net in protocol["features"]]
             job = Job(
                 cell, seed, "train", folder, tuple(stages), folder,
                 arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}),
@@ -167,6 +151,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
                 needs=tuple(sorted(weights)),
                 after=(f"{trained.cell.name}/seed{trained.seed}/evaluate",) if borrows else (),
                 reference=reference.folder, reference_arguments=reference.arguments,
+                reference_config=reference.config,
                 config=resolved.get(name, {}),
             )  # fmt: skip
             evaluations.append(job)
@@ -191,28 +176,31 @@ def _evaluation_stages(
     """Stages of a cell's evaluation, each keyed by just what it depends on."""
     protocol = asdict(suite.protocol)
     code = code_digest(("benchmark.outputs", *class_paths(config)))
-    model = config["model"].get("init_args", {}) if trained else {}
-    real = {"data": reference.config["data"], "code": code_digest(class_paths(reference.config["data"]))}
+    model = method_settings(config) if trained else {}
+    real = {**data_key(reference.config), "code": code_digest(class_paths(reference.config["data"]))}
     source = digest([digest_of_samples(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
-    base = {"train": trained.stages[0].key if trained else source, "code": code}
+    base = {"train": trained.stages[0].key if trained else source}
 
     def stage(name: str, **on: Any) -> Stage:
         return Stage(name, digest({"stage": name, **base, **on}))
 
+    def answer(name: str, *asked: str, **on: Any) -> Stage:
+        measured = {k: protocol[k] for k in ("seed", "test_images", "batch", *asked)}
+        return stage(name, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
+
     stages: list[Stage] = []
     if trained:
-        asked = {k: protocol[k] for k in ("seed", "test_images")}
-        levels = asked | {k: protocol[k] for k in ("noisy_draws", "levels")}
         # Some classifiers are read off the density or the denoiser, whose settings then matter.
         likelihood = model.get("likelihood")
-        stages.append(stage("classify", protocol=levels, likelihood=likelihood, with_=sampled_with))
-        stages.append(stage("likelihood", likelihood=likelihood, protocol=asked, with_=sampled_with))
-        stages.append(stage("denoise", times=protocol["denoise_times"], protocol=asked))
-        stages.append(stage("diagnose", times=protocol["denoise_times"], protocol=asked))
-        stages.append(stage("gradients", times=protocol["denoise_times"], protocol=asked, with_=sampled_with))
-    drawn = ("seed", "samples") if trained else ("seed", "samples", "test_images")
+        stages.append(answer("classify", "noisy_draws", "levels", likelihood=likelihood))
+        stages.append(answer("likelihood", likelihood=likelihood))
+        stages.append(answer("denoise", "denoise_times"))
+        stages.append(answer("diagnose", "denoise_times", likelihood=likelihood))
+        stages.append(answer("gradients", "denoise_times"))
+    drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "test_images")
     sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}
-    sampling_code = code_digest(("benchmark.sampling", *class_paths(config)))
+    maker = "benchmark.given_samples" if cell.samples else "benchmark.sampling"
+    sampling_code = code_digest((maker, *class_paths(config)))
     for scale in cell.guidance_scales or [None]:
         tag = scale_tag(scale)
         drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with, code=sampling_code)
@@ -230,116 +218,3 @@ def _evaluation_stages(
         code=code_digest(("benchmark.evaluate_cell",)),
     )
     return (*stages, metrics)
-
-
-def training_config(config: dict[str, Any], cell: Cell) -> dict[str, Any]:
-    """The part of a cell's resolved configuration that trained weights depend on, without what has a key of its own."""
-    # Weights from other cells enter by their own keys, not by where they lie.
-    return without(without(training_settings(config), cell.needs), ["data.init_args.seed"])
-
-
-def training_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that trained weights depend on, the seed aside."""
-    trainer = config.get("trainer") or {}
-    model = config["model"]
-    kept = {k: v for k, v in (model.get("init_args") or {}).items() if k not in NOT_TRAINING}
-    published = kept.get("checkpoint")
-    if isinstance(published, str) and Path(published).is_file():  # it counts by what it holds, not by where it lies
-        kept["checkpoint"] = digest_file(Path(published))
-    return {
-        "model": {"class_path": model["class_path"], "init_args": kept},
-        "trainer": {k: trainer.get(k) for k in TRAINING},
-        **{k: config.get(k) for k in ("data", "optimizer", "lr_scheduler", "ema", "channels_last", "compile")},
-    }
-
-
-def without(config: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
-    """A copy of nested mappings that lacks the dotted keys."""
-    copy = {k: without(v, ()) if isinstance(v, dict) else v for k, v in config.items()}
-    for key in dotted:
-        *path, last = key.split(".")
-        place = copy
-        for part in path:
-            place = place.get(part) or {}
-        place.pop(last, None)
-    return copy
-
-
-def class_paths(config: Any) -> list[str]:
-    """Modules of all class paths in a configuration."""
-    if isinstance(config, dict):
-        own = [config["class_path"].rsplit(".", 1)[0]] if isinstance(config.get("class_path"), str) else []
-        return own + [m for value in config.values() for m in class_paths(value)]
-    if isinstance(config, list):
-        return [m for value in config for m in class_paths(value)]
-    return []
-
-
-def code_digest(modules: Iterable[str]) -> str:
-    """Hash of our source that ``modules`` import, whatever its comments and layout."""
-    found: set[str] = set()
-    queue = [m for m in modules if m.split(".")[0] in PACKAGES]
-    while queue:
-        module = queue.pop()
-        if module in found or module in WITHOUT_EFFECT or _source(module) is None:
-            continue
-        found.add(module)
-        queue += _imports(module)
-    return digest({module: _meaning(module) for module in found})
-
-
-def _source(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
-
-
-@functools.cache
-def _imports(module: str) -> tuple[str, ...]:
-    found = []
-    for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(m for m in found if m.split(".")[0] in PACKAGES)
-
-
-@functools.cache
-def _meaning(module: str) -> str:
-    """The syntax tree without docstrings."""
-    tree = ast.parse(_source(module).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]
-    return ast.dump(tree)
-
-
-def _is_text(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
-
-
-def configuration_digest(suite: Suite, here: bool = True) -> str:
-    """Hash of everything that resolved configurations follow from: YAML files, overrides and our source.
-
-    Args:
-        suite: The suite.
-        here: Whether they were held against the devices of this machine.
-    """
-    folders = {CONFIGS, *(Path(cell.config).parent for cell in suite.cells.values() if cell.config)}
-    files = {str(p): digest_file(p) for folder in sorted(folders) for p in sorted(folder.rglob("*.yaml"))}
-    modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
-    sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
-    cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
-    return digest({"configs": files, "sources": sources, "cells": cells, "here": here})
-
-
-def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
-    """Resolved configurations written earlier under the same key, or None."""
-    cached = read_manifest(path) or {}
-    return cached.get("resolved") if cached.get("key") == key else None
-
-
-def slug(text: str) -> str:
-    """``text`` as a file name."""
-    return re.sub(r"[^A-Za-z0-9._@-]", "-", text)

@@ -17,7 +17,7 @@ from benchmark.files import write_text
 from benchmark.forecast import show_plan
 from benchmark.ownership import hold, owned
 from benchmark.plan import Job
-from benchmark.plan_file import QUEUE
+from benchmark.plan_file import PLAN, QUEUE
 from benchmark.sbatch import write_scripts
 from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
 from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
@@ -68,12 +68,15 @@ def main(argv: list[str] | None = None) -> int:
     only = _checked(suite, options.only)
     with environment(data_folders(options)), _engine(options) as engine:
         if options.dry_run:
-            show_plan(jobs_of(suite, engine, out, seeds, only, write=False)[0], suite, engine.workers, options.jobs)
+            jobs, _ = jobs_of(suite, engine, out, seeds, only, write=False, dry=True)
+            show_plan(jobs, suite, engine.workers, options.jobs)
             return OK
         if options.job is not None:
             hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
             return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True)[0], options.job)
         with owned(out, "--out", engine.workers) as check:
+            if options.fresh:
+                (out / PLAN).unlink(missing_ok=True)
             jobs, every = jobs_of(suite, engine, out, seeds, only, write=True)
             if options.emit_sbatch is not None:
                 submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))

@@ -16,6 +16,7 @@ from benchmark.array_files import load_arrays, save_arrays
 from benchmark.callbacks import ResumePoints
 from benchmark.checkpoints import FINAL, checkpoints, remove_checkpoint, resume_point
 from benchmark.cli import build
+from benchmark.contents import check_contents
 from benchmark.errors import InputError, one_line, out_of_memory, tell
 from benchmark.evaluate_cell import write_records
 from benchmark.execute import many_samplers, multi_device
@@ -96,6 +97,7 @@ class _Training:
         if stage.name == "train":
             return self.train(stage)
         method, data = method_of(self.job.arguments, self.job.folder)
+        check_contents(self.job.config, data)
         if stage.name == "real":
             return embedding.real_images(data, self.protocol, self.job.folder)
         network = stage.name.partition("+")[2]
@@ -113,6 +115,7 @@ class _Training:
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
+        check_contents(job.config, cli.datamodule, ["train"])
         kept_config.write(job.folder, cli.settings)
         save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
         trained = cli.trainer.max_steps != 0
@@ -177,12 +180,14 @@ class _Evaluation:
     def method(self) -> tuple[Any, Any]:
         if "method" not in self._built:
             self._built["method"] = method_of(self.job.arguments, self.job.trained)
+            check_contents(self.job.config, self._built["method"][1])
         return self._built["method"]
 
     @property
     def reference(self) -> tuple[Any, Any]:
         if "reference" not in self._built:
             self._built["reference"] = method_of(self.job.reference_arguments, self.job.reference)
+            check_contents(self.job.reference_config, self._built["reference"][1])
         return self._built["reference"]
 
     def do(self, stage: Stage) -> dict[str, Any]:

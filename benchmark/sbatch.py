@@ -9,7 +9,8 @@ from pathlib import Path
 from benchmark.errors import InputError
 from benchmark.execute.demand import Demand, demand
 from benchmark.files import write_text
-from benchmark.plan import ROOT, Job
+from benchmark.plan import Job
+from benchmark.source_code import ROOT
 
 JOB = """\
 #!/bin/bash

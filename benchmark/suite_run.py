@@ -21,12 +21,13 @@ from benchmark.execute.lease import clear
 from benchmark.files import sweep, write_text
 from benchmark.given_rows import check_given, given_rows
 from benchmark.per_class import write_per_class
-from benchmark.plan import Job, arguments, cached_resolution, configuration_digest, plan
-from benchmark.plan_file import PLAN, write_plan
+from benchmark.plan import Job, plan
+from benchmark.plan_file import write_plan
 from benchmark.progress import LiveView, PlainView, State
 from benchmark.protocol import REFERENCE
 from benchmark.record import Record, Results
 from benchmark.report import write_report
+from benchmark.resolution import resolved
 from benchmark.suite import Cell, Suite
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
@@ -36,27 +37,26 @@ PARTIAL = "partial.md"
 
 
 def jobs_of(
-    suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool
+    suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool, dry: bool = False
 ) -> tuple[list[Job], list[Job]]:
     """The jobs asked for, and those of every cell with every seed of the suite or of the run's folder.
 
-    Configurations are resolved once and remembered until a file they follow from changes.
+    Args:
+        suite: The suite.
+        engine: Resolves configurations that are not remembered.
+        out: Folder of the run.
+        seeds: Seeds of the cells that have no fixed one.
+        only: Names of cells.
+        write: Whether to record the jobs as what the run sets out to do.
+        dry: Whether nothing will be run; see ``resolution.resolved``.
     """
-    key = configuration_digest(suite, engine.here)
-    resolved = cached_resolution(out / PLAN, key)
-    if resolved is None:
-        cells = {
-            name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
-            for name, cell in suite.cells.items()
-            if cell.config is not None
-        }
-        resolved = engine.resolve(cells, dry=not write)
-    jobs = chosen(plan(suite, resolved, out, seeds), only)
+    key, configurations = resolved(suite, engine, out, dry)
+    jobs = chosen(plan(suite, configurations, out, seeds), only)
     if write:
         todo = {job.cell.name: job.cell.samples for job in jobs if job.cell.samples is not None and not job.finished}
         check_given(suite, engine, todo)
-        write_plan(out, suite.name, key, resolved, jobs)
-    return jobs, plan(suite, resolved, out, _all_seeds(suite, out, seeds))
+        write_plan(out, suite.name, key, configurations, jobs)
+    return jobs, plan(suite, configurations, out, _all_seeds(suite, out, seeds))
 
 
 def _all_seeds(suite: Suite, out: Path, asked: list[int]) -> list[int]:

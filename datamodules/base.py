@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 from lightning import LightningDataModule
 from torch import Tensor
 
+from datamodules.fingerprints import of_arrays
 from datamodules.grey_levels import GreyLevels
 from datamodules.splits import LabelSplit, held_out, proportional_counts, take_per_class
 from datamodules.transforms import Augmentation
@@ -62,6 +64,12 @@ class ImageData(LightningDataModule, ABC):
     grey: GreyLevels
     sizes: ClassVar[dict[str, int]] = {}
     """Images in the official ``train`` and ``test`` parts, where that is known before they are read."""
+    sources: tuple[Path, ...] | None = None
+    """Files and folders that images and labels come from, none for what is drawn; None if the data set does not tell.
+
+    What a run has finished is known by what the data hold. They are looked at again when a source has another state,
+    and each time where there are none told.
+    """
     augmentation = Augmentation()
     """What is done to training images at random; nothing, unless a data set says so."""
     data_task: str | None = None
@@ -111,6 +119,18 @@ class ImageData(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> Iterable[dict[str, Any]]:
         return self.test_dataloader()
+
+    def fingerprint(self, part: Literal["train", "test"]) -> str | None:
+        """Hash of all images and labels of an official part; None where the data set stands in.
+
+        Other images have another one, the same images in another folder the same.
+        """
+        if self.stands_in:
+            return None
+        if part == "test":
+            return of_arrays(*(tensor.numpy() for tensor in self.images("test")))
+        tensors = [tensor for name in ("train", "validation") for tensor in self.images(name)]
+        return of_arrays(*(tensor.numpy() for tensor in tensors), self.labeled_indices)
 
     def stand_in(self, part: Part) -> tuple[Tensor, Tensor]:
         """Black images, which take no memory, and every class in turn, in the place of ``images``."""

@@ -1,7 +1,8 @@
 """The 1,797 hand-written digits that scikit-learn ships: 8x8 pixels of 17 grey levels."""
 
 from functools import lru_cache
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -21,6 +22,7 @@ class Digits(ImagesInMemory):
     shape = (1, 8, 8)
     data_classes = 10
     grey = GreyLevels(17)
+    sources: ClassVar[tuple[Path, ...]] = ()
 
     def load(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         return _parts()[part]

@@ -1,6 +1,8 @@
 """Two data sets of the same classes: labels of the source, and how well that serves on the target."""
 
 from abc import ABC
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from datamodules.base import ImageData, Part
 from datamodules.batches import EvaluationBatches, TrainingBatches
+from datamodules.fingerprints import of_several
 from datamodules.in_memory import ImagesInMemory
 from methods import UNLABELED
 
@@ -54,6 +57,17 @@ class Domains(ImageData, ABC):
 
     def images(self, part: Part) -> tuple[Tensor, Tensor]:
         return self.target.images("test") if part == "test" else self.source.images(part)
+
+    @property
+    def sources(self) -> tuple[Path, ...] | None:
+        told = (self.source.sources, self.target.sources)
+        return None if None in told else (*told[0], *told[1])
+
+    def fingerprint(self, part: Literal["train", "test"]) -> str | None:
+        """Hash of a part, to train of the source's images and of both parts of the target's."""
+        if part == "test":
+            return self.target.fingerprint("test")
+        return of_several(data.fingerprint("train") for data in (self.source, self.target))
 
     def target_images(self) -> tuple[Tensor, Tensor]:
         """Grey levels ``(N, C, H, W)`` of the target's training part, and ``UNLABELED`` for each, ``(N,)``."""

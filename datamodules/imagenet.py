@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.base import ImageData, Part, standing_in
 from datamodules.batches import EvaluationBatches, TrainingBatches
+from datamodules.fingerprints import of_files
 from datamodules.grey_levels import GreyLevels
 from datamodules.image_files import CACHE, SUFFIXES, class_folders, kept_images, opened, unusable
 from datamodules.splits import take_per_class
@@ -91,6 +92,14 @@ class ImageNet(ImageData):
         for part, classes in (("train", train), ("test", test)):
             self._files[part] = Files.at([file for files in classes.values() for file in files], folder)
             self._y[part] = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return tuple(self.root / "imagenet" / part for part in ("train", "val"))
+
+    def fingerprint(self, part: Literal["train", "test"]) -> str | None:
+        """Hash of the files' names and sizes, and of what some of them hold; None where the data set stands in."""
+        return None if self.stands_in else of_files(self._files[part])
 
     def training_labels(self) -> np.ndarray:
         return self._y["train"]

@@ -29,6 +29,10 @@ class MNIST(PublishedImages):
     digests: ClassVar[dict[str, str]] = {}
     """sha256 of unpacked files, where known."""
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return tuple(self.root / folder for folder in self.folders)
+
     def read(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         prefix = "train" if part == "train" else "t10k"
         images = self._idx(f"{prefix}-images-idx3-ubyte", (COUNTS[part], *self.native[1:]))

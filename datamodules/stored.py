@@ -65,6 +65,11 @@ class StoredImages(ImagesInMemory):
         self.augmentation.check(self.shape)
         super().__init__(**kwargs)
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The folder of the data set's name below the root."""
+        return (self.root / self.name,)
+
     @abstractmethod
     def read(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         """Grey levels uint8 ``(N, *native)`` and labels ``(N,)`` of the official parts."""

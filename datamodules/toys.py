@@ -1,7 +1,8 @@
 """Data whose densities are known in closed form: two half-moons in the plane, and images of independent pixels."""
 
 import math
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class DrawnData(ImagesInMemory):
     """
 
     grey = GreyLevels(2**16)
+    sources: ClassVar[tuple[Path, ...]] = ()
     unit: float
     """What the toy calls a number that is 1 in the images."""
 

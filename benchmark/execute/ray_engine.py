@@ -25,14 +25,16 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from benchmark.class_paths import OURS
 from benchmark.errors import MEMORY_HINT, InputError, one_line
 from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.waiting import Waiting
 from benchmark.files import digest, digest_file
-from benchmark.plan import PACKAGES, ROOT, Job
+from benchmark.plan import Job
 from benchmark.protocol import Protocol
+from benchmark.source_code import ROOT
 from benchmark.surroundings import FOLDERS
 
 ATTEMPTS = 4
@@ -41,7 +43,7 @@ ATTEMPTS = 4
 
 def source_digest() -> str:
     """Hash of the source that this process runs."""
-    files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+    files = [path for name in OURS for path in sorted((ROOT / name).rglob("*.py"))]
     return digest({str(path.relative_to(ROOT)): digest_file(path) for path in files})
 
 

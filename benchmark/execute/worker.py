@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, Stopped, WriteError, failure, one_line, traced
+from benchmark.contents import contents
+from benchmark.errors import InputError, Stopped, WriteError, failure, innermost, one_line, traced
 from benchmark.execute.lease import Lease, NoLease, Superseded
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
 from benchmark.screen import protect
+from benchmark.settings import CONTENT
 
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
 """Environment variables that would tell a training of another launch, by their beginnings."""
@@ -77,11 +79,12 @@ def _prepare() -> None:
 
 
 def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True) -> dict[str, dict[str, Any]]:
-    """Each cell's configuration with all defaults filled in, from its command line.
+    """Each cell's configuration with all defaults filled in, from its command line, and the content of what it names.
 
     Args:
         cells: Command line by name.
-        dry: Whether nothing will be run: the files of data sets of known size may then be missing, and devices too.
+        dry: Whether nothing will be run: the files of data sets of known size may then be missing, and devices too;
+            content is not noted.
         here: Whether this machine will run them; devices that it lacks may be another's.
 
     Raises:
@@ -92,15 +95,19 @@ def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = T
 
     from benchmark.cli import build
 
-    resolved = {}
+    resolved: dict[str, dict[str, Any]] = {}
+    known: dict[str, Any] = {}
     for name, arguments in cells.items():
         try:
             words = [*arguments, "--trainer.logger=false"]
             cli = _built_dry(words) if dry else build(words, here=here)
-        except InputError as error:
-            raise InputError(f"cell {name}: {error}") from None
-        text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
-        resolved[name] = yaml.safe_load(text)
+            text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
+            config = yaml.safe_load(text)
+            if cli.trainer.fast_dev_run:
+                raise InputError("trainer.fast_dev_run leaves no weights to measure; set trainer.max_steps instead")
+            resolved[name] = config if dry else {**config, CONTENT: contents(config, cli.datamodule, known)}
+        except (InputError, OSError, ValueError) as error:
+            raise InputError(f"cell {name}: {innermost(error)}") from None
     return resolved
 
 

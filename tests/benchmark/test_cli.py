@@ -251,6 +251,8 @@ def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
         ("--trainer.gradient_clip_val=0.001", "trainer.gradient_clip_val is None, not 0.001, in"),
         ("--channels_last=false", "channels_last is "),
         ("--trainer.max_steps=2", "trainer.max_steps is 3, not 2, in"),
+        ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches is 1, not 2, in"),
+        ("--trainer.min_steps=2", "trainer.min_steps is None, not 2, in"),
     ],
     ids=lambda text: text.split("=")[0],
 )
@@ -264,7 +266,7 @@ def test_a_folder_is_of_one_training(trained, tmp_path, refusal, change, told):
     assert message.startswith(f"{tmp_path} holds another training: {told}")
     assert message.endswith("choose another folder with --trainer.default_root_dir, or delete that one")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert command(*words, "--trainer.accumulate_grad_batches=2") == 0
+    assert command(*words, "--trainer.log_every_n_steps=2") == 0
 
 
 def test_a_training_that_goes_on_may_be_longer_and_sample_otherwise_but_is_no_other(tmp_path, refusal):

@@ -2,15 +2,17 @@
 
 import copy
 import dataclasses
-import json
+import inspect
 from pathlib import Path
 
 import pytest
+from lightning import Trainer
 
-from benchmark import plan as planning
-from benchmark.plan import arguments, cached_resolution, class_paths, code_digest, configuration_digest, plan, slug
+from benchmark import source_code
+from benchmark.plan import arguments, plan
 from benchmark.protocol import Protocol
-from benchmark.suite import Cell, Suite, load_suite
+from benchmark.settings import PLACE, WITHOUT_EFFECT
+from benchmark.suite import Cell, Suite
 
 CHECKPOINT = "model.init_args.denoiser.init_args.checkpoint"
 
@@ -36,6 +38,10 @@ def pretrained():
     return {"class_path": "methods.diffusion.denoiser.Pretrained", "init_args": {"checkpoint": "score/final.ckpt"}}
 
 
+def flow():
+    return {"class_path": "methods.diffusion.likelihood.ProbabilityFlow", "init_args": {"steps": 30}}
+
+
 SUITE = Suite(
     "s",
     "ref",
@@ -51,7 +57,10 @@ SUITE = Suite(
 )
 RESOLVED = {
     "ref": config("methods.supervised.Supervised"),
-    "score": config("methods.score_model.ScoreModel", likelihood={"class_path": "x.Flow", "init_args": {"steps": 30}}),
+    "score": config(
+        "methods.score_model.ScoreModel",
+        likelihood={"class_path": "methods.diffusion.likelihood.ProbabilityFlow", "init_args": {"steps": 30}},
+    ),
     "noisy": config("methods.noisy_classifier.NoisyClassifierGuidance", denoiser=pretrained()),
     "assisted": config("methods.denoising_assisted.DenoisingAssisted", denoiser=pretrained()),
 }
@@ -79,6 +88,18 @@ def edited(*path, to):
         place = place[key]
     place[path[-1]] = to
     return resolved
+
+
+def with_content(train="t", test="u", files=None):
+    """The configurations of a suite whose data and files hold something."""
+    content = {"data": {"train": train, "test": test}, "files": files or {}, "root": None, "sources": {}}
+    return {name: {**config, "content": content} for name, config in RESOLVED.items()}
+
+
+def costs_between(before, after):
+    """Stages that a change of all configurations makes necessary."""
+    old = keys(resolved=before)
+    return {(job, s.partition("@")[0]) for (job, s), key in keys(resolved=after).items() if old[job, s] != key}
 
 
 def measured_by(**protocol):
@@ -136,7 +157,7 @@ def test_an_added_cell_costs_only_itself():
 
 def test_a_changed_likelihood_costs_no_training_and_no_samples():
     redone = cost(resolved=edited("score", "model", "init_args", "likelihood", "init_args", "steps", to=9))
-    assert redone == {"score": {"classify", "likelihood", "metrics"}}
+    assert redone == {"score": {"classify", "likelihood", "diagnose", "metrics"}}
 
 
 def test_each_setting_of_the_protocol_costs_what_it_measures():
@@ -146,6 +167,8 @@ def test_each_setting_of_the_protocol_costs_what_it_measures():
     assert cost(measured_by(noisy_draws=2))["noisy"] == {"classify", "metrics"}
     assert cost(measured_by(denoise_times=(0.5,)))["noisy"] == {"denoise", "diagnose", "gradients", "metrics"}
     assert cost(measured_by(seed=1))["noisy"] == ANSWERS | GUIDED
+    assert cost(measured_by(batch=100))["noisy"] == ANSWERS | GUIDED
+    assert cost(measured_by(batch=100))["ref"] >= {"real+reference"}
 
 
 @pytest.mark.parametrize(
@@ -154,8 +177,12 @@ def test_each_setting_of_the_protocol_costs_what_it_measures():
         (("trainer", "default_root_dir"), "elsewhere"),
         (("trainer", "logger"), True),
         (("trainer", "enable_progress_bar"), False),
-        (("data", "init_args", "seed"), 7),
-        (("seed_everything",), 7),
+        (("trainer", "log_every_n_steps"), 7),
+        (("trainer", "profiler"), "simple"),
+        (("trainer", "callbacks"), [{"class_path": "lightning.pytorch.callbacks.RichProgressBar"}]),
+        (("checkpoint_every",), 7),
+        (("data", "init_args", "root"), "elsewhere"),
+        (("data", "init_args", "workers"), 7),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
 )
@@ -169,9 +196,36 @@ def test_where_needed_weights_lie_costs_nothing():
     assert keys(out=Path("/elsewhere")) == keys()
 
 
+def domains(root, **settings):
+    source = {"class_path": "datamodules.vision.USPS", "init_args": {"root": root, "download": False, **settings}}
+    return {"class_path": "datamodules.domains.LabeledSource", "init_args": {"source": source, "seed": 0}}
+
+
+def test_where_a_data_set_inside_another_lies_costs_nothing():
+    before = keys(resolved=edited("noisy", "data", to=domains("here")))
+    assert keys(resolved=edited("noisy", "data", to=domains("there"))) == before
+    assert keys(resolved=edited("noisy", "data", to=domains("here", resize=8))) != before
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        (("trainer", "fast_dev_run"), True),
+        (("trainer", "min_steps"), 700),
+        (("trainer", "min_epochs"), 2),
+        (("trainer", "sync_batchnorm"), True),
+        (("trainer", "strategy"), "ddp"),
+        (("trainer", "plugins"), [{"class_path": "lightning.pytorch.plugins.DoublePrecision"}]),
+        (("trainer", "devices"), 2),
+        (("trainer", "num_nodes"), 2),
+        (("trainer", "accumulate_grad_batches"), 2),
+        (("trainer", "limit_val_batches"), 2),
+        (("trainer", "inference_mode"), True),
+        (("trainer", "a_setting_of_the_next_version"), 1),
+        (("a_setting_of_ours_that_is_new",), 1),
+        (("seed_everything",), 7),
+        (("data", "init_args", "labels"), {"class_path": "datamodules.splits.LabelFraction"}),
+        (("content",), {"data": {"train": "of other images"}}),
         (("trainer", "max_steps"), 601),
         (("trainer", "precision"), "bf16-mixed"),
         (("trainer", "callbacks"), [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}]),
@@ -185,6 +239,39 @@ def test_where_needed_weights_lie_costs_nothing():
 )
 def test_settings_that_weights_depend_on_cost_the_training(path, value):
     assert "train" in cost(resolved=edited("noisy", *path, to=value))["noisy"]
+
+
+def test_other_training_images_cost_everything_and_other_test_images_all_that_looks_at_them():
+    everything = {(job, stage.partition("@")[0]) for job, stage in keys()}
+    assert costs_between(with_content(), with_content(train="of another folder")) == everything
+    redone = costs_between(with_content(), with_content(test="of another folder"))
+    assert everything - redone == {
+        *(place for place in everything if place[1] == "train"),
+        *(place for place in everything if place[1] == "sample" and "held_out" not in place[0]),
+    }
+    assert costs_between(with_content(), with_content()) == set()
+
+
+def test_a_file_counts_by_what_it_holds_in_training_and_sampling():
+    resolved = with_content(files={"a.pth": "1", "b.pth": "1", "c.pth": "2"})
+
+    def started_from(path, part="checkpoint"):
+        changed = copy.deepcopy(resolved)
+        changed["noisy"]["model"]["init_args"][part] = path
+        return changed
+
+    assert costs_between(started_from("a.pth"), started_from("b.pth")) == set()
+    assert ("noisy/seed0/train", "train") in costs_between(started_from("a.pth"), started_from("c.pth"))
+    assert costs_between(started_from("a.pth", "guides"), started_from("b.pth", "guides")) == set()
+    redone = {stage for _, stage in costs_between(started_from("a.pth", "guides"), started_from("c.pth", "guides"))}
+    assert redone == {"sample", "features+reference", "metrics"}
+
+
+def test_each_setting_without_effect_is_named_once_with_its_reason():
+    assert all(WITHOUT_EFFECT.values())
+    assert all(PLACE.values())
+    trainer = {key.removeprefix("trainer.") for key in WITHOUT_EFFECT if key.startswith("trainer.")}
+    assert trainer <= inspect.signature(Trainer).parameters.keys()
 
 
 # Seeds
@@ -238,119 +325,23 @@ def test_settings_reach_the_command_line_as_yaml_reads_them():
     )  # fmt: skip
 
 
-def test_file_names_are_harmless():
-    assert slug("a b/../c@3.5") == "a-b-..-c@3.5"
-
-
 # Code
 
 
-@pytest.fixture
-def source(tmp_path, monkeypatch):
-    """Source of our packages in another place; returns a function that changes a module there."""
-
-    def write(module, text):
-        path = tmp_path.joinpath(*module.split(".")).with_suffix(".py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        planning._imports.cache_clear()
-        planning._meaning.cache_clear()
-
-    monkeypatch.setattr(planning, "ROOT", tmp_path)
-    yield write
-    planning._imports.cache_clear()
-    planning._meaning.cache_clear()
-
-
-def test_comments_docstrings_and_layout_do_not_change_the_digest_of_code(source):
-    source("methods.a", "from methods.b import f\nLIMIT = 3\ndef g(x):\n    return f(x, 1)\n")
-    source("methods.b", "def f(x, y):\n    return x + y\n")
-    before = code_digest(["methods.a"])
-    source(
-        "methods.a",
-        '"""What it is."""\n\nfrom methods.b import f  # a comment\n\nLIMIT = 3\n"""What it bounds."""\n\n\n'
-        'def g(x):\n    """Says more."""\n    return f(\n        x,\n        1,\n    )\n',
-    )
-    assert code_digest(["methods.a"]) == before
-
-
-@pytest.mark.parametrize(
-    ("module", "text"),
-    [
-        ("methods.a", "from methods.b import f\ndef g(x):\n    return f(x, 2)\n"),
-        ("methods.b", "def f(x, y):\n    return x - y\n"),
-        ("methods.c", "def h():\n    return 'text'\n"),
-    ],
-)
-def test_changed_code_changes_the_digest_of_all_that_imports_it(source, module, text):
-    source("methods.a", "from methods.b import f\ndef g(x):\n    return f(x, 1)\n")
-    source("methods.b", "import methods.c\ndef f(x, y):\n    return x + y\n")
-    source("methods.c", "def h():\n    return 3\n")
-    before = code_digest(["methods.a"])
-    source(module, text)
-    assert code_digest(["methods.a"]) != before
-
-
-def test_code_that_is_not_imported_does_not_count(source):
-    source("methods.a", "import torch\n")
-    source("methods.b", "x = 1\n")
-    before = code_digest(["methods.a", "torch.optim"])
-    source("methods.b", "x = 2\n")
-    assert code_digest(["methods.a", "torch.optim"]) == before
-
-
-def test_imports_inside_functions_and_cycles_count(source):
-    source("methods.a", "def g():\n    from methods import b\n    return b.x\n")
-    source("methods.b", "import methods.a\nx = 1\n")
-    before = code_digest(["methods.a"])
-    source("methods.b", "import methods.a\nx = 2\n")
-    assert code_digest(["methods.a"]) != before
-
-
 def test_changed_code_costs_the_training_of_the_methods_made_of_it(monkeypatch):
-    meaning, before = planning._meaning, keys()
-    monkeypatch.setattr(planning, "_meaning", lambda m: meaning(m) + "changed" * (m == "methods.noisy_classifier"))
+    meaning, before = source_code._meaning, keys()
+    monkeypatch.setattr(source_code, "_meaning", lambda m: meaning(m) + "changed" * (m == "methods.noisy_classifier"))
     redone = {place for place, key in keys().items() if before[place] != key}
     assert ("noisy/seed0/train", "train") in redone
     assert {job.partition("/")[0] for job, _ in redone} == {"noisy"}
 
 
 def test_changed_code_of_sampling_costs_samples_but_no_other_answers(monkeypatch):
-    meaning, before = planning._meaning, keys()
-    monkeypatch.setattr(planning, "_meaning", lambda m: meaning(m) + "changed" * (m == "benchmark.sampling"))
+    meaning, before = source_code._meaning, keys()
+    monkeypatch.setattr(source_code, "_meaning", lambda m: meaning(m) + "changed" * (m == "benchmark.sampling"))
     redone = {stage.partition("@")[0] for place, key in keys().items() if before[place] != key for stage in place[1:]}
     assert redone == {"sample", "features+reference", "metrics"}
     assert {stage for _, stage in before} - redone >= {"train", "real", *ANSWERS}
-
-
-def test_class_paths_are_found_at_any_depth():
-    nested = {"a": [{"class_path": "x.y.Z", "init_args": {"b": {"class_path": "p.Q"}}}], "class_path": "r.S", "c": None}
-    assert sorted(class_paths(nested)) == ["p", "r", "x.y"]
-
-
-# Remembered configurations
-
-
-def test_remembered_configurations_are_forgotten_when_a_file_they_follow_from_changes(tmp_path):
-    (tmp_path / "part.yaml").write_text("a: 1\n")
-    (tmp_path / "main.yaml").write_text("part: part.yaml\n")
-    (tmp_path / "mine.yaml").write_text("reference: r\ncells: {r: {config: main.yaml}}\n")
-    suite = load_suite(str(tmp_path / "mine.yaml"))
-    before = configuration_digest(suite)
-    assert configuration_digest(load_suite(str(tmp_path / "mine.yaml"))) == before
-    cells = {"r": dataclasses.replace(suite.cells["r"], set={"trainer.max_steps": 3})}
-    assert configuration_digest(dataclasses.replace(suite, cells=cells)) != before
-    (tmp_path / "part.yaml").write_text("a: 2\n")
-    assert configuration_digest(suite) != before
-
-
-@pytest.mark.parametrize("text", ['{"key": "other", "resolved": {}}', '{"key": "mine"}', "[]", "{", ""])
-def test_remembered_configurations_under_another_key_or_damaged_are_none(tmp_path, text):
-    path = tmp_path / "plan.json"
-    path.write_text(text)
-    assert cached_resolution(path, "mine") is None
-    path.write_text(json.dumps({"key": "mine", "resolved": {"r": {}}}))
-    assert cached_resolution(path, "mine") == {"r": {}}
 
 
 def test_cells_that_differ_in_sampling_alone_share_one_training():

@@ -11,8 +11,9 @@ from networks.published_nets import Guided, Weights, ncsnpp
 
 from benchmark import cli, run
 from benchmark.checkpoints import FINAL
-from benchmark.plan import training_config
-from benchmark.suite import Cell
+from benchmark.contents import contents
+from benchmark.settings import training_settings
+from datamodules.digits import Digits
 from methods.networks.encoder_classifier import EncoderClassifier
 from methods.networks.ncsnpp import NCSNpp
 from methods.networks.published.load import load_published
@@ -165,8 +166,12 @@ def test_an_anchor_and_published_weights_are_refused(capsys):
 
 
 def test_a_training_is_known_by_what_its_published_file_holds(tmp_path):
+    data = Digits()
+
     def key(path):
-        return training_config({"model": {"class_path": "a.B", "init_args": {"checkpoint": str(path)}}}, Cell("c"))
+        model = {"class_path": "methods.score_model.ScoreModel", "init_args": {"checkpoint": str(path)}}
+        config = {"model": model, "data": {}}
+        return training_settings({**config, "content": contents(config, data, {})})
 
     first, second = tmp_path / "first.pth", tmp_path / "second.pth"
     first.write_bytes(b"1")

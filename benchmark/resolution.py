@@ -1,0 +1,78 @@
+"""Resolved configurations, remembered in ``plan.json`` until something changes that they follow from."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark.class_paths import OURS
+from benchmark.contents import unchanged
+from benchmark.files import digest, digest_file
+from benchmark.plan import arguments
+from benchmark.plan_file import PLAN
+from benchmark.settings import CONTENT, without
+from benchmark.source_code import ROOT
+from benchmark.stages import read_manifest
+from benchmark.suite import CONFIGS, Suite
+
+
+def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Each cell's configuration with every default, and the hash of what they follow from.
+
+    Args:
+        suite: The suite.
+        engine: Resolves them where they are not remembered.
+        out: Folder of the run.
+        dry: Whether nothing will be run; of data then counts what an earlier run in the folder noted, if that holds.
+    """
+    key, path = configuration_digest(suite, engine.here), out / PLAN
+    known = cached_resolution(path, key)
+    if known is not None:
+        return key, known
+    cells = {
+        name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
+        for name, cell in suite.cells.items()
+        if cell.config is not None
+    }
+    found = engine.resolve(cells, dry=dry)
+    return key, with_known_contents(found, path) if dry else found
+
+
+def configuration_digest(suite: Suite, here: bool = True) -> str:
+    """Hash of what resolved configurations follow from but data and files: YAML, overrides and our source.
+
+    Args:
+        suite: The suite.
+        here: Whether they were held against the devices of this machine.
+    """
+    folders = {CONFIGS, *(Path(cell.config).parent for cell in suite.cells.values() if cell.config)}
+    files = {str(p): digest_file(p) for folder in sorted(folders) for p in sorted(folder.rglob("*.yaml"))}
+    modules = [path for name in OURS for path in sorted((ROOT / name).rglob("*.py"))]
+    sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
+    cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
+    return digest({"configs": files, "sources": sources, "cells": cells, "here": here})
+
+
+def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
+    """Resolved configurations written earlier under the same key, if data and files are still the same; else None."""
+    cached = read_manifest(path) or {}
+    found = cached.get("resolved")
+    try:
+        return found if cached.get("key") == key and unchanged(c[CONTENT] for c in found.values()) else None
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def with_known_contents(found: dict[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """Configurations whose data stood in, with what an earlier run noted of the same settings, if that still holds."""
+    before = (read_manifest(path) or {}).get("resolved")
+    if not isinstance(before, dict):
+        return found
+    return {name: _with_known_content(config, before.get(name)) for name, config in found.items()}
+
+
+def _with_known_content(config: dict[str, Any], before: Any) -> dict[str, Any]:
+    try:
+        alike = without(before, [CONTENT]) == without(config, [CONTENT]) and unchanged([before[CONTENT]])
+    except (AttributeError, KeyError, TypeError):
+        return config
+    return before if alike else config

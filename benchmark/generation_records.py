@@ -38,7 +38,7 @@ CLUSTERS = 20
 
 @dataclass(frozen=True)
 class PerClass:
-    """One class's number of one row: ``metric`` of the samples that were asked for ``label``."""
+    """One class's number of one row: ``metric`` of the samples that were asked for ``label``, called ``class_name``."""
 
     cell: str
     seed: int
@@ -46,6 +46,7 @@ class PerClass:
     metric: str
     feature_network: str
     label: int
+    class_name: str
     value: float
     stderr: float | None
     n: int
@@ -161,6 +162,7 @@ class _Compared:
         self.judge = real.network == REFERENCE
         data_classes = range(int(real.images["train_labels"].max()) + 1)
         self.task = np.array(record.manifest.get("task_classes", data_classes))
+        self.names = record.manifest["class_names"]
         if self.judge:
             name = f"{job.reference.parent.name}, {job.reference.name}"
         self.by: dict[str, Any] = {"feature_network": name, "against": _against(protocol, real)}
@@ -216,9 +218,8 @@ class _Compared:
 
     def _keep(self, metric: str, label: int, found: Estimate) -> None:
         scale = self.record.protocol.get("guidance_scale")
-        self.per_class.append(
-            PerClass(self.job.cell.name, self.job.seed, scale, metric, self.by["feature_network"], int(label), *found)
-        )
+        cell, seed, network, name = self.job.cell.name, self.job.seed, self.by["feature_network"], self.names[label]
+        self.per_class.append(PerClass(cell, seed, scale, metric, network, int(label), name, *found))
 
     def _manifolds(self, features: np.ndarray) -> Iterator[Record]:
         """Precision and recall, by nearest neighbours and by clusters."""

@@ -117,4 +117,9 @@ def take(path: Path, data: ImageData, folder: Path) -> dict[str, Any]:
     """Keep the samples as the cell's own, ``samples.npz``."""
     given = given_samples(path, data)
     save_arrays(folder / "samples.npz", images=given.images, labels=given.labels)
-    return {"outputs": ["samples.npz"], "task_classes": data.task_classes.tolist(), "samples": len(given.images)}
+    return {
+        "outputs": ["samples.npz"],
+        "task_classes": data.task_classes.tolist(),
+        "class_names": data.task_class_names,
+        "samples": len(given.images),
+    }

@@ -185,6 +185,7 @@ def sample(method: Method, data: ImageData, shards: Shards, report: Report, draw
         **shards.join(shards.labels(data)),
         "samples": total,
         "task_classes": data.task_classes.tolist(),
+        "class_names": data.task_class_names,
         "sampler": type(method.sampler).__name__,
         "steps": method.sampler.steps,
         "nfe": method.sampler.nfe,
@@ -200,7 +201,7 @@ def image_samples(part: Literal["train", "test"], data: ImageData, protocol: Pro
         rows = np.random.default_rng([protocol.seed, 3]).permutation(len(u))[: protocol.samples]
         u, y = u[rows], y[rows]
     save_arrays(folder / "samples.npz", images=_channels_last(u), labels=y.numpy())
-    return {"outputs": ["samples.npz"]}
+    return {"outputs": ["samples.npz"], "class_names": data.task_class_names}
 
 
 def remove_parts(folder: Path, stage: Stage) -> None:

@@ -28,6 +28,7 @@ from benchmark.protocol import REFERENCE
 from benchmark.record import Record, Results
 from benchmark.report import write_report
 from benchmark.resolution import resolved
+from benchmark.rows import rows
 from benchmark.suite import Cell, Suite
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
@@ -192,12 +193,12 @@ def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict
     floors = _floors(suite)
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
     write_tables(out, table, cells, floors)
-    write_per_class(out, shown)
+    write_per_class(out, shown, rows(table, cells))
     (out / PARTIAL).unlink(missing_ok=True)
     print(to_markdown(table, cells=cells, floors=floors))
     print(f"\n{_told_apart(shown, results)}")
     print(f"results: {escaped(out / 'results.md')}, {escaped(out / 'results.json')}")
-    print(f"report:  {escaped(write_report(out, cells))}")
+    print(f"report:  {escaped(write_report(out, cells, floors))}")
     for name, error in failures.items():
         tell(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})")
     return INCOMPLETE if failures else OK

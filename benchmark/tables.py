@@ -100,7 +100,7 @@ def to_markdown(
     for name in TABLES:
         metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
         for heading, some, own in by_network(name, all_rows, metrics) if metrics else ():
-            parts.append(_Table(heading, own, _rows_of(some, own, floors), frozenset(floors), notes).text())
+            parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes).text())
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"
@@ -135,7 +135,7 @@ def _looked_at_by(network: str, row: Row, first: bool) -> Row:
     return replace(row, entries={metric: entries for metric, entries in kept.items() if entries})
 
 
-def _rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[str]) -> list[Row]:
+def rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[str]) -> list[Row]:
     """Rows with at least one of ``metrics``; a cell that has none keeps its first row, to show what is missing.
 
     A floor is not asked for all metrics, so it shows only where it has one, or nothing anywhere.
@@ -149,7 +149,7 @@ def _rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection
     return chosen
 
 
-def _reasons_of(row: Row, metrics: Sequence[str]) -> list[str]:
+def reasons_of(row: Row, metrics: Sequence[str]) -> list[str]:
     """Why a row has not one of ``metrics``, if each is n/a; empty if one was measured, failed or is missing."""
     found = [entry for metric in metrics for entry in row.entries.get(metric, ())]
     if any(metric not in row.entries for metric in metrics) or any(e.status != NOT_APPLICABLE for e in found):
@@ -171,9 +171,9 @@ class _Table:
     asked: set[tuple[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        reasons = {row.cell: _reasons_of(row, self.metrics) for row in self.rows}
+        reasons = {row.cell: reasons_of(row, self.metrics) for row in self.rows}
         self.left_out = {cell: why for cell, why in reasons.items() if why}
-        self.rows = [row for row in self.rows if not _reasons_of(row, self.metrics)]
+        self.rows = [row for row in self.rows if not reasons_of(row, self.metrics)]
         self.asked = {(row.cell, metric) for row in self.rows for metric in row.entries}
         # Only generation has one sampler, its steps and NFE for a whole row; elsewhere they stand in the cells.
         wanted = LABELS if self.name.startswith(GENERATION) else ("n_labeled", "task", "process")

@@ -1,7 +1,7 @@
 """The contract of a data set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -72,6 +72,8 @@ class ImageData(LightningDataModule, ABC):
     """
     augmentation = Augmentation()
     """What is done to training images at random; nothing, unless a data set says so."""
+    class_names: Sequence[str] = ()
+    """Names of the data set's classes, as many as ``data_classes``; their numbers where a data set gives none."""
     data_task: str | None = None
     """What the data set's classes are, where its name does not say so."""
     official_validation: np.ndarray | None = None
@@ -92,6 +94,7 @@ class ImageData(LightningDataModule, ABC):
         self.split_seed, self.seed = split_seed, seed
         self.stands_in = bool(self.sizes) and standing_in()
         self.classes = self.data_classes if labels is None else labels.classes(self.data_classes)
+        self.class_names = list(self.class_names) or [str(k) for k in range(self.data_classes)]
         self._split(np.arange(self.sizes["train"]) % self.data_classes if self.stands_in else self.training_labels())
 
     @abstractmethod
@@ -193,6 +196,12 @@ class ImageData(LightningDataModule, ABC):
         """The task's class of each class of the data set, ``(data_classes,)``."""
         classes = np.arange(self.data_classes)
         return classes if self.labels is None else self.labels.relabel(classes)
+
+    @property
+    def task_class_names(self) -> list[str]:
+        """Names of the task's classes, as many as ``classes``."""
+        names = list(self.class_names)
+        return names if self.labels is None else self.labels.class_names(names)
 
     @property
     def class_prior(self) -> Tensor:

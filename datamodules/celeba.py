@@ -43,6 +43,7 @@ class CelebA(StoredImages):
 
     def __init__(self, root: str | None = None, attribute: str = "Smiling", **kwargs: Any) -> None:
         self.data_task = attribute
+        self.class_names = [f"not {attribute}", attribute]
         if not standing_in():
             self._find(data_root(root), attribute)
         first, held_out, _ = COUNTS.values()

@@ -46,6 +46,7 @@ class Domains(ImageData, ABC):
         self.name = f"{source.name}-to-{target.name}"
         self.data_task = f"{source.name} to {target.name}"
         self.shape, self.data_classes, self.grey = source.shape, source.data_classes, source.grey
+        self.class_names = source.class_names
         self.augmentation, self.official_validation = source.augmentation, source.splits["validation"]
         super().__init__(batch_size, unlabeled_batch_size, None, source.validation_fraction, source.split_seed, seed)
         self.splits["target"] = target.splits["train"]

@@ -88,6 +88,7 @@ class ImageNet(ImageData):
         if train.keys() != test.keys():
             lone = min(train.keys() ^ test.keys())
             raise unusable(folder, f"class {lone} is in one of train and val only; both need the same classes")
+        self.class_names = list(train)
         self.data_classes = len(train)
         for part, classes in (("train", train), ("test", test)):
             self._files[part] = Files.at([file for files in classes.values() for file in files], folder)

@@ -66,6 +66,9 @@ class FashionMNIST(MNIST):
     """
 
     name = "fashion-mnist"
+    class_names = (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )
     folders = ("fashion-mnist", "FashionMNIST/raw")
     digests: ClassVar[dict[str, str]] = {
         "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",

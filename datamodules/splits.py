@@ -79,6 +79,10 @@ class LabelSplit(ABC):
         """Number of classes of the task."""
         return of_data
 
+    def class_names(self, of_data: list[str]) -> list[str]:
+        """Names of the task's classes, from those of the data set."""
+        return of_data
+
     @abstractmethod
     def labeled(self, y: Array, classes: int, rng: np.random.Generator) -> Array:
         """Indices of the images that keep their label, from the data set's labels ``y`` of the training part."""
@@ -136,6 +140,9 @@ class PositiveUnlabeled(LabelSplit):
         if outside or len(self.positive) == of_data:
             raise ValueError(f"positive must be some but not all of the classes 0..{of_data - 1}, got {self.positive}")
         return 2
+
+    def class_names(self, of_data: list[str]) -> list[str]:
+        return ["the rest", ", ".join(of_data[k] for k in self.positive)]
 
     def labeled(self, y: Array, classes: int, rng: np.random.Generator) -> Array:
         positives = np.flatnonzero(np.isin(y, self.positive))

@@ -72,6 +72,7 @@ class TwoMoons(DrawnData):
     """
 
     name = "two-moons"
+    class_names = ("upper", "lower")
     shape = (2, 1, 1)
     data_classes = 2
     unit = 40.0

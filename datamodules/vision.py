@@ -8,6 +8,17 @@ from datamodules import downloads
 from datamodules.stored import PublishedImages
 
 Part = Literal["train", "test"]
+CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_FINE = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+    man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+    pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+    tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR100_NAMES = tuple(_FINE.split())
 
 
 class USPS(PublishedImages):
@@ -49,6 +60,7 @@ class CIFAR10(PublishedImages):
     """
 
     name = "cifar10"
+    class_names = CIFAR10_NAMES
     native = (3, 32, 32)
     data_classes = 10
     sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}
@@ -64,6 +76,7 @@ class CIFAR100(PublishedImages):
     """
 
     name = "cifar100"
+    class_names = CIFAR100_NAMES
     native = (3, 32, 32)
     data_classes = 100
     sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 10_000}

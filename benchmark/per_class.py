@@ -40,6 +40,14 @@ def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> 
     write_text(out / "per_class.md", to_markdown(numbers, all_rows))
 
 
+def class_names(folder: Path) -> dict[int, str]:
+    """Names of classes by label, as an evaluation in ``folder`` recorded them; none where it recorded nothing."""
+    try:
+        return {int(row["label"]): str(row["class_name"]) for row in read_json(folder / FILE)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def to_csv(numbers: Numbers) -> str:
     """Long form, one number a row, unrounded."""
     text = io.StringIO()

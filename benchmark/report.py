@@ -9,6 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from benchmark.definitions import TABLES, column_order, definition_of
 from benchmark.errors import OK, InputError, command, escaped
 from benchmark.files import write_text
 from benchmark.markdown import plain
+from benchmark.per_class import class_names
 from benchmark.record import Results, read_results
+from benchmark.record_fields import FAILED, NOT_APPLICABLE
 from benchmark.record_fields import OK as MEASURED
 from benchmark.rows import Entry, Row, rows
 from benchmark.suite import NAME
 from benchmark.surroundings import path_option
-from benchmark.tables import by_network
+from benchmark.tables import by_network, reasons_of, rows_of
 
 CURVE = "accuracy/t="
 NAMES = 20
@@ -46,8 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     return OK
 
 
-def write_report(run: Path, cells: list[str] | None = None) -> Path:
-    """Write the page of a finished run; returns its path."""
+def write_report(run: Path, cells: list[str] | None = None, floors: Collection[str] = frozenset()) -> Path:
+    """Write the page of a run; returns its path.
+
+    Args:
+        run: Its folder.
+        cells: Order of rows; that of the results where it is not given.
+        floors: Cells that are trivial rows for comparison, which are not asked for every metric.
+    """
     results = read_results(run / "results.json")
     order = cells or list(dict.fromkeys(record.cell for record in results.records))
     found = rows(results, order)
@@ -56,9 +65,10 @@ def write_report(run: Path, cells: list[str] | None = None) -> Path:
     ).get_template("report.html.j2")
     page = template.render(
         results=results,
-        tables=[_table(*table) for name in TABLES for table in by_network(name, found, _metrics(name, found))],
+        tables=[_table(*table, floors) for name in TABLES for table in _by_network(name, found)],
         curve=_curve(results, order),
         grids=_grids(run, results, order),
+        unseen=_without_pictures(results, order),
         confusions=_confusions(run, results, order),
     )
     try:
@@ -68,39 +78,59 @@ def write_report(run: Path, cells: list[str] | None = None) -> Path:
     return run / "report.html"
 
 
+def _by_network(name: str, all_rows: list[Row]) -> list[tuple[str, list[Row], list[str]]]:
+    metrics = _metrics(name, all_rows)
+    return by_network(name, all_rows, metrics) if metrics else []
+
+
 def _metrics(name: str, all_rows: list[Row]) -> list[str]:
-    """The metrics of a table that any row has a number of, in their order."""
+    """The metrics of a table that any row was to have a number of, in their order."""
     return sorted(
         {
             metric
             for row in all_rows
             for metric in row.entries
-            if definition_of(metric).table == name and not definition_of(metric).is_plotted and _measured(row, metric)
+            if definition_of(metric).table == name and not definition_of(metric).is_plotted and _asked(row, metric)
         },
         key=column_order,
     )
 
 
-def _table(heading: str, all_rows: list[Row], metrics: list[str]) -> dict[str, Any]:
-    """Head and body of one table; a row appears where it has a measured number."""
-    kept = [row for row in all_rows if any(_measured(row, metric) for metric in metrics)]
+def _table(heading: str, all_rows: list[Row], metrics: list[str], floors: Collection[str]) -> dict[str, Any]:
+    """Head and body of one table, and beneath it what failed and why, and which cells cannot be asked."""
+    chosen = rows_of(all_rows, metrics, floors)
+    absent = {row.cell: reasons_of(row, metrics) for row in chosen}
+    kept = [row for row in chosen if not reasons_of(row, metrics)]
+    elsewhere = {(row.cell, metric) for row in kept for metric in row.entries}  # in one row of the cell's several
     head = [(metric, f"{definition_of(metric).arrow} {definition_of(metric).unit}".strip()) for metric in metrics]
     body = []
     for row in kept:
         scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
-        body.append((row.cell, scale, [_cell(row.entries.get(metric, ())) for metric in metrics]))
-    return {"name": heading, "head": head, "body": body, "scaled": any(scale for _, scale, _ in body)}
+        cells = []
+        for metric in metrics:
+            nothing = ("", "") if (row.cell, metric) in elsewhere else ("missing", "not finished")
+            cells.append(_cell(row.entries.get(metric, ())) or nothing)
+        body.append((row.cell, scale, cells))
+    failed: dict[str, dict[str, None]] = {}
+    for row in kept:
+        for entry in (entry for metric in metrics for entry in row.entries.get(metric, ()) if entry.status == FAILED):
+            failed.setdefault(row.cell, {}).update(dict.fromkeys(entry.reasons))
+    notes = [("failed", cell, "; ".join(reasons)) for cell, reasons in failed.items()]
+    notes += [("n/a throughout", cell, "; ".join(reasons)) for cell, reasons in absent.items() if reasons]
+    return {"name": heading, "head": head, "body": body, "scaled": any(s for _, s, _ in body), "notes": notes}
 
 
-def _measured(row: Row, metric: str) -> bool:
-    return any(entry.status == MEASURED for entry in row.entries.get(metric, ()))
+def _asked(row: Row, metric: str) -> bool:
+    return any(entry.status != NOT_APPLICABLE for entry in row.entries.get(metric, ()))
 
 
-def _cell(entries: tuple[Entry, ...]) -> tuple[str, str]:
-    """Text of a table cell, and what the pointer is told."""
-    if not entries:
-        return "", ""
-    entry = entries[0]
+def _cell(entries: tuple[Entry, ...]) -> tuple[str, str] | None:
+    """Text of a table cell, and what the pointer is told; None where nothing was found."""
+    found = [_entry(entry) for entry in sorted(entries, key=lambda entry: entry.status != FAILED)]
+    return ("; ".join(text for text, _ in found), "; ".join(detail for _, detail in found)) if found else None
+
+
+def _entry(entry: Entry) -> tuple[str, str]:
     if entry.status != MEASURED:
         return entry.status, "; ".join(entry.reasons)
     shown = definition_of(entry.metric).shown
@@ -149,9 +179,25 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
 
 
 def _first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
-    """The folder of each cell's first seed."""
+    """The folder of each cell's first seed that did not fail."""
     named = filter(NAME.fullmatch, order)  # another name is that of no folder of ours, and may lead out of the run
-    return {cell: run / cell / f"seed{min(r.seed for r in results.records if r.cell == cell)}" for cell in named}
+    seeds = {cell: _sound_seeds(results, cell) for cell in named}
+    return {cell: run / cell / f"seed{min(sound)}" for cell, sound in seeds.items() if sound}
+
+
+def _sound_seeds(results: Results, cell: str) -> set[int]:
+    own = [record for record in results.records if record.cell == cell]
+    return {record.seed for record in own} - {record.seed for record in own if record.status == FAILED}
+
+
+def _without_pictures(results: Results, order: list[str]) -> list[tuple[str, str]]:
+    """Cells of which every seed failed, and why: what their folders hold is of no finished run."""
+    found = []
+    for cell in order:
+        errors = {record.reason: None for record in results.records if record.cell == cell and record.status == FAILED}
+        if errors and not _sound_seeds(results, cell):
+            found.append((cell, "; ".join(filter(None, errors))))
+    return found
 
 
 def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
@@ -159,10 +205,13 @@ def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]
     grids = []
     for cell, folder in _first_seeds(run, results, order).items():
         found = {_scale(path): path for path in folder.glob("samples*.npz")}
+        names = class_names(folder)
         for scale in sorted(found, key=float):
             images, labels = _samples(found[scale])
             caption = cell + ("" if scale == "-inf" else f", scale {scale}")
-            grids.append({"caption": caption, "image": _picture(images, labels), "by_class": labels.min() >= 0})
+            by_class = bool(labels.min() >= 0)
+            shown = [names.get(int(k), str(k)) for k in np.unique(labels)[:10]] if by_class else []
+            grids.append({"caption": caption, "image": _picture(images, labels), "classes": shown})
     return grids
 
 

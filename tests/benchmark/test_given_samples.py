@@ -11,6 +11,8 @@ from benchmark.evaluate import main as evaluate
 from benchmark.given_samples import given_samples
 from benchmark.names import check_cell_name
 from benchmark.per_class import to_csv, to_markdown
+from benchmark.record import Results, failed, measured, not_applicable
+from benchmark.rows import rows as rows_of_results
 from benchmark.run import main
 from benchmark.suite import load_suite
 from benchmark.suite_run import with_given
@@ -122,7 +124,41 @@ def test_tables_by_class_show_means_over_seeds():
         "| a | 3 | 0.500 | 1.500 | 2.500 |",
         "| b&#124; | 3 | missing | missing | 7.000 |",
     ]
-    assert to_csv(rows).splitlines()[1] == "a,0,3.0,fd,net,0,0,0.1,100"
+    assert to_csv(rows).splitlines()[1] == "a,0,3.0,fd,net,0,,0,0.1,100"
+
+
+def test_tables_by_class_name_classes_and_keep_tasks_apart():
+    numbers = [{**ROW, "seed": 0, "label": k, "class_name": name, "value": k} for k, name in enumerate(("cat", "1"))]
+    other = [{**ROW, "cell": "pu", "seed": 0, "label": k, "class_name": f"x{k}", "value": k} for k in (0, 1)]
+    lines = [line for line in to_markdown([*numbers, *other]).splitlines() if line.startswith("| ")]
+    assert lines[0] == "| cell | scale | 0 cat | 1 |"
+    assert lines[2:4] == ["| a | 3 | 0.000 | 1.000 |", "| cell | scale | 0 x0 | 1 x1 |"]
+    assert lines[5] == "| pu | 3 | 0.000 | 1.000 |"
+
+
+def test_tables_by_class_show_what_failed_is_missing_or_cannot_be_asked():
+    at = {"guidance_scale": 3.0}
+    records = [
+        measured("a", "m", 0, "fd/intra", 1.0, n=9, protocol={**at, "feature_network": "net"}),
+        failed("a", "m", 1, "fd/intra", "boom", protocol=at),
+        failed("b", "m", 0, "fd/intra", "loss is nan", protocol=at),
+        not_applicable("c", "m", 0, "fd/intra", "no class is asked for"),
+        measured("d", "m", 0, "accuracy/clean", 1.0, n=9),
+    ]
+    numbers = [{**ROW, "seed": 0, "label": k, "class_name": str(k), "value": 1.0} for k in (0, 1)]
+    lines = to_markdown(numbers, rows_of_results(Results("s", "", {}, tuple(records)))).splitlines()
+    assert lines[4:] == [
+        "| a | 3 | failed | failed |",
+        "| b | 3 | failed | failed |",
+        "| d |  | missing | missing |",
+        "",
+        "- failed: a, boom",
+        "- failed: b, loss is nan",
+        "- n/a: c, no class is asked for",
+    ]
+    alone = (failed("b", "m", 0, "accuracy/generated", "loss is nan", protocol=at),)
+    told = to_markdown([], rows_of_results(Results("s", "", {}, alone)))
+    assert told == "- failed: b, loss is nan\n"
 
 
 SUITE = """

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -183,3 +184,48 @@ def test_each_feature_network_has_a_table(tmp_path):
     assert second.startswith("lite0</h2>")
     assert "0.750" in second
     assert "0.250" not in second
+
+
+def test_failed_missing_and_inapplicable_rows_are_in_the_page_with_their_reasons(tmp_path):
+    records = [
+        measured("good", "m", 0, "accuracy/clean", 0.9, n=10),
+        measured("good", "m", 0, "f1", 0.8, n=10),
+        failed("bad", "m", 0, "accuracy/clean", "diverged: the loss is nan"),
+        failed("bad", "m", 0, "f1", "diverged: the loss is nan"),
+        measured("half", "m", 0, "accuracy/clean", 0.7, n=10, protocol={"n_labeled": 5}),
+        failed("half", "m", 1, "accuracy/clean", "out of memory"),
+        not_applicable("images", "m", 0, "accuracy/clean", "not a model"),
+        not_applicable("images", "m", 0, "f1", "not a model"),
+    ]
+    for cell, seed in (("bad", 0), ("half", 0), ("half", 1)):
+        folder = tmp_path / cell / f"seed{seed}"
+        folder.mkdir(parents=True)
+        np.savez(folder / "samples.npz", images=np.full((4, 2, 2, 1), seed, np.uint8), labels=np.arange(4))
+    write_results(tmp_path / "results.json", Results("s", "", {}, tuple(records)))
+    text = write_report(tmp_path, ["good", "bad", "half", "images", "absent"]).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith('<tr><th scope="row">')]
+    rows = {line[20:].partition("<")[0]: re.findall(r">([^<>]*)</td>", line) for line in lines}
+    assert rows == {
+        "good": ["0.900", "0.800"],
+        "bad": ["failed", "failed"],
+        "half": ["failed; 0.700", "missing"],
+        "absent": ["missing", "missing"],
+    }
+    shown = " ".join(Page(text).text.split())
+    assert "failed: bad, diverged: the loss is nan" in shown
+    assert "failed: half, out of memory" in shown
+    assert "n/a throughout: images, not a model" in shown
+    pictures = re.findall(r'alt="Samples of ([^"]*), class by class"', text)
+    assert pictures == ["half"]  # of its sound seed; what the folder of the failed cell holds is not shown
+    assert shown.count("failed: bad, diverged: the loss is nan") == 2  # among the samples too
+
+
+def test_columns_of_samples_are_named_by_their_classes(tmp_path):
+    folder = tmp_path / "a" / "seed0"
+    folder.mkdir(parents=True)
+    np.savez(folder / "samples.npz", images=np.zeros((4, 2, 2, 1), np.uint8), labels=np.array([0, 1, 2, 2]))
+    names = [{"label": k, "class_name": name} for k, name in enumerate(("cat", "<b>dog</b>"))]
+    (folder / "per_class.json").write_text(json.dumps(names))
+    write_results(tmp_path / "results.json", Results("s", "", {}, (accuracy("a", 0.5, 0.5),)))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert re.findall(r'<span title="[^"]*">([^<]*)</span>', text) == ["cat", "&lt;b&gt;dog&lt;/b&gt;", "2"]

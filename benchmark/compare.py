@@ -29,7 +29,7 @@ from benchmark.differences import (
     seed_list,
 )
 from benchmark.errors import REGRESSION, InputError, command, shown, tell
-from benchmark.markdown import escape, plain, table
+from benchmark.markdown import escape, table
 from benchmark.record import Results, read_results, write_results
 from benchmark.surroundings import path_option
 
@@ -91,14 +91,14 @@ def _origin(comparison: Comparison) -> str:
 
 def to_text(comparison: Comparison, strict: bool = False) -> str:
     """Lines of at most ``WIDTH`` characters, the gravest first, and the verdict last."""
-    found = [tuple(map(plain, line)) for line in _brief(comparison)]
+    found = [tuple(map(shown, line)) for line in _brief(comparison)]
     widths = [min(28, max((len(line[column]) for line in found), default=0)) for column in range(3)]
     body = []
     for line in found:
         start = "  ".join(text.ljust(width) for text, width in zip(line[:3], widths, strict=True))
         said = shown(line[3], max(40, WIDTH - len(start) - 2)) if line[0] == INCOMPLETE else line[3]
         body += _wrapped(f"{start}  {said}")
-    return "\n".join([*_wrapped(plain(_origin(comparison))), *body, headline(comparison, strict)]) + "\n"
+    return "\n".join([*_wrapped(shown(_origin(comparison))), *body, headline(comparison, strict)]) + "\n"
 
 
 def _brief(comparison: Comparison) -> list[Line]:

@@ -24,7 +24,7 @@ def given_rows(out: Path) -> dict[str, str]:
     try:
         rows = read_json(path)
         damaged = not isinstance(rows, dict) or not all(isinstance(value, str) for value in rows.values())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError):
         damaged = True

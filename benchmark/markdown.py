@@ -3,21 +3,16 @@
 import re
 from collections.abc import Sequence
 
+from benchmark.errors import shown
+
 # Entities rather than backslashes: they mean the same inside and outside a table, in every renderer.
 _ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "|`*\\[]~$"} | {ord("&"): "&amp;", ord("<"): "&lt;"}
 _OUTER_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
-def plain(text: str, limit: int = 300) -> str:
-    """``text`` on one line, at most ``limit`` characters, with control characters replaced."""
-    line = " ".join(text.split())
-    line = line if len(line) <= limit else line[: limit - 3] + "..."
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line)
-
-
 def escape(text: str, limit: int = 300) -> str:
     """``text`` for Markdown, inside or outside a table: one line, no HTML, no column breaks, no markup."""
-    return _OUTER_UNDERSCORE.sub("&#95;", plain(text, limit).translate(_ENTITIES))
+    return _OUTER_UNDERSCORE.sub("&#95;", shown(text, limit).translate(_ENTITIES))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

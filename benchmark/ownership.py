@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmark.errors import InputError, WriteError, tell
 from benchmark.files import write_json
+from benchmark.record_fields import is_int, is_text
 from benchmark.stages import read_manifest
 
 OWNER, LOCK = "owner.json", ".lock"
@@ -42,7 +43,7 @@ def hold(folder: Path, option: str, seconds: float = 0) -> Any:
         lock = FileLock(folder / LOCK, timeout=seconds)
         lock.acquire()
     except Timeout:
-        held = _named(read_manifest(folder / OWNER))
+        held = _named(read_owner(folder))
         raise InputError(f"{folder} is in use by {held}; wait for it or {instead}") from None
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; {instead}") from error
@@ -77,7 +78,7 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[Callable[[], 
 
     try:
         if owner.exists():
-            held = _named(read_manifest(owner))
+            held = _named(read_owner(folder))
             tell(f"note: {folder} is taken over from {held}, which ended without letting it go")
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
@@ -95,6 +96,14 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[Callable[[], 
                 for path in made[1:]:
                     path.rmdir()
         lock.release()
+
+
+def read_owner(folder: Path) -> dict[str, Any] | None:
+    """What ``owner.json`` says of who holds a folder; None if there is none, or it is damaged."""
+    owner = read_manifest(folder / OWNER) or {}
+    whole = is_text(owner.get("host")) and all(is_text(owner[name]) for name in ("since", "boot") if name in owner)
+    whole = whole and (owner.get("start") is None or is_text(owner["start"]))
+    return owner if whole and all(is_int(owner.get(name, 1), 1, 2**31) for name in ("pid", "workers")) else None
 
 
 def _named(owner: dict[str, Any] | None) -> str:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, shortened
 from benchmark.files import write_json
+from benchmark.names import NAME
 from benchmark.plan import Job
+from benchmark.record_fields import MAX_SEED, is_int, is_text
 from benchmark.stages import Stage, read_manifest
 from benchmark.suite import Cell
 
@@ -62,16 +64,30 @@ def read_plan(out: Path) -> tuple[str, list[Job]]:
         raise InputError(f"no run in {out}; name the folder that python -m benchmark.run wrote, e.g. runs/digits")
     plan = read_manifest(out / PLAN)
     try:
-        return str(plan["suite"]), [_read(out, job) for job in plan["jobs"]]
+        if not is_text(plan["suite"]):
+            raise ValueError("the suite has no name")
+        return plan["suite"], [_read(out, job) for job in plan["jobs"]]
     except (KeyError, TypeError, ValueError):
         hint = "run the suite once more with the same --out"
         raise InputError(f"{out / PLAN} is not a plan that this version can read; {hint}") from None
 
 
 def _read(out: Path, job: dict[str, Any]) -> Job:
-    cell, seed, part = str(job["cell"]), int(job["seed"]), str(job["part"])
-    stages = tuple(Stage(str(name), str(key)) for name, key in job["stages"])
+    """A job as ``_written`` wrote it.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is anything else.
+    """
+    cell, seed, part = job["cell"], job["seed"], job["part"]
+    valid = NAME.fullmatch(cell) and is_int(seed, 0, MAX_SEED) and part in ("train", "evaluate")
+    lists = (job["needs"], job["after"], *job["stages"])
+    if not valid or not job["stages"] or not is_int(job["steps"], 0, 2**63) or not all(map(_are_texts, lists)):
+        raise ValueError(f"no job: {shortened(job)}")
     return Job(
-        Cell(cell), seed, part, out / cell / f"seed{seed}", stages,
-        needs=tuple(job["needs"]), after=tuple(job["after"]), steps=int(job["steps"]),
+        Cell(cell), seed, part, out / cell / f"seed{seed}", tuple(Stage(name, key) for name, key in job["stages"]),
+        needs=tuple(job["needs"]), after=tuple(job["after"]), steps=job["steps"],
     )  # fmt: skip
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))

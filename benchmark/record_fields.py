@@ -15,11 +15,13 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
-def _is_int(value: Any, low: int = 0, high: float = math.inf) -> bool:
+def is_int(value: Any, low: int = 0, high: float = math.inf) -> bool:
+    """Whether ``value`` is a whole number from ``low`` to ``high``."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
@@ -29,14 +31,14 @@ def is_json(value: Any) -> bool:
         return all(is_text(name) and is_json(item) for name, item in value.items())
     if isinstance(value, list):
         return all(map(is_json, value))
-    return value is None or isinstance(value, bool) or is_text(value) or _is_number(value)
+    return value is None or isinstance(value, bool) or is_text(value) or is_number(value)
 
 
 def _is_protocol(value: Any) -> bool:
     if not isinstance(value, dict) or not is_json(value) or "" in value:
         return False
     scale = value.get("guidance_scale")
-    if scale is not None and not _is_number(scale):
+    if scale is not None and not is_number(scale):
         return False
     items = [part for item in value.values() for part in (item if isinstance(item, list) else [item])]
     return not any(isinstance(item, dict | list) for item in items)
@@ -57,20 +59,20 @@ def _optional(valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
 FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "cell": ("a text that is not empty", lambda value: is_text(value) and value != ""),
     "method": ("a text that is not empty", lambda value: is_text(value) and value != ""),
-    "seed": (f"an integer from 0 to {MAX_SEED}", lambda value: _is_int(value, 0, MAX_SEED)),
+    "seed": (f"an integer from 0 to {MAX_SEED}", lambda value: is_int(value, 0, MAX_SEED)),
     "metric": ("a text", is_text),
-    "value": ("a finite number or null", _optional(_is_number)),
+    "value": ("a finite number or null", _optional(is_number)),
     "unit": ("a text", is_text),
     "higher_is_better": ("true, false or null", lambda value: value is None or isinstance(value, bool)),
-    "n": ("an integer from 1 or null", _optional(lambda value: _is_int(value, 1))),
-    "stderr": ("a number from 0 or null", _optional(lambda value: _is_number(value) and value >= 0)),
+    "n": ("an integer from 1 or null", _optional(lambda value: is_int(value, 1))),
+    "stderr": ("a number from 0 or null", _optional(lambda value: is_number(value) and value >= 0)),
     "status": (f"one of {', '.join(STATUSES)}", lambda value: value in STATUSES),
     "reason": ("a text or null", _optional(is_text)),
     "protocol": (
         "an object of texts, finite numbers, booleans, nulls or lists of them; guidance_scale a number",
         _is_protocol,
     ),
-    "seconds": ("a number from 0 or null", _optional(lambda value: _is_number(value) and value >= 0)),
-    "peak_memory_bytes": ("an integer from 0 or null", _optional(_is_int)),
+    "seconds": ("a number from 0 or null", _optional(lambda value: is_number(value) and value >= 0)),
+    "peak_memory_bytes": ("an integer from 0 or null", _optional(is_int)),
     "key": ("a text", is_text),
 }

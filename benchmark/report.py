@@ -19,9 +19,8 @@ from markupsafe import Markup
 
 from benchmark.arguments import Parser
 from benchmark.definitions import TABLES, column_order, definition_of
-from benchmark.errors import OK, InputError, command, escaped
+from benchmark.errors import OK, InputError, command, escaped, shown
 from benchmark.files import write_text
-from benchmark.markdown import plain
 from benchmark.per_class import class_names
 from benchmark.record import Results, read_results
 from benchmark.record_fields import FAILED, NOT_APPLICABLE
@@ -133,8 +132,8 @@ def _cell(entries: tuple[Entry, ...]) -> tuple[str, str] | None:
 def _entry(entry: Entry) -> tuple[str, str]:
     if entry.status != MEASURED:
         return entry.status, "; ".join(entry.reasons)
-    shown = definition_of(entry.metric).shown
-    text = f"{entry.mean:{shown}}" + ("" if entry.stderr is None else f" ± {entry.stderr:{shown}}")
+    digits = definition_of(entry.metric).shown
+    text = f"{entry.mean:{digits}}" + ("" if entry.stderr is None else f" ± {entry.stderr:{digits}}")
     details = {"n": ", ".join(map(str, entry.n)), "seeds": len(entry.seeds), **entry.protocol}
     return text, ", ".join(f"{key} {value}" for key, value in details.items())
 
@@ -166,7 +165,7 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
         for (cell, found), (line, color) in zip(points.items(), itertools.cycle(styles), strict=False):
             sigmas = sorted(found)
             means = [np.mean(found[s]) for s in sigmas]
-            name = plain(cell).replace("$", r"\$")  # a pair of them would be read as mathematics
+            name = shown(cell).replace("$", r"\$")  # a pair of them would be read as mathematics
             axes.plot(sigmas, means, label=name, color=color, linestyle=line, marker=".", linewidth=1.6)
         axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
         axes.grid(alpha=0.25)

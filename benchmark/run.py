@@ -161,7 +161,7 @@ def _changes(words: list[str]) -> dict[str, Any]:
 
 def _seeds(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
-    return check_seeds([int(w) if w.isdecimal() else w for w in words], "--seeds")
+    return check_seeds([int(w) if w.isdecimal() and len(w) < 20 else w for w in words], "--seeds")
 
 
 def _checked(suite: Suite, only: list[str] | None) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import digest, digest_file, read_json, replacing, write_json
+from benchmark.record_fields import is_number, is_text
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,17 @@ class Stage:
         """Where its completion is recorded."""
         return folder / "stages" / f"{self.name}.json"
 
+    def recorded(self, folder: Path) -> dict[str, Any] | None:
+        """Its manifest, if that is of this key and says what it must; whether it is true, ``completed`` sees."""
+        manifest = read_manifest(self.manifest(folder)) or {}
+        outputs, seconds = manifest.get("outputs"), manifest.get("seconds", 0)
+        whole = isinstance(outputs, dict) and all(map(is_text, outputs.values())) and is_number(seconds)
+        return manifest if whole and manifest.get("key") == self.key else None
+
     def completed(self, folder: Path) -> dict[str, Any] | None:
         """Its manifest, if the stage was finished under this key and nothing was changed since; else None."""
-        manifest = read_manifest(self.manifest(folder))
-        if manifest is None or manifest.get("key") != self.key or manifest.pop("digest", "") != digest(manifest):
+        manifest = self.recorded(folder)
+        if manifest is None or manifest.pop("digest", "") != digest(manifest):
             return None
         try:
             intact = all(digest_file(folder / name) == sha for name, sha in manifest["outputs"].items())

@@ -12,11 +12,10 @@ from benchmark.arguments import Parser
 from benchmark.costs import Seen, predicted_seconds, time_left
 from benchmark.errors import INCOMPLETE, OK, InputError, command, shown
 from benchmark.execute.journal import lives, read_progress
-from benchmark.ownership import OWNER, runs_here
+from benchmark.ownership import read_owner, runs_here
 from benchmark.plan import Job
 from benchmark.plan_file import QUEUE, read_plan
 from benchmark.progress import clock
-from benchmark.stages import read_manifest
 from benchmark.surroundings import path_option
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "died": "red", "missing": "dim"}
@@ -169,9 +168,8 @@ def look(out: Path) -> RunStatus:
 
 
 def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
-    manifests = [read_manifest(stage.manifest(job.folder)) for stage in job.stages]
-    finished = [m for m, stage in zip(manifests, job.stages, strict=True) if m and m.get("key") == stage.key]
-    spent = sum(float(m.get("seconds") or 0) for m in finished)
+    finished = [m for stage in job.stages if (m := stage.recorded(job.folder)) is not None]
+    spent = sum(m.get("seconds", 0.0) for m in finished)
     if len(finished) == len(job.stages):
         return JobStatus(job, "done", len(finished), seconds=spent, seen=Seen(spent))
     news = read_progress(job.folder, job.part)
@@ -208,7 +206,7 @@ def _where(news: dict[str, Any]) -> str:
 
 
 def _living_owner(out: Path) -> dict[str, Any] | None:
-    owner = read_manifest(out / OWNER)
+    owner = read_owner(out)
     elsewhere = owner is not None and owner.get("host") != platform.node()
     return owner if elsewhere or (owner is not None and runs_here(owner)) else None
 

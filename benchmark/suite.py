@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -298,6 +299,18 @@ def _check_links(suite: Suite, file: str) -> None:
             if needed not in suite.cells or suite.cells[needed].config is None:
                 raise InputError(f"{file}: cell {cell.name}: {key} needs {needed!r}, which is no cell with a config")
     order(suite)
+
+
+def selected(suite: Suite, names: Iterable[str]) -> Suite:
+    """A suite of some cells alone, with the reference and all that those need."""
+    found: set[str] = set()
+    waiting = [suite.reference, *names]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += suite.cells[name].needs.values()
+    return dataclasses.replace(suite, cells={name: cell for name, cell in suite.cells.items() if name in found})
 
 
 def order(suite: Suite) -> list[str]:

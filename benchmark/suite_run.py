@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark.costs import TimeLeft, filled_in, most_urgent_first, predicted_seconds
 from benchmark.differences import seed_list
-from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, escaped, tell
+from benchmark.errors import INCOMPLETE, INTERRUPTED, OK, TERMINATED, InputError, escaped, tell
 from benchmark.execute.journal import Journal, lives, read_progress
 from benchmark.execute.lease import clear
 from benchmark.files import sweep, write_text
@@ -29,7 +29,7 @@ from benchmark.record import Record, Results
 from benchmark.report import write_report
 from benchmark.resolution import resolved
 from benchmark.rows import rows
-from benchmark.suite import Cell, Suite
+from benchmark.suite import Cell, Suite, selected
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
 
@@ -42,6 +42,8 @@ def jobs_of(
 ) -> tuple[list[Job], list[Job]]:
     """The jobs asked for, and those of every cell with every seed of the suite or of the run's folder.
 
+    Where the configurations of cells that were not asked for cannot be resolved, these are left out.
+
     Args:
         suite: The suite.
         engine: Resolves configurations that are not remembered.
@@ -51,7 +53,13 @@ def jobs_of(
         write: Whether to record the jobs as what the run sets out to do.
         dry: Whether nothing will be run; see ``resolution.resolved``.
     """
-    key, configurations = resolved(suite, engine, out, dry)
+    try:
+        key, configurations = resolved(suite, engine, out, dry)
+    except InputError:
+        part = selected(suite, only)
+        if part.cells.keys() == suite.cells.keys():
+            raise
+        return jobs_of(part, engine, out, seeds, only, write, dry)
     jobs = chosen(plan(suite, configurations, out, seeds), only)
     if write:
         todo = {job.cell.name: job.cell.samples for job in jobs if job.cell.samples is not None and not job.finished}

@@ -13,8 +13,9 @@ from statistics import mode
 from typing import Any
 
 from benchmark.definitions import GENERATION, TABLES, MetricDefinition, column_order, definition_of
+from benchmark.errors import shown
 from benchmark.files import write_text
-from benchmark.markdown import escape, plain, table
+from benchmark.markdown import escape, table
 from benchmark.record import Record, Results, write_results
 from benchmark.record_fields import NOT_APPLICABLE, OK
 from benchmark.rows import Entry, Row, rows
@@ -59,7 +60,7 @@ def to_csv(results: Results) -> str:
 
 def _csv_value(value: Any) -> Any:
     if isinstance(value, str):
-        text = plain(value, limit=10_000)  # one record, one line
+        text = shown(value, 10_000)  # one record, one line
         return f"'{text}" if text[:1] in _FORMULA else text
     return str(value).lower() if isinstance(value, bool) else value
 

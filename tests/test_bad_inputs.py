@@ -19,7 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
-from benchmark import cli, compare, readme, report, run
+from benchmark import cli, compare, evaluate, readme, report, run, status
 from benchmark.checkpoints import FINAL
 from benchmark.record import Results, measured, write_results
 
@@ -631,6 +631,7 @@ RUN = {
     "a seed twice": (("--suite", "digits", "--seeds", "1,1"), "--seeds: seeds must be distinct integers"),
     "a negative seed": (("--suite", "digits", "--seeds=-1",), "--seeds: seeds must be distinct integers"),
     "a huge seed": (("--suite", "digits", "--seeds", str(2**32)), "--seeds: seeds must be distinct integers"),
+    "a seed of 5,000 digits": (("--suite", "digits", "--seeds", "1" * 5000), "--seeds: seeds must be distinct"),
     "no seeds": (("--suite", "digits", "--seeds", ""), "--seeds: seeds must be distinct integers"),
     "no workers": (("--suite", "digits", "--workers", "0"), "--workers must be 1 to 1024, got 0"),
     "workers as text": (("--suite", "digits", "--workers", "two"), "--workers: invalid int value: 'two'"),
@@ -868,6 +869,28 @@ def test_a_training_works_in_a_folder_of_any_name(here, capsys, name):
 
 
 # As processes
+
+LONG = "x" * 300
+LONG_NAMES = {
+    "a configuration": (cli.main, ["fit", f"--config={LONG}.yaml"]),
+    "a configuration that is included": (cli.main, fit(f"--model={LONG}.yaml")),
+    "a checkpoint": (cli.main, fit(f"--ckpt_path={LONG}", *FEW)),
+    "a root folder": (cli.main, fit(f"--trainer.default_root_dir={LONG}", *FEW)),
+    "a suite": (run.main, ["--suite", f"{LONG}.yaml"]),
+    "a folder of a run": (run.main, ["--suite", "digits", "--out", LONG]),
+    "a folder of data": (run.main, ["--suite", "digits", "--data-root", LONG]),
+    "a folder of weights": (run.main, ["--suite", "digits", "--weights", LONG]),
+    "samples": (evaluate.main, [LONG, "--data", "digits", "--row", "x"]),
+    "results": (compare.main, [LONG, LONG]),
+    "a run to report": (report.main, [LONG]),
+    "a run to show": (status.main, [LONG]),
+}
+
+
+@table(LONG_NAMES)
+def test_names_that_no_file_can_have(refused, case):
+    refused(*case, LONG[:100])
+
 
 PROCESSES = {
     "cli": (

@@ -207,6 +207,18 @@ def test_only_the_named_cell_is_tabulated_and_what_it_needs_is_trained(complete,
 
 
 @pytest.mark.slow
+def test_settings_are_checked_on_the_cells_that_are_asked_for(tmp_path, capsys):
+    (tmp_path / "micro.yaml").write_text(yaml.safe_dump(SUITE))
+    words = ["--suite", str(tmp_path / "micro.yaml"), "--out", str(tmp_path / "run"), "--workers", "1", "--dry-run"]
+    words += ["--name", "narrow", "--set", "model.init_args.label_smoothing=0.1"]
+    assert main(words) == 2
+    assert "cell score_model: " in capsys.readouterr().err
+    assert main([*words, "--only", "reference_classifier"]) == 0
+    assert main([*words, "--only", "gaussian"]) == 2
+    assert "cell gaussian: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_other_seeds_and_a_fresh_start_do_what_they_say(copied, tmp_path):
     out, suite = copied
     whole = numbers(out)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmark.errors import InputError
 from benchmark.protocol import Protocol
-from benchmark.suite import Cell, Suite, load_suite, order, suites
+from benchmark.suite import Cell, Suite, load_suite, order, selected, suites
 
 CONFIG = "digits/supervised.yaml"
 GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"config": CONFIG}}}
@@ -231,6 +231,14 @@ REFUSED = {
     "empty": ("", "mine.yaml: expected keys and values, got None"),
     "a list": ("- a\n", "mine.yaml: expected keys and values, got ['a']"),
 }  # fmt: skip
+
+
+def test_some_cells_of_a_suite_come_with_the_reference_and_what_they_need():
+    whole = load_suite("digits")
+    guided = next(name for name, cell in whole.cells.items() if cell.samples_with)
+    part = selected(whole, [guided])
+    assert set(part.cells) == {whole.reference, guided, *whole.cells[guided].needs.values()}
+    assert selected(whole, whole.cells) == whole
 
 
 def test_numbers_need_no_decimal_point(tmp_path):

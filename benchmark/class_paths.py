@@ -4,7 +4,12 @@ A name is looked at before anything is imported, and what it leads to has to be 
 a class is also of the kind that its key declares is checked once it is there.
 """
 
+import importlib
 import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 from benchmark.errors import InputError
 
@@ -15,6 +20,9 @@ OTHERS = (
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
 )
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def allowed() -> list[str]:
@@ -40,3 +48,22 @@ def enforce() -> None:
 def refused(name: str) -> str:
     """What to say of a name that is not allowed."""
     return f"class_path {name} is outside the allowed modules ({', '.join(allowed())}); {VARIABLE}=MODULE adds yours"
+
+
+@cache
+def modules_by_class() -> dict[str, list[str]]:
+    """Modules of ours that define a class of a name, found in their text."""
+    found: dict[str, list[str]] = {}
+    for file in (file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))):
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            found.setdefault(name, []).append(module)
+    return found
+
+
+def import_named(texts: Iterable[str]) -> None:
+    """Import modules of ours whose classes are named without their module: the parser knows those that are loaded."""
+    for text in texts:
+        if re.fullmatch(r"[A-Z]\w*", text):
+            for module in modules_by_class().get(text, ()):
+                importlib.import_module(module)

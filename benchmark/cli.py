@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmark import class_paths
-from benchmark.config_files import Settings
+from benchmark.config_files import Settings, located
 from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory, tell
 from benchmark.screen import protect
 
@@ -101,11 +101,13 @@ def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, he
 
 
 def _cli(arguments: Sequence[str], stop: Callable[[], bool], run: bool = True, here: bool = True) -> Any:
+    arguments = located(arguments)
     settings = Settings(arguments, here)  # refuses unreadable files before anything heavy is imported
     from benchmark.lightning_cli import BenchmarkCLI
 
     class_paths.enforce()
-    return BenchmarkCLI(settings.explain, args=list(arguments), stop=stop, run=run, here=here)
+    class_paths.import_named(settings.texts)
+    return BenchmarkCLI(settings.explain, args=arguments, stop=stop, run=run, here=here)
 
 
 if __name__ == "__main__":

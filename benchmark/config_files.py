@@ -1,17 +1,20 @@
 """The files and words behind a command line: read early to refuse what is unusable, and to say where an error lies."""
 
+import difflib
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.class_paths import refused
+from benchmark.class_paths import modules_by_class, refused
 from benchmark.errors import InputError, shortened
 from benchmark.execute.local import visible_gpus
+from benchmark.suite import CONFIGS
 from benchmark.surroundings import absolute
 from benchmark.yaml_files import parse_text, parse_yaml, read_yaml
 
+OPTION = ("--config", "-c")
 LINKED = {"data.init_args.seed": "seed_everything"}
 """Settings that follow from another."""
 LARGEST = 2**63 - 1
@@ -23,12 +26,32 @@ LEAST = {
 """Least values of settings of which the trainer takes less, to divide by zero later or to pass over in silence."""
 
 
+def located(arguments: Sequence[str]) -> list[str]:
+    """A command line whose configurations may be among those that ship: ``--config digits/joint.yaml``."""
+    found = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        key, given, value = word.partition("=")
+        if given and key in OPTION:
+            word = f"{key}={_located(value)}"
+        found.append(_located(word) if before in OPTION else word)
+    return found
+
+
+def _located(config: str) -> str:
+    """The path of a file, or else of the one that ships under its name, with ``configs`` or without."""
+    shipped = (os.path.join(folder, config) for folder in (CONFIGS, CONFIGS.parent))
+    return next((path for path in (config, *shipped) if os.path.isfile(path)), config)
+
+
 class Settings:
     """What a command line sets, by its configuration files and its own words.
 
     Args:
         arguments: The command line.
         here: Whether it is for this machine and its devices.
+
+    Attributes:
+        texts: All texts that it sets, those of included files too.
 
     Raises:
         InputError: If a configuration file cannot be read as UTF-8 YAML that gives no key twice, a whole number needs
@@ -41,7 +64,7 @@ class Settings:
         self.files: list[Path] = []
         for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
             key, given, value = word.partition("=")
-            key = "--config" if key == "-c" else key
+            key = "--config" if key in OPTION else key
             if not key.startswith("--"):
                 continue
             value = value if given else following
@@ -49,9 +72,9 @@ class Settings:
             if key == "--config":
                 self._add_configuration(value)
         self.contents = [read_yaml(file) for file in self.files]
+        self.texts = _texts([_structured(value) for value in self.words.values()], Path())
         for file, content in zip(self.files, self.contents, strict=True):
-            _check_included(content, file)
-        _check_included(list(self.words.values()), Path())
+            self.texts += _texts(content, file)
         for key, value in self.words.items():
             if re.fullmatch(r"[+-]?\d+", value):
                 _check_number(_integer(value), f"command line: {key}")
@@ -129,17 +152,29 @@ def _file_named(value: Any, beside: Path) -> Path | None:
     return None
 
 
-def _check_included(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> None:
-    """Read the files that a configuration includes, and those that they include."""
+def _structured(word: str) -> Any:
+    """The mapping or list that a word of the command line gives; the word itself if it gives none."""
+    if word.lstrip()[:1] not in ("{", "["):
+        return word
+    try:
+        return parse_text(word, "command line")
+    except InputError:  # the parser will tell the key as well
+        return word
+
+
+def _texts(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> list[str]:
+    """All texts of a configuration, and of the files that it includes, which are read and checked on the way."""
     if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_included(item, file, trail)
-        return
+        items = value.values() if isinstance(value, dict) else value
+        return [text for item in items for text in _texts(item, file, trail)]
     if isinstance(value, int):
         _check_number(value, str(file))
+    if not isinstance(value, str):
+        return []
     named = _file_named(value, file)
-    if named is not None and named.resolve() not in trail:
-        _check_included(parse_yaml(named), named, (*trail, named.resolve()))
+    if named is None or named.resolve() in trail:
+        return [value]
+    return _texts(parse_yaml(named), named, (*trail, named.resolve()))
 
 
 def _integer(text: str) -> int:
@@ -190,7 +225,10 @@ def _condensed(message: str) -> tuple[str, str]:
     short = next((line.rpartition(": ")[2] for line in lines if line.startswith("Expected a dot import path")), None)
     given = next((line.partition(": ")[2] for line in lines if line.startswith("Given value: ")), "{")
     if not text and short:
-        text = f"no class named {short}"
+        longer = [name for name in modules_by_class() if name.startswith(short)]
+        close = difflib.get_close_matches(short, modules_by_class(), n=2, cutoff=0.75)
+        other = next((name for name in longer + close if name != short), None)
+        text = f"no class named {short}" + (f"; did you mean {other}?" if other else "")
     elif not given.startswith(("{", "NestedArg(", "Namespace(")):  # else it is the whole block around the setting
         text += f", got {given}"
     return ".init_args.".join(keys), re.sub(r"\s+", " ", text)

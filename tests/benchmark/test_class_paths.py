@@ -94,3 +94,82 @@ def test_what_names_no_module_is_refused(monkeypatch, value):
     monkeypatch.setenv(class_paths.VARIABLE, value)
     with pytest.raises(InputError, match="takes names of modules, separated by commas"):
         class_paths.allowed()
+
+
+# Classes by their name alone
+
+
+def resolved(*words):
+    """Settings of a fit, in a process of its own: nothing is loaded yet that a name could stand for."""
+    command = [sys.executable, "-m", "benchmark.cli", "fit", *words, "--print_config"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_class_of_ours_may_be_named_without_its_module(tmp_path):
+    (tmp_path / "network.yaml").write_text(
+        "class_path: WideResNet\ninit_args: {in_channels: 1, classes: 10, depth: 10, width: 1, noise: false}\n"
+    )
+    words = ("--model=Supervised", f"--model.network={tmp_path / 'network.yaml'}", "--data", "Digits")
+    schedule = ("--optimizer=AdamW", '--lr_scheduler={"class_path": "WarmupCosine", "init_args": {"steps": 9}}')
+    done = resolved(*words, *schedule)
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)
+    assert found["model"]["class_path"] == "methods.supervised.Supervised"
+    assert found["model"]["init_args"]["network"]["class_path"] == "methods.networks.wrn.WideResNet"
+    assert found["data"]["class_path"] == "datamodules.digits.Digits"
+    assert found["optimizer"]["class_path"] == "torch.optim.AdamW"
+    assert found["lr_scheduler"]["class_path"] == "benchmark.schedules.WarmupCosine"
+
+
+def test_a_file_may_name_classes_without_their_modules(tmp_path, capsys):
+    short = SUPERVISED.read_text()
+    for module in ("methods.supervised.", "methods.networks.wrn.", "datamodules.digits.", "benchmark.schedules."):
+        assert module in short
+        short = short.replace(module, "")
+    (tmp_path / "short.yaml").write_text(short)
+    done = resolved(f"--config={tmp_path / 'short.yaml'}")
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(SystemExit):
+        cli.main(["fit", f"--config={SUPERVISED}", "--print_config"])
+    assert done.stdout == capsys.readouterr().out
+
+
+def test_a_name_that_is_no_method_is_refused_with_the_nearest_one():
+    done = resolved("--model=NoisyClassifier", "--data=Digits")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: command line: model: no class named NoisyClassifier; did you mean NoisyClassifierGuidance?\n"
+    )
+
+
+def test_full_class_paths_load_no_module_but_their_own():
+    script = (
+        "import sys; from benchmark import cli;"
+        f"cli.build(['--config={SUPERVISED}', '--trainer.logger=false', '--trainer.max_steps=1']);"
+        "print('methods.joint_diffusion' in sys.modules, 'methods.supervised' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "False True\n", done.stderr
+
+
+# Configurations that ship
+
+
+@pytest.mark.parametrize("name", ["digits/supervised.yaml", "configs/digits/supervised.yaml"])
+def test_a_configuration_that_ships_is_found_from_any_folder_by_its_name(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words in ((f"--config={name}",), ("--config", name), ("-c", name)):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["fit", *words, "--print_config"])
+        assert end.value.code == 0
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"] == "methods.supervised.Supervised"
+
+
+def test_a_file_of_the_users_comes_before_one_that_ships(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "digits" / "supervised.yaml"
+    own.parent.mkdir()
+    own.write_text(SUPERVISED.read_text().replace("label_smoothing: 0.05", "label_smoothing: 0.25"))
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--config=digits/supervised.yaml", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["label_smoothing"] == 0.25

@@ -18,6 +18,7 @@ from benchmark.errors import InputError, escaped
 from benchmark.files import replacing
 from benchmark.memory import physical_memory
 from benchmark.sampling import SHARD, draw_images
+from benchmark.surroundings import absolute
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -65,7 +66,7 @@ class SamplingTrainer(Trainer):
         """
         if self.world_size > 1:
             raise InputError(f"sample runs on one device, got {self.world_size}; give --trainer.devices=1")
-        path = Path(self.default_root_dir) / FILE if out is None else Path(out)
+        path = Path(self.default_root_dir) / FILE if out is None else absolute(out)
         if path.suffix != ".npz" or not (out is None or path.parent.is_dir()):
             raise InputError(f"--out must be a file that ends in .npz, in a folder that there is, got {path}")
         size = count * math.prod(datamodule.shape) * datamodule.grey.dtype.itemsize

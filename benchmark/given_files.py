@@ -48,8 +48,10 @@ def found_at(path: Path) -> Found:
     Raises:
         InputError: If there are none that can be used, naming the file and what to do.
     """
+    if path.is_dir():
+        return _in_folder(path)
     check_samples_at(path)
-    return _in_folder(path) if path.is_dir() else _in_archive(path)
+    return _in_archive(path)
 
 
 def _in_archive(path: Path) -> Found:
@@ -91,7 +93,7 @@ def _in_folder(path: Path) -> Found:
     files = [file for of_folder in by_folder.values() for file in of_folder]
     folders = None if "" in by_folder else [name for name, inside in by_folder.items() for _ in inside]
     first = _pixels(files[0])
-    told = "images from files" if folders is None else f"images from {len(by_folder)} folders"
+    told = "images from files" if folders is None else f"images from folders ({len(by_folder)})"
     return Found((len(files), *first.shape), first.dtype, lambda: _all_pixels(files), folders=folders, told=told)
 
 

@@ -66,19 +66,21 @@ def digest_of_samples(path: Path) -> str:
     Raises:
         InputError: If there are none at ``path``, or not as ``sample_files`` takes them.
     """
-    check_samples_at(path)
-    if path.is_file():
+    if not path.is_dir():
+        check_samples_at(path)
         return digest_file(path)
     files = [file for of_folder in sample_files(path).values() for file in of_folder]
     return digest({str(file.relative_to(path)): digest_file(file) for file in files})
 
 
 def check_samples_at(path: Path) -> None:
-    """Refuse a path at which no samples can be.
+    """Refuse a path at which no samples can be; no file is opened.
 
     Raises:
-        InputError: If nothing is there, or neither a file nor a folder.
+        InputError: If nothing is there, neither a file nor a folder, or a folder that ``sample_files`` refuses.
     """
     if not path.exists():
         raise InputError(f"no samples at {path}; give an .npz file or a folder of image files")
     _check_kind(path)
+    if path.is_dir():
+        sample_files(path)

@@ -258,6 +258,7 @@ def test_a_suites_own_samples_without_classes_are_taken(digits, tmp_path):
         (["here.npz", "--data", "digits", "--row", "gaussian"], "suite digits has a cell gaussian"),
         (["here.npz", "--data", "digits", "--workers", "0"], "--workers must be 1 to 1024, got 0"),
         (["here.npz", "--data", "digits", "--row", "results.json"], "--row must not end in .json, .csv"),
+        (["parts", "--data", "digits"], "part0.npz is a file of arrays; join the arrays"),
         (["first.npz", "--data", "digits", "--workers", "1"], "channels come first, save images.transpose(0, 2, 3, 1)"),
         (["--data", "digits"], "give SAMPLES, with --row NAME if you like, or --remove ROW alone"),
         (["here.npz", "--data", "digits", "--remove", "here"], "give SAMPLES, with --row NAME"),
@@ -271,8 +272,10 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, images=levels()).rename("here.npz")
     saved(tmp_path, images=levels(shape=(1, 8, 8))).rename("first.npz")
+    (tmp_path / "parts").mkdir()
+    saved(tmp_path, images=levels()).rename("parts/part0.npz")
     assert evaluate(words) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.npz", "here.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.npz", "here.npz", "parts"]

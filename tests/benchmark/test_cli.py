@@ -345,7 +345,7 @@ def test_weights_alone_do_not_resume_a_training(trained, refusal):
 @pytest.mark.parametrize(
     ("subcommand", "content", "reason"),
     [
-        ("fit", b"hello", "is not a readable checkpoint"),
+        ("fit", b"hello", "cannot be read as weights alone"),
         ("test", None, "no checkpoint at"),
         ("validate", "a list", "no checkpoint of a method"),
     ],

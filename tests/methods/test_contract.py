@@ -1,5 +1,6 @@
 """What must hold of every method that a configuration describes, as it is built from its file and trained a little."""
 
+import inspect
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from benchmark.cli import build
+from benchmark.settings import NOT_TRAINING
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method, Unsupported
 from methods.diffusion.process import ContinuousVP
@@ -180,6 +182,19 @@ def test_validation_reads_finite_terms_from_labeled_images_alone(case):
     terms = sum(value for name, value in found.items() if name not in ("loss", "accuracy"))
     assert found["loss"] == pytest.approx(terms, rel=1e-4)
     assert ("accuracy" in found) == ("classify" not in case.method.unsupported)
+
+
+def test_a_loss_uses_none_of_the_parts_that_trainings_are_not_known_by(case, monkeypatch):
+    x, y = next(iter(case.data.val_dataloader()))["labeled"]
+
+    def losses():
+        torch.manual_seed(0)
+        return {name: term.detach() for name, term in case.method.losses({"labeled": (x[:8], y[:8])}).items()}
+
+    before = losses()
+    for part in inspect.signature(type(case.method)).parameters.keys() & set(NOT_TRAINING):
+        monkeypatch.setattr(case.method, part, None, raising=False)
+    torch.testing.assert_close(losses(), before, rtol=0, atol=0)
 
 
 def test_what_is_supported_is_answered_in_the_right_shape(case):

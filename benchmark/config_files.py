@@ -144,7 +144,7 @@ def _plain(key: str) -> str:
     return ".".join(part for part in key.rstrip("+").split(".") if part != "init_args")
 
 
-def _file_named(value: Any, beside: Path) -> Path | None:
+def file_named(value: Any, beside: Path) -> Path | None:
     """The YAML file that a value includes, if it does."""
     if isinstance(value, str) and value.endswith((".yaml", ".yml")):
         path = beside.parent / value
@@ -171,7 +171,7 @@ def _texts(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> list[str]:
         _check_number(value, str(file))
     if not isinstance(value, str):
         return []
-    named = _file_named(value, file)
+    named = file_named(value, file)
     if named is None or named.resolve() in trail:
         return [value]
     return _texts(parse_yaml(named), named, (*trail, named.resolve()))
@@ -188,7 +188,7 @@ def _check_number(number: int, where: str) -> None:
 
 def _search(value: Any, parts: list[str], file: Path) -> Path | None:
     """The file in which the key of ``parts`` is set, following included files."""
-    named = _file_named(value, file)
+    named = file_named(value, file)
     if named is not None:
         return _search(parse_yaml(named), parts, named)
     if not parts:

@@ -4,15 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.class_paths import OURS
+from benchmark.class_paths import OURS, ROOT
+from benchmark.config_files import file_named
 from benchmark.contents import unchanged
 from benchmark.files import digest, digest_file
 from benchmark.plan import arguments
 from benchmark.plan_file import PLAN
 from benchmark.settings import CONTENT, without
-from benchmark.source_code import ROOT
 from benchmark.stages import read_manifest
-from benchmark.suite import CONFIGS, Suite
+from benchmark.suite import Suite
+from benchmark.yaml_files import parse_yaml
 
 
 def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -44,12 +45,23 @@ def configuration_digest(suite: Suite, here: bool = True) -> str:
         suite: The suite.
         here: Whether they were held against the devices of this machine.
     """
-    folders = {CONFIGS, *(Path(cell.config).parent for cell in suite.cells.values() if cell.config)}
-    files = {str(p): digest_file(p) for folder in sorted(folders) for p in sorted(folder.rglob("*.yaml"))}
+    files: dict[str, str] = {}
+    for cell in suite.cells.values():
+        _add_files([cell.config, *cell.set.values()], Path(), files)
     modules = [path for name in OURS for path in sorted((ROOT / name).rglob("*.py"))]
     sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
     cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
     return digest({"configs": files, "sources": sources, "cells": cells, "here": here})
+
+
+def _add_files(value: Any, beside: Path, found: dict[str, str]) -> None:
+    """Add the sha256 of each YAML file that a value names, and of those that it includes."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _add_files(item, beside, found)
+    named = file_named(value, beside)
+    if named is not None and str(named) not in found:
+        found[str(named)] = digest_file(named)
+        _add_files(parse_yaml(named), named, found)
 
 
 def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:

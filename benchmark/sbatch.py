@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.class_paths import ROOT
 from benchmark.errors import InputError
 from benchmark.execute.demand import Demand, demand
 from benchmark.files import write_text
 from benchmark.plan import Job
-from benchmark.source_code import ROOT
 
 JOB = """\
 #!/bin/bash

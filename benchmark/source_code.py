@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmark.class_paths import OTHERS, OURS
+from benchmark.class_paths import OTHERS, OURS, ROOT
 from benchmark.errors import InputError, shown
 from benchmark.files import digest, digest_file
 
-ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_EFFECT = {
     f"benchmark.{name}"
     for name in (

@@ -25,7 +25,7 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmark.class_paths import OURS
+from benchmark.class_paths import OURS, ROOT
 from benchmark.errors import MEMORY_HINT, InputError, one_line
 from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
@@ -34,7 +34,6 @@ from benchmark.execute.waiting import Waiting
 from benchmark.files import digest, digest_file
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
-from benchmark.source_code import ROOT
 from benchmark.surroundings import FOLDERS
 
 ATTEMPTS = 4

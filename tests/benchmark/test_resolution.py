@@ -21,6 +21,9 @@ def test_remembered_configurations_are_forgotten_when_a_file_they_follow_from_ch
     assert configuration_digest(load_suite(str(tmp_path / "mine.yaml"))) == before
     cells = {"r": dataclasses.replace(suite.cells["r"], set={"trainer.max_steps": 3})}
     assert configuration_digest(dataclasses.replace(suite, cells=cells)) != before
+    (tmp_path / "runs" / "lightning").mkdir(parents=True)
+    (tmp_path / "runs" / "lightning" / "config.yaml").write_text("a: 2\n")  # of a training, beside the suite
+    assert configuration_digest(suite) == before
     (tmp_path / "part.yaml").write_text("a: 2\n")
     assert configuration_digest(suite) != before
 

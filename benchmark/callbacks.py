@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
 from torch import Tensor
 
 from benchmark.checkpoints import FINAL, checkpoints, remove_checkpoint
-from benchmark.errors import InputError, Stopped
+from benchmark.errors import InputError, Stopped, shortened
 from benchmark.files import sweep
 from methods.base import keyed_seed
 
@@ -48,6 +48,11 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=_Ramp(decay))
         self.decay = decay
         self._swapped = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # copied before the trainer gives the weights their precision
+            self._average_model = trainer.precision_plugin.convert_module(self._average_model)
 
     def _toggle(self, module: LightningModule) -> None:
         self._swap_models(module)
@@ -130,6 +135,25 @@ class FiniteLoss(Callback):
         for name, weight in pl_module.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 raise FloatingPointError(f"weights are not finite at step {trainer.global_step}: {name}")
+
+
+class KnownMonitors(Callback):
+    """Ends a run where early stopping looks at a metric that nothing logs, and says what is logged."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, epoch_ends=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, epoch_ends=True)
+
+    def _check(self, trainer: Trainer, epoch_ends: bool) -> None:
+        """Just before ``EarlyStopping`` looks, which then raises an error of many words that says nothing of it."""
+        logged = trainer.callback_metrics
+        for own in trainer.early_stopping_callbacks:
+            looks = own.strict and own._check_on_train_epoch_end == epoch_ends and not trainer.sanity_checking
+            if looks and own.monitor not in logged:
+                known = ", ".join(logged) or "none"
+                raise InputError(f"EarlyStopping: no metric {shortened(own.monitor)} is logged; there are {known}")
 
 
 class ResumePoints(Checkpoint):

@@ -9,7 +9,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from benchmark.errors import InputError, one_line, tell
+from benchmark.confined import inside
+from benchmark.errors import InputError, one_line, shortened, tell
 from benchmark.files import digest_file, replacing, write_text
 from methods.base import Method
 from methods.weight_files import check_plain, read_weights, told, unfit
@@ -78,10 +79,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent: written beside the target, synced, renamed; read as plain tensors only.
 
     A checksum beside each tells a damaged one; it is there first, so that no kill leaves a checkpoint without one.
+
+    Args:
+        root: Folder that all checkpoints lie in, whatever a callback's settings say; any when not given.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def __init__(self, root: Path | None = None) -> None:
+        super().__init__()
+        self.root = root
+
+    def _own(self, path: str | Path) -> Path:
         path = Path(path)
+        if self.root is not None and not inside(path, self.root):
+            raise InputError(f"checkpoints go to {self.root} and below, not to {shortened(str(path))}")
+        return path
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        path = self._own(path)
         with replacing(path) as temporary:
             # Through Python's file object, whose errors name the cause where torch's own writer does not.
             with open(temporary, "wb") as file:
@@ -92,7 +106,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             write_text(checksum, "\n".join([*replaced, digest_file(temporary)]) + "\n")
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        remove_checkpoint(Path(path))
+        remove_checkpoint(self._own(path))
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         path = Path(path)

@@ -15,7 +15,7 @@ from benchmark.errors import InputError
 
 VARIABLE = "DIFFCLASS_ALLOW"
 """Environment variable of modules or packages to allow besides, separated by commas: a user's own methods."""
-OURS = ("methods", "datamodules", "benchmark")
+OURS = ("methods", "datamodules", "benchmark.schedules")
 OTHERS = (
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
@@ -42,7 +42,7 @@ def enforce() -> None:
     """Have the parser refuse all other names."""
     from jsonargparse import set_parsing_settings  # heavy
 
-    set_parsing_settings(import_path_denylist=["*", "torch", "lightning"], import_path_allowlist=allowed())
+    set_parsing_settings(import_path_denylist=["*", "benchmark", "torch", "lightning"], import_path_allowlist=allowed())
 
 
 def refused(name: str) -> str:
@@ -54,11 +54,16 @@ def refused(name: str) -> str:
 def modules_by_class() -> dict[str, list[str]]:
     """Modules of ours that define a class of a name, found in their text."""
     found: dict[str, list[str]] = {}
-    for file in (file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))):
+    for file in (file for name in OURS for file in _files(ROOT.joinpath(*name.split(".")))):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
             found.setdefault(name, []).append(module)
     return found
+
+
+def _files(place: Path) -> list[Path]:
+    """Of a package or of one module."""
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
 
 
 def import_named(texts: Iterable[str]) -> None:

@@ -13,8 +13,8 @@ from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, fa
 from benchmark.screen import protect
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line; exits with the benchmark's exit codes."""
+def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
+    """Run the command line, with callbacks of who started it; exits with the benchmark's exit codes."""
     protect()
     arguments = sys.argv[1:] if args is None else args
     signals: list[int] = []
@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
     caught = (signal.SIGINT, signal.SIGTERM, *near_the_end)
     before = {number: signal.signal(number, on_signal) for number in caught}
     try:
-        run(arguments, stop=lambda: bool(signals))
+        run(arguments, stop=lambda: bool(signals), watchers=watchers)
     except Stopped as stopped:
         if first and signals[:1] == [signal.SIGUSR1]:
             _requeue()
@@ -84,9 +84,9 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str], stop: Callable[[], bool]) -> Any:
-    """Parse ``arguments`` with a subcommand and carry it out."""
-    return _cli(arguments, stop)
+def run(arguments: Sequence[str], stop: Callable[[], bool], watchers: Sequence[Any] = ()) -> Any:
+    """Parse ``arguments`` with a subcommand and carry it out, with callbacks that no configuration names."""
+    return _cli(arguments, stop, watchers=watchers)
 
 
 def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, here: bool = True) -> Any:
@@ -100,14 +100,14 @@ def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, he
     return _cli(arguments, stop, run=False, here=here)
 
 
-def _cli(arguments: Sequence[str], stop: Callable[[], bool], run: bool = True, here: bool = True) -> Any:
+def _cli(arguments: Sequence[str], stop: Callable[[], bool], here: bool = True, **options: Any) -> Any:
     arguments = located(arguments)
     settings = Settings(arguments, here)  # refuses unreadable files before anything heavy is imported
     from benchmark.lightning_cli import BenchmarkCLI
 
     class_paths.enforce()
     class_paths.import_named(settings.texts)
-    return BenchmarkCLI(settings.explain, args=arguments, stop=stop, run=run, here=here)
+    return BenchmarkCLI(settings.explain, args=arguments, stop=stop, here=here, **options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,16 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints
+from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, KnownMonitors, ResumePoints
 from benchmark.checkpoints import FINAL, AtomicCheckpointIO, check_weights, checkpoints, resume_point
 from benchmark.compiled_networks import CompiledNetworks
+from benchmark.confined import check_confined
 from benchmark.data_settings import asks_data, fill_from_data
 from benchmark.errors import InputError, escaped, innermost, tell
 from benchmark.kept_config import DATA, KeptConfig, check_same_training
 from benchmark.lightning_parser import Parser
 from benchmark.memory import physical_memory
-from benchmark.mixed_precision import UnscaledMixedPrecision
+from benchmark.mixed_precision import UnscaledMixedPrecision, check_precision
 from benchmark.ownership import owned
 from benchmark.predictions import predict
 from benchmark.progress_bar import StepBar
@@ -74,6 +75,7 @@ class BenchmarkCLI(LightningCLI):
         stop: Asked after each step whether to save and stop.
         run: Whether ``args`` has a subcommand to carry out.
         here: Whether the trainer gets the devices that are asked for, which another machine may have.
+        watchers: Callbacks of who started the process, which no configuration may name.
     """
 
     def __init__(
@@ -83,8 +85,9 @@ class BenchmarkCLI(LightningCLI):
         stop: Callable[[], bool] = lambda: False,
         run: bool = True,
         here: bool = True,
+        watchers: Sequence[Callback] = (),
     ) -> None:
-        self._explain, self._stop, self._here = explain, stop, here
+        self._explain, self._stop, self._here, self._watchers = explain, stop, here, watchers
         quieten()
         super().__init__(
             Method,
@@ -188,12 +191,16 @@ class BenchmarkCLI(LightningCLI):
         if self.subcommand == "fit" and trainer.max_steps == trainer.max_epochs == -1 and trainer.max_time is None:
             raise InputError("training would never end; give trainer.max_steps or trainer.max_epochs")
         self.trainer_defaults["callbacks"] = self._callbacks(trainer)
-        kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(trainer.plugins)]
+        root = Path(trainer.default_root_dir).expanduser().absolute()
+        kwargs["plugins"] = [AtomicCheckpointIO(root), *_listed(trainer.plugins)]
         if trainer.logger in (None, True):
             kwargs["logger"] = TensorBoardLogger(trainer.default_root_dir, name="", version="tensorboard")
         if not self._here:
             kwargs |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         built = super().instantiate_trainer(**kwargs)
+        built.callbacks.insert(0, KnownMonitors())  # before those that it looks at
+        check_confined(built)
+        check_precision(built)
         if isinstance(built.strategy, DDPStrategy):
             idle = self.model.idle_parameters and self.datamodule.unlabeled_batch_size > 0
             built.strategy._ddp_kwargs.setdefault("find_unused_parameters", idle)
@@ -215,6 +222,7 @@ class BenchmarkCLI(LightningCLI):
             *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             StopsUnsaved(self._stop) if trainer.fast_dev_run else ResumePoints(every_n_steps=every, stop=self._stop),
             *([] if trainer.enable_progress_bar is False else bars),
+            *self._watchers,
         ]
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -1,8 +1,25 @@
-"""Mixed precision that clips gradients for fused optimisers too."""
+"""Precisions of training: which there are, and mixed precision that clips gradients for fused optimisers too."""
 
-from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning import Trainer
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch.optim import Optimizer
+
+from benchmark.errors import InputError
+
+
+def check_precision(trainer: Trainer) -> None:
+    """See that weights are kept in single or double precision.
+
+    Raises:
+        InputError: If they are kept in half precision, in which an average over steps stands still.
+    """
+    plugin = trainer.precision_plugin
+    if isinstance(plugin, HalfPrecision):
+        raise InputError(
+            f"trainer.precision {plugin.precision} keeps the weights themselves in half precision, in which their "
+            "averages stand still; there are 32-true, bf16-mixed, 16-mixed and 64-true"
+        )
 
 
 class UnscaledMixedPrecision(MixedPrecision):

@@ -151,6 +151,12 @@ WORDS = {
     "no nodes": (fit("--trainer.num_nodes=0"), "`num_nodes` must be a positive integer, but got 0"),
     "an unknown strategy": (fit("--trainer.strategy=ddpp"), "strategy='ddpp'"),
     "an unknown precision": (fit("--trainer.precision=half"), "trainer.precision", "got half"),
+    "weights in half precision": (
+        fit("--trainer.precision=bf16-true"), "bf16-true keeps the weights", "32-true, bf16-mixed, 16-mixed and 64-true"
+    ),
+    "weights in half precision by a class": (
+        fit("--trainer.plugins=lightning.pytorch.plugins.precision.HalfPrecision"), "trainer.precision 16-true keeps"
+    ),
     "an unknown profiler": (fit("--trainer.profiler=nope"), "profiler", "simple"),
     "callbacks that are none": (fit("--trainer.callbacks=3"), "trainer.callbacks: expected list, got 3"),
     "a choice that is none": (fit("--channels_last=maybe"), "channels_last: expected bool, got maybe"),

@@ -17,6 +17,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from benchmark import cli
 from benchmark.callbacks import ResumePoints
 from benchmark.errors import InputError, Stopped, WriteError, one_line
 from benchmark.execute.worker import FOREIGN
@@ -29,6 +30,8 @@ ERRORS = {kind.__name__: kind for kind in (Stopped, FloatingPointError, WriteErr
 
 class Messages(Callback):
     """Tells the process that started a training, through a file of JSON lines, where it is and how it ended.
+
+    It writes to any path, and so comes with the process, see ``main``; no configuration can name it.
 
     Args:
         path: The file.
@@ -112,10 +115,9 @@ def fit(
     """
     messages = folder / "messages"
     messages.unlink(missing_ok=True)
-    told = {"class_path": f"{__name__}.Messages", "init_args": {"path": str(messages), "parent": os.getpid()}}
     torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
-    command = [sys.executable, *torchrun, "-m", "benchmark.cli", "fit", *arguments]
-    command.append(f"--trainer.callbacks+={json.dumps(told)}")
+    own = ("-m", "benchmark.execute.multi_device", str(messages), str(os.getpid()))
+    command = [sys.executable, *torchrun, *own, "fit", *arguments]
     process = subprocess.Popen(command, env=_environment(), start_new_session=True)
     last: dict[str, Any] = {}
     lines = _lines(messages)
@@ -176,3 +178,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
                     position = file.tell()
                     yield json.loads(line)
         yield None
+
+
+def main(path: str, parent: str, *arguments: str) -> None:
+    """Carry out a command of ``lightning`` for the process ``parent``, which reads the messages at ``path``."""
+    cli.main(list(arguments), watchers=[Messages(path, int(parent))])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -15,10 +15,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from faults.micro import flip_a_byte, truncate
-from lightning.pytorch.callbacks import Callback, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, OnExceptionCheckpoint
 from torch import nn
 
-from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, ResumePoints, Stopped
+from benchmark.callbacks import EMA, FiniteLoss, KeyedRandomness, KnownMonitors, ResumePoints, Stopped
 from benchmark.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, newest_checkpoint
 from benchmark.errors import InputError, WriteError
 from datamodules.digits import Digits
@@ -497,3 +497,29 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
 def test_a_checkpoint_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(InputError, match=f"no checkpoint at {tmp_path / 'none.ckpt'}"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "none.ckpt")
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 1}, {"check_val_every_n_epoch": 2}], ids=str)
+def test_early_stopping_on_a_metric_that_is_not_logged_names_those_that_are(tmp_path, options):
+    data = Digits(batch_size=500, validation_fraction=0.1)
+    early = EarlyStopping("val/los")
+    trainer = lightning.Trainer(
+        max_epochs=2, callbacks=[KnownMonitors(), early], default_root_dir=tmp_path, accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=1,
+        use_distributed_sampler=False, log_every_n_steps=1, **options,
+    )  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"^EarlyStopping: no metric 'val/los' is logged; there are .*val/loss"
+    ) as told:
+        trainer.fit(Toy(), datamodule=data)
+    assert "\n" not in str(told.value)
+
+
+def test_early_stopping_on_a_metric_of_later_epochs_is_let_be(tmp_path):
+    trainer = lightning.Trainer(
+        max_epochs=2, check_val_every_n_epoch=2, callbacks=[KnownMonitors(), EarlyStopping("val/loss")],
+        default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(Toy(), datamodule=Digits(batch_size=500))
+    assert trainer.current_epoch == 2

@@ -55,6 +55,9 @@ REFUSED = [
     *(("model", path) for path in ("os.system", "builtins.eval", "torch.hub.load", "torch.load", "torch.nn.Linear")),
     *(("model", path) for path in ("lightning.pytorch.Trainer", "jsonargparse.set_parsing_settings", "pickle.loads")),
     *(("model", path) for path in ("benchmark.files.os.fsync", "methods.base.torch.load")),  # through ours to others'
+    ("trainer.callbacks", "benchmark.execute.multi_device.Messages"),  # these write where they are told
+    ("trainer.callbacks", "benchmark.kept_config.KeptConfig"),
+    ("trainer.callbacks", "benchmark.callbacks.ResumePoints"),
     *((key, "subprocess.Popen") for key in ("model.network", "optimizer", "lr_scheduler", "trainer.callbacks", "data")),
 ]
 

@@ -212,7 +212,7 @@ def test_settings_are_checked_on_the_cells_that_are_asked_for(tmp_path, capsys):
     words = ["--suite", str(tmp_path / "micro.yaml"), "--out", str(tmp_path / "run"), "--workers", "1", "--dry-run"]
     words += ["--name", "narrow", "--set", "model.init_args.label_smoothing=0.1"]
     assert main(words) == 2
-    assert "cell score_model: " in capsys.readouterr().err
+    assert "cell gaussian: " in capsys.readouterr().err
     assert main([*words, "--only", "reference_classifier"]) == 0
     assert main([*words, "--only", "gaussian"]) == 2
     assert "cell gaussian: " in capsys.readouterr().err

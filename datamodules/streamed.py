@@ -1,5 +1,6 @@
 """Batches whose images are read from files as they are needed, by worker processes ahead of the training."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.batches import EvaluationBatches, TrainingBatches
 from datamodules.grey_levels import GreyLevels
@@ -82,7 +83,8 @@ class RowNumbers:
 class Reader(Dataset):
     """From a batch of row numbers and seeds to a batch of images.
 
-    A file that cannot be used comes back as the error, which a worker process would otherwise bury in its traceback.
+    A file that cannot be used comes back as the error, which a worker process would otherwise bury in its traceback. So
+    does a lack of shared memory, which would otherwise show in a thread that sends batches and drops this one for good.
 
     Args:
         files: The images' files.
@@ -96,16 +98,16 @@ class Reader(Dataset):
     augmentation: Augmentation
     grey: GreyLevels
 
-    def __getitem__(self, batch: dict[str, Any]) -> dict[str, Any] | ValueError:
+    def __getitem__(self, batch: dict[str, Any]) -> dict[str, Any] | ValueError | MemoryError:
         try:
             return {name: self._filled(value) for name, value in batch.items()}
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             return error
 
-    def _filled(self, value: Tensor | tuple[Tensor, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    def _filled(self, value: np.ndarray | tuple[np.ndarray, np.ndarray]) -> Tensor | tuple[Tensor, Tensor]:
         if isinstance(value, tuple):
-            return self._filled(value[0]), value[1]
-        return torch.stack([self.image(row, seed) for row, seed in value.tolist()])
+            return self._filled(value[0]), _sendable(torch.from_numpy(value[1]))
+        return _sendable(torch.stack([self.image(row, seed) for row, seed in value.tolist()]))
 
     def image(self, row: int, seed: int) -> Tensor:
         """One image ``(C, H, W)`` in [-1, 1], augmented and dequantised as its seed says."""
@@ -113,6 +115,27 @@ class Reader(Dataset):
         u = torch.from_numpy(self.read(self.files[row]).transpose(2, 0, 1))
         u = self.augmentation(u[None], rng)[0]
         return self.grey.dequantise(u, torch.from_numpy(rng.random(u.shape, dtype=np.float32)))
+
+
+def _sendable(tensor: Tensor) -> Tensor:
+    """A tensor that a process which reads ahead can send: in shared memory.
+
+    Raises:
+        MemoryError: If there is too little of that.
+    """
+    if get_worker_info() is None:
+        return tensor
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        raise _too_little_shared(error) from None
+
+
+def _too_little_shared(error: Exception) -> MemoryError:
+    return MemoryError(
+        f"shared memory (/dev/shm) is too small for batches that are read ahead ({error}): enlarge it, in a container "
+        "by --shm-size, or read without processes of their own by data.init_args.workers=0"
+    )
 
 
 class StreamedBatches:
@@ -125,6 +148,7 @@ class StreamedBatches:
 
     Raises:
         ValueError: On the way, if a file cannot be used.
+        MemoryError: On the way, if shared memory is too small for what other processes read.
     """
 
     def __init__(self, numbers: TrainingBatches | EvaluationBatches, reader: Reader, workers: int) -> None:
@@ -134,21 +158,30 @@ class StreamedBatches:
         return len(self.numbers)  # raises TypeError for those of training, whose number depends on the step
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in DataLoader(self.reader, batch_size=None, sampler=_OnCPU(self.numbers), num_workers=self.workers):
-            if isinstance(batch, ValueError):
+        loader = DataLoader(self.reader, batch_size=None, sampler=_OnCPU(self.numbers), num_workers=self.workers)
+        try:
+            batches = iter(loader)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise _too_little_shared(error) from None
+        for batch in batches:
+            if isinstance(batch, Exception):
                 raise batch
             yield batch
 
 
 @dataclass(frozen=True)
 class _OnCPU:
-    """Batches of row numbers as worker processes can take them."""
+    """Batches of row numbers as worker processes can take them, without shared memory."""
 
     numbers: TrainingBatches | EvaluationBatches
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.numbers:
             yield {
-                name: tuple(part.cpu() for part in value) if isinstance(value, tuple) else value.cpu()
+                name: tuple(part.numpy(force=True) for part in value)
+                if isinstance(value, tuple)
+                else value.numpy(force=True)
                 for name, value in batch.items()
             }

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.class_paths import modules_by_class, refused
 from benchmark.errors import InputError, shortened
-from benchmark.execute.local import visible_gpus
+from benchmark.execute.gpus import visible_gpus
 from benchmark.suite import CONFIGS
 from benchmark.surroundings import absolute
 from benchmark.yaml_files import parse_text, parse_yaml, read_yaml

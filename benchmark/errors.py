@@ -1,5 +1,6 @@
 """Exit codes, and errors that a user can act on: one line on standard error, never a traceback."""
 
+import errno
 import os
 import re
 import sys
@@ -32,6 +33,12 @@ class NotComparableError(InputError):
 
 class WriteError(InputError):
     """A file that could not be written in the midst of work; what it held before is intact."""
+
+    code = INCOMPLETE
+
+
+class MachineError(InputError):
+    """The machine lacks what the work needs, such as memory; with more of it the same command goes on."""
 
     code = INCOMPLETE
 
@@ -91,6 +98,21 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in lacking))
 
 
+def lacking(error: BaseException) -> str:
+    """What the system lacks, with a remedy, where an error is about that; else nothing."""
+    number, fewer = getattr(error, "errno", None), "or run fewer processes (--workers)"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files; raise their limit (ulimit -n) {fewer}"
+    shared = str(getattr(error, "filename", None) or "/dev/shm").startswith("/dev/shm")
+    if isinstance(error, OSError) and shared and number in (errno.ENOSPC, errno.EROFS, errno.EACCES):
+        return f"shared memory (/dev/shm) cannot be used: {error.strerror}; enlarge or open it"
+    words = ("can't start new thread", "failed to map segment", "annot allocate memory")
+    few = number in (errno.ENOMEM, errno.EAGAIN) or any(word in str(error) for word in words)
+    if few or out_of_memory(error):
+        return f"not enough memory, or not enough processes allowed: {one_line(error)}; raise the limits {fewer}"
+    return ""
+
+
 def failure(error: BaseException) -> str:
     """Why a piece of work failed, on one line: what diverged, what memory was lacking, or the error with its type."""
     if isinstance(error, InputError):
@@ -127,9 +149,13 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | No
             return error.code
         except KeyboardInterrupt:
             return INTERRUPTED
-        except OSError as error:
-            if os.environ.get("DIFFCLASS_DEBUG") or error.filename is None:
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            lack = lacking(error)
+            if os.environ.get("DIFFCLASS_DEBUG") or not (lack or getattr(error, "filename", None)):
                 raise
+            if lack:
+                tell(f"error: {lack}")
+                return INCOMPLETE
             tell(f"error: {error.filename}: {error.strerror}; name another file or folder")
             return UNUSABLE_INPUT
 

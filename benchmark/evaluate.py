@@ -15,6 +15,7 @@ from benchmark.given_rows import check_given, check_row, forget_row, keep_row
 from benchmark.names import check_cell_name
 from benchmark.ownership import owned
 from benchmark.plan_file import leave_out
+from benchmark.signals import ended_by_signals
 from benchmark.suite import Cell, Suite, load_suite, suites
 from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.surroundings import absolute, data_folders, environment, path_option
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError("give SAMPLES, with --row NAME if you like, or --remove ROW alone")
     suite = load_suite(options.data, options.budget)
     out = options.out or absolute("runs") / suite.name
-    with environment(data_folders(options)), LocalEngine(options.workers) as engine:
+    with ended_by_signals(), environment(data_folders(options)), LocalEngine(options.workers) as engine:
         return _add(suite, engine, out, options) if options.remove is None else _remove(suite, engine, out, options)
 
 

@@ -90,9 +90,9 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[Callable[[], 
         if there():
             owner.unlink(missing_ok=True)
         os.close(opened)
-        if made and [path.name for path in folder.rglob("*") if path.is_file()] == [LOCK]:
-            shutil.rmtree(folder)  # while the lock is held: who waits for it notices
-            with suppress(OSError):  # another may have come
+        with suppress(OSError):  # another may have come, or there is nothing left to open folders with
+            if made and [path.name for path in folder.rglob("*") if path.is_file()] == [LOCK]:
+                shutil.rmtree(folder)  # while the lock is held: who waits for it notices
                 for path in made[1:]:
                     path.rmdir()
         lock.release()

@@ -1,6 +1,5 @@
 """The bar that a training shows."""
 
-import math
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -13,8 +12,7 @@ class StepBar(RichProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self.is_enabled:
-            total = trainer.estimated_stepping_batches  # -1 of a method that steps by itself
-            self.train_progress_bar_id = self._add_task(total if total >= 0 else math.inf, "Step")
+            self.train_progress_bar_id = self._add_task(trainer.estimated_stepping_batches, "Step")
             self._update(self.train_progress_bar_id, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

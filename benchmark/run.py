@@ -19,6 +19,7 @@ from benchmark.ownership import hold, owned
 from benchmark.plan import Job
 from benchmark.plan_file import PLAN, QUEUE
 from benchmark.sbatch import write_scripts
+from benchmark.signals import ended_by_signals
 from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
 from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
 from benchmark.surroundings import FOLDERS, absolute, data_folders, environment, path_option
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     check_workers(options.workers)
     only = _checked(suite, options.only)
-    with environment(data_folders(options)), _engine(options) as engine:
+    with ended_by_signals(), environment(data_folders(options)), _engine(options) as engine:
         if options.dry_run:
             jobs, _ = jobs_of(suite, engine, out, seeds, only, write=False, dry=True)
             show_plan(jobs, suite, engine.workers, options.jobs)

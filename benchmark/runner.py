@@ -20,7 +20,7 @@ from benchmark.contents import check_contents
 from benchmark.errors import InputError, one_line, out_of_memory, tell
 from benchmark.evaluate_cell import write_records
 from benchmark.execute import many_samplers, multi_device
-from benchmark.execute.local import visible_gpus
+from benchmark.execute.gpus import visible_gpus
 from benchmark.files import write_text
 from benchmark.lightning_cli import check_shapes
 from benchmark.load import method_of

@@ -1,6 +1,5 @@
 """For Slurm sites without Ray: a suite's jobs as a chain of batch scripts, written and not submitted."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from benchmark.errors import InputError
 from benchmark.execute.demand import Demand, demand
 from benchmark.files import write_text
 from benchmark.plan import Job
+from benchmark.surroundings import working_folder
 
 JOB = """\
 #!/bin/bash
@@ -88,7 +88,7 @@ def _write(folder: Path, jobs: Sequence[Job], suite: str, arguments: Sequence[st
         file = f"{number:0{width}}-{name}.sh"
         text = JOB.format(
             name=name, cpus=asked.cpus, gpus=f"#SBATCH --gres=gpu:{asked.gpus}\n" if asked.gpus else "", what=what,
-            cwd=shlex.quote(os.getcwd()), root=shlex.quote(str(ROOT)), command=shlex.join(command),
+            cwd=shlex.quote(str(working_folder())), root=shlex.quote(str(ROOT)), command=shlex.join(command),
         )  # fmt: skip
         write_text(folder / file, text)
         lines.append(f'job{number}=$(submit {file} "{needs}" "$@")\n')

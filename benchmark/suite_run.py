@@ -29,6 +29,7 @@ from benchmark.record import Record, Results
 from benchmark.report import write_report
 from benchmark.resolution import resolved
 from benchmark.rows import rows
+from benchmark.signals import ENDING, end
 from benchmark.suite import Cell, Suite, selected
 from benchmark.table_rows import failed_records, headline_numbers, read_records
 from benchmark.tables import to_markdown, write_tables
@@ -143,7 +144,7 @@ def execute(
 
     def on_signal(number: int, frame: Any) -> None:
         if signals:
-            os._exit(128 + number)  # asked twice: at once; files are whole all the same
+            end(number)  # asked twice: at once; files are whole all the same
         signals.append(number)
         engine.stop()
         tell("stopping: running jobs save their state (again to stop at once)")
@@ -152,7 +153,7 @@ def execute(
     where = f"on {engine.workers} processes, in {escaped(out)}"
     print(f"suite {suite.name}: {len(todo)} of {len(jobs)} jobs to do {where}")
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, on_signal) for number in ENDING}
     view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
     journal = Journal([] if engine.leased else todo)  # who holds a lease writes of it himself
 
@@ -240,14 +241,19 @@ def _floors(suite: Suite) -> set[str]:
 
 def _commit() -> str:
     """The source's commit, marked if the working tree differs; empty outside a checkout."""
+    here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # not another's
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, env=here, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # or it is the checkout of something around this
+        return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return described.stdout.strip()
 
 
 def _environment(engine: Any) -> dict[str, Any]:

@@ -15,6 +15,18 @@ PATHS = {"default_root_dir", "save_dir", "root_dir", "dirpath"}
 """Settings of the trainer, its loggers and its callbacks that name folders."""
 
 
+def working_folder() -> Path:
+    """The working folder.
+
+    Raises:
+        InputError: If it was deleted.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InputError("the working folder was deleted; change to another one and start again") from None
+
+
 def absolute(path: str | Path) -> Path:
     """A path with ``~`` replaced by the home folder, from the working folder of this moment.
 
@@ -24,10 +36,8 @@ def absolute(path: str | Path) -> Path:
     Raises:
         InputError: If the path is relative and the working folder was deleted.
     """
-    try:
-        return Path(os.path.expanduser(path)).absolute()
-    except FileNotFoundError:
-        raise InputError("the working folder was deleted; change to another one and start again") from None
+    path = Path(os.path.expanduser(path))
+    return path if path.is_absolute() else working_folder() / path
 
 
 def path_option(text: str) -> Path:

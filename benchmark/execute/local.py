@@ -1,26 +1,25 @@
 """One machine: a pool of worker processes, one per GPU or else per core, that carry out jobs as their needs are met."""
 
 import contextlib
-import itertools
 import math
 import multiprocessing
 import os
 import queue
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from benchmark.errors import MEMORY_HINT, InputError, failure
+from benchmark.errors import MEMORY_HINT, MachineError, failure
 from benchmark.execute import worker
+from benchmark.execute.gpus import gpu_shares, visible_gpus
 from benchmark.execute.waiting import Waiting
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
-from benchmark.surroundings import environment
+from benchmark.signals import delayed
+from benchmark.surroundings import environment, working_folder
 
 ATTEMPTS = 2
 """Times a job is tried whose worker dies."""
@@ -46,6 +45,7 @@ class _Worker:
     def submit(self, *call: Any) -> Future:
         """Hand work over; a new process is started where there is none."""
         if self._pool is None:
+            working_folder()  # which the new process takes over
             self._messages = self._context.Queue()  # its own: a killed process may take the queue's lock with it
             self._pool = ProcessPoolExecutor(
                 1,
@@ -55,11 +55,14 @@ class _Worker:
             )
         self.heard = time.monotonic()
         try:
-            with _uninterrupted():
+            with delayed():  # a process that was started but never told its work would end with a traceback
                 return self._pool.submit(*call)
         except BrokenProcessPool:  # it died while it was idle
-            self._pool = None
+            self.forget()
             return self.submit(*call)
+        except Exception:
+            self.forget()  # half started, it cannot be shut down
+            raise
 
     def hear(self, on_message: Callable[[dict[str, Any]], None]) -> None:
         """Pass on what its job has said."""
@@ -142,23 +145,31 @@ class LocalEngine:
         """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
         names = list(cells)
         shares = [{name: cells[name] for name in names[i :: self.workers]} for i in range(self.workers)]
-        futures = [
-            each.submit(worker.resolve, share, dry, self.here)
-            for each, share in zip(self._workers, shares, strict=True)
-            if share
-        ]
-        try:
-            found = {name: config for future in futures for name, config in future.result().items()}
-            return {name: found[name] for name in names}
-        except BrokenProcessPool:
-            raise InputError("the process that reads the configurations died (killed, or out of memory)") from None
+        found = self._answers([(worker.resolve, share, dry, self.here) for share in shares if share])
+        resolved = {name: config for share in found for name, config in share.items()}
+        return {name: resolved[name] for name in names}
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """What a function returns in a worker process, where the heavy libraries are imported."""
-        try:
-            return self._workers[0].submit(work, *arguments).result()
-        except BrokenProcessPool:
-            raise InputError("the process that reads the samples died (killed, or out of memory)") from None
+        return self._answers([(work, *arguments)])[0]
+
+    def _answers(self, calls: list[tuple[Any, ...]]) -> list[Any]:
+        """What calls return, each in another worker process; one whose process dies is made once more.
+
+        Raises:
+            MachineError: If it dies again.
+        """
+        found: dict[int, Any] = {}
+        for _ in range(ATTEMPTS):
+            futures = {i: self._workers[i].submit(*call) for i, call in enumerate(calls) if i not in found}
+            for i, future in futures.items():
+                try:
+                    found[i] = future.result()
+                except BrokenProcessPool:
+                    self._workers[i].forget()
+            if len(found) == len(calls):
+                return [found[i] for i in range(len(calls))]
+        raise MachineError("the process that reads configurations and samples died twice (killed, or out of memory)")
 
     def run(
         self,
@@ -224,41 +235,3 @@ class LocalEngine:
         if stuck:
             return f"timeout: nothing was heard from it for {self.patience / 60:.3g} minutes; its log may say more"
         return f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait: a worker that was started but never told its work would end with a traceback."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *signal_and_frame: caught.append(signal_and_frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if caught:
-            handler(*caught[0])
-
-
-def gpu_shares(gpus: list[str], workers: int) -> list[str | None]:
-    """What workers see of the GPUs: one each, or several where there are fewer workers; None where there are none.
-
-    A cell that trains on ``n`` GPUs needs ``n`` times fewer workers than there are GPUs.
-    """
-    each = max(1, len(gpus) // workers)
-    return [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)] or [None]
-
-
-def visible_gpus() -> list[str]:
-    """Identifiers of the GPUs this process may use, without importing torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        parts = [part.strip() for part in named.split(",")]
-        return list(itertools.takewhile(lambda part: part not in ("", "-1"), parts))
-    try:
-        return [str(number) for number in range(len(os.listdir("/proc/driver/nvidia/gpus")))]
-    except OSError:
-        return []

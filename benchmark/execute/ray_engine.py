@@ -34,7 +34,7 @@ from benchmark.execute.waiting import Waiting
 from benchmark.files import digest, digest_file
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
-from benchmark.surroundings import FOLDERS
+from benchmark.surroundings import FOLDERS, working_folder
 
 ATTEMPTS = 4
 """Times a job is tried whose worker or node dies."""
@@ -264,7 +264,7 @@ class RayEngine:
         try:
             named = {variable: os.environ.get(variable) for variable in FOLDERS.values()}
             folders = tuple((name, Path(folder)) for name, folder in named.items() if folder)
-            place = Place(out, mark.name, Path.cwd(), folders, source_digest())
+            place = Place(out, mark.name, working_folder(), folders, source_digest())
             self._check_nodes(place)
             lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
             self._board = ray.remote(_Board).options(**lasting, scheduling_strategy=self._beside()).remote()

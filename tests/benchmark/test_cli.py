@@ -212,13 +212,6 @@ def test_the_bar_counts_the_steps_of_the_training(tmp_path, capsys):
     assert "v_num" not in shown
 
 
-def test_the_bar_of_a_method_that_steps_by_itself_has_no_end(tmp_path, capsys):
-    assert command("fit", "--config", CONFIGS / "gaussian.yaml", f"--trainer.default_root_dir={tmp_path}") == 0
-    shown = capsys.readouterr().out
-    assert "1/--" in shown
-    assert "-1" not in shown
-
-
 def test_a_bar_of_the_users_takes_the_place_of_ours(tmp_path, capsys):
     words = ("fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=1")
     assert command(*words, "--trainer.callbacks+=TQDMProgressBar") == 0

@@ -15,7 +15,7 @@ from benchmark.checkpoints import FINAL, checkpoints, newest_checkpoint
 from benchmark.cli import build
 from benchmark.errors import InputError, Stopped
 from benchmark.execute import multi_device
-from benchmark.execute.local import gpu_shares
+from benchmark.execute.gpus import gpu_shares
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
 from benchmark.runner import carry_out

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from benchmark.costs import most_urgent_first
-from benchmark.errors import MEMORY_HINT
-from benchmark.execute.local import LocalEngine, visible_gpus
+from benchmark.errors import MEMORY_HINT, MachineError
+from benchmark.execute import gpus
+from benchmark.execute.local import LocalEngine
 from benchmark.ownership import owned
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
@@ -299,6 +300,15 @@ def test_an_interrupt_while_configurations_are_read_ends_the_run_at_once(tmp_pat
     assert not list((tmp_path / "run").glob("*/seed*"))
 
 
+def test_a_run_that_is_terminated_in_its_first_seconds_leaves_nothing(tmp_path):
+    process = started(tmp_path, "--suite", suite_file(tmp_path), "--out", "run")
+    until(lambda: (tmp_path / "run/owner.json").exists() and workers(process.pid))
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=100)
+    assert (process.returncode, output, errors) == (143, "", "")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_cell_that_diverges_is_failed_with_step_and_term_and_the_others_go_on(copied, tmp_path):
     out, _ = copied
@@ -460,13 +470,52 @@ def test_help_comes_at_once_and_without_torch():
     assert "--suite NAME" in done.stdout
 
 
+def a_machine(folder, monkeypatch, listed, *devices):
+    """Let GPUs be looked for in a folder, as on a machine whose driver lists some and that has some devices."""
+    driver, there = folder / "driver", folder / "dev"
+    there.mkdir()
+    for number in range(listed):
+        (driver / f"0000:{number:02}:00.0").mkdir(parents=True)
+    for device in devices:
+        (there / device).touch()
+    monkeypatch.setattr(gpus, "DRIVER", driver)
+    monkeypatch.setattr(gpus, "DEVICES", there)
+
+
 @pytest.mark.parametrize(
-    ("named", "gpus"), [("", []), ("-1", []), ("0", ["0"]), ("2, 5", ["2", "5"]), ("0,-1,3", ["0"])]
+    ("named", "found"),
+    [
+        *[(None, list("01234567")), ("", []), ("-1", []), ("0", ["0"]), ("2, 5", ["2", "5"]), ("0,-1,3", ["0"])],
+        *[("1,8,2", ["1"]), ("GPU-3f,MIG-7", ["GPU-3f", "MIG-7"])],
+    ],
 )
-def test_gpus_are_those_the_environment_shows(monkeypatch, named, gpus):
+def test_gpus_are_those_the_environment_shows(tmp_path, monkeypatch, named, found):
+    a_machine(tmp_path, monkeypatch, 8, *(f"nvidia{number}" for number in range(8)), "nvidiactl")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus.visible_gpus() == found
+    assert LocalEngine().workers == (len(found) or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("named", ["0", "0,1", "GPU-3f", ""])
+def test_a_machine_without_gpus_has_none_whatever_the_environment_says(tmp_path, monkeypatch, named):
+    a_machine(tmp_path, monkeypatch, 0, "null")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert visible_gpus() == gpus
-    assert LocalEngine().workers == (len(gpus) or len(os.sched_getaffinity(0)))
+    assert gpus.visible_gpus() == []
+    assert LocalEngine().workers == len(os.sched_getaffinity(0))
+
+
+def test_gpus_that_a_container_is_not_given_or_that_cannot_be_counted(tmp_path, monkeypatch):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "amd").mkdir()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    a_machine(tmp_path / "few", monkeypatch, 8, "nvidia3", "nvidiactl", "nvidia-uvm")
+    assert gpus.visible_gpus() == ["0"]
+    a_machine(tmp_path / "amd", monkeypatch, 0, "kfd")
+    assert gpus.visible_gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
+    assert gpus.visible_gpus() == ["0", "7"]
 
 
 def test_a_job_whose_workers_all_die_is_failed(tmp_path):
@@ -482,6 +531,24 @@ def test_a_job_whose_workers_all_die_is_failed(tmp_path):
     error = f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
     assert running.result() == {job.name: {"job": job.name, "status": "failed", "error": error}}
     assert len(killed) == 2
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_what_a_worker_was_asked_is_asked_again_where_it_dies(deaths):
+    """As when configurations are read: the process is killed so many times."""
+    with LocalEngine(1) as engine, ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(engine.ask, time.sleep, 4)
+        killed = set()
+        while len(killed) < deaths:
+            for pid in set(workers(os.getpid())) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.05)
+        if deaths == 1:
+            assert asked.result() is None
+        else:
+            with pytest.raises(MachineError, match=r"died twice \(killed, or out of memory\)"):
+                asked.result()
 
 
 @pytest.mark.slow

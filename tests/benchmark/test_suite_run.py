@@ -1,11 +1,15 @@
 """The tables of a run's folder: all that it holds, whatever part of the suite was asked for last."""
 
 import json
+import os
+import re
+import subprocess
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
+from benchmark import suite_run
 from benchmark.files import write_json
 from benchmark.protocol import Protocol
 from benchmark.record import failed, measured, read_results
@@ -91,3 +95,25 @@ def test_whichever_seeds_are_asked_for_one_classifier_judges(suite, tmp_path):
     assert [job for job in whole if job.name in {job.name for job in some}] == some
     assert {job.reference for job in whole} == {tmp_path / "judge" / "seed0"}
     assert [job.name for job in some] == ["judge/seed0/train", "judge/seed1/train", "other/seed1/evaluate"]  # alike
+
+
+def test_the_commit_is_that_of_the_source_whatever_repository_the_environment_names(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    ours = suite_run._commit()
+    assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", ours)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert suite_run._commit() == ours
+
+
+def test_source_that_lies_in_another_checkout_has_no_commit(tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    (tmp_path / "suite_run.py").write_text("")
+    monkeypatch.setattr(suite_run, "__file__", str(tmp_path / "suite_run.py"))
+    assert suite_run._commit() == ""

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
 from faults import micro
 
 from benchmark import cli
+from benchmark.errors import WriteError
 from benchmark.ownership import owned
 
 
@@ -43,6 +45,29 @@ def test_a_name_that_cannot_be_read_keeps_no_one_out(tmp_path, capsys):
     with owned(tmp_path / "run", "--out"):
         pass
     assert "taken over from process ? on ? since ?" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_deleted_or_replaced_is_held_no_more(tmp_path):
+    with owned(tmp_path / "run", "--out") as check:
+        check()
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(WriteError, match="run is gone: it was deleted or moved while the run went on"):
+            check()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/owner.json").write_text("of another run")
+        with pytest.raises(WriteError, match="is gone"):
+            check()
+    assert (tmp_path / "run/owner.json").read_text() == "of another run"
+
+
+def test_a_run_whose_folder_is_deleted_ends_and_says_so(tmp_path):
+    micro.suite_file(tmp_path)
+    process = micro.started(tmp_path)
+    micro.until(lambda: list((tmp_path / "run").glob("*/seed*/attempt/*.progress.json")), process)
+    shutil.rmtree(tmp_path / "run")
+    code, _, errors = micro.ended(process)
+    gone = f"{tmp_path / 'run'} is gone: it was deleted or moved while the run went on, which ends here"
+    assert (code, errors) == (4, f"error: {gone}\n")
 
 
 def test_a_second_training_in_a_folder_is_refused_naming_the_first(tmp_path, capsys, monkeypatch):

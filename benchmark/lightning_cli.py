@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +28,12 @@ from benchmark.data_settings import asks_data, fill_from_data
 from benchmark.errors import InputError, escaped, innermost, tell
 from benchmark.kept_config import DATA, KeptConfig, check_same_training
 from benchmark.lightning_parser import Parser
-from benchmark.memory import physical_memory
 from benchmark.mixed_precision import UnscaledMixedPrecision, check_precision
 from benchmark.ownership import owned
 from benchmark.predictions import predict
 from benchmark.progress_bar import StepBar
 from benchmark.samples_file import SamplingTrainer
+from benchmark.shapes import check_shapes
 from benchmark.shard_statistics import ShardStatistics
 from benchmark.surroundings import absolute, make_paths_absolute
 from benchmark.trial import StopsUnsaved
@@ -305,35 +304,6 @@ class BenchmarkCLI(LightningCLI):
 def _listed(value: Any) -> list[Any]:
     """A setting that may be one thing, a list of such, or missing."""
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def check_shapes(method: Method, data: ImageData) -> None:
-    """See whether a method takes the images of a data set and tells its classes apart, on two grey ones.
-
-    Raises:
-        InputError: Naming what does not match, or a batch that no memory holds.
-    """
-    for key in ("batch_size", "unlabeled_batch_size"):
-        size = getattr(data, key) * 4 * math.prod(data.shape)
-        if size > physical_memory():
-            raise InputError(
-                f"data.init_args.{key}: {getattr(data, key)} images take {size / 2**30:.3g} GiB, "
-                f"this machine has {physical_memory() / 2**30:.3g}; choose a smaller one"
-            )
-    x, name = torch.zeros(2, *data.shape), type(method).__name__
-    training = method.training
-    try:
-        if "classify" not in method.unsupported:
-            classes = method.eval().classify(x).shape[1]
-            if classes != data.classes:
-                raise InputError(f"{name} tells {classes} classes apart, the task of {data.name} has {data.classes}")
-        elif method.denoiser is not None:
-            method.eval().denoiser(x, x.new_full((len(x),), 0.5))
-    except RuntimeError as error:
-        shape = "x".join(map(str, data.shape))
-        raise InputError(f"{name} does not take the {shape} images of {data.name}: {error}") from error
-    finally:
-        method.train(training)
 
 
 def quieten() -> None:

@@ -22,11 +22,11 @@ from benchmark.evaluate_cell import write_records
 from benchmark.execute import many_samplers, multi_device
 from benchmark.execute.gpus import visible_gpus
 from benchmark.files import write_text
-from benchmark.lightning_cli import check_shapes
 from benchmark.load import method_of
 from benchmark.memory import peak_memory, reset_peak_memory
 from benchmark.plan import Job
 from benchmark.protocol import Protocol
+from benchmark.shapes import check_shapes
 from benchmark.stages import Stage, read_manifest, scale_tag
 
 Report = Callable[[dict[str, Any]], None]

@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from benchmark import cli
-from benchmark.lightning_cli import check_shapes
 from benchmark.plan import arguments
+from benchmark.shapes import check_shapes
 from benchmark.suite import load_suite
 from datamodules.base import stand_ins
 

@@ -8,7 +8,7 @@ from PIL import Image
 from benchmark.cli import build
 from benchmark.errors import InputError
 from benchmark.kept_config import FILE
-from benchmark.lightning_cli import check_shapes
+from benchmark.shapes import check_shapes
 
 ENCODER = {
     "class_path": "methods.networks.encoder_classifier.EncoderClassifier",

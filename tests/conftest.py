@@ -15,7 +15,7 @@ settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=50, help="times a run is killed in tests/faults/test_kills.py")
+    parser.addoption("--kills", type=int, default=20, help="times a run is killed in tests/faults/test_kills.py")
 
 
 @pytest.fixture(autouse=True)

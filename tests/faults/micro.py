@@ -57,12 +57,17 @@ def suite_file(folder, **cells):
 
 def jobs(folder, **cells):
     """The jobs of the suite in ``folder / "run"``, in an order in which they can be carried out."""
-    suite = load_suite(str(suite_file(folder, **cells)))
+    return jobs_of(suite_file(folder, **cells))
+
+
+def jobs_of(path):
+    """The jobs of a suite file in ``run`` beside it."""
+    suite = load_suite(str(path))
     words = {
         name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
         for name, cell in suite.cells.items()
     }
-    return suite, plan(suite, resolved(tuple(words.items())), folder / "run", [0])
+    return suite, plan(suite, resolved(tuple(words.items())), path.parent / "run", suite.seeds)
 
 
 @functools.cache
@@ -74,7 +79,12 @@ def resolved(words):
 
 def carried_out(folder, **cells):
     """Names of the stages that had to be done to finish the suite."""
-    suite, work, done = *jobs(folder, **cells), []
+    return carried_out_of(suite_file(folder, **cells))
+
+
+def carried_out_of(path):
+    """The same of the suite at a path."""
+    suite, work, done = *jobs_of(path), []
     for job in work:
         heard = []
         carry_out(job, suite.protocol, heard.append, lambda: False)

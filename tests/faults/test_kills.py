@@ -147,7 +147,9 @@ def test_runs_killed_at_random_moments_go_on_and_end_at_the_same_table(tmp_path,
 
 def files(run):
     """Names of all files of a run; those of TensorBoard hold a time."""
-    return {re.sub(r"tfevents\..*", "tfevents", str(path.relative_to(run))) for path in run.rglob("*") if path.is_file()}
+    return {
+        re.sub(r"tfevents\..*", "tfevents", str(path.relative_to(run))) for path in run.rglob("*") if path.is_file()
+    }
 
 
 def numbers_of_table(run):

@@ -23,7 +23,7 @@ digits: $(STAMP) ## the main job: every method on scikit-learn's digits, one see
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(STAMP) ## all tests, and a run killed fifty times
+test-all: $(STAMP) ## all tests: runs killed 20 times (--kills N for more), 300 spoilt files (--cases N)
 	$(BIN)/python -m pytest -n 2
 
 lint: $(STAMP) ## ruff: rules and layout

@@ -17,7 +17,9 @@ settings.load_profile("repeatable")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=20, help="times a run is killed in tests/faults/test_kills.py")
     parser.addoption("--cases", type=int, default=300, help="spoilt files in tests/faults/test_fuzz.py")
-    parser.addoption("--case", metavar="DOOR:NUMBER", help="one spoilt file in tests/faults/test_fuzz.py")
+    parser.addoption(
+        "--case", metavar="DOOR:NUMBER", action="append", default=[], help="a spoilt file of tests/faults/test_fuzz.py"
+    )
 
 
 @pytest.fixture(autouse=True)

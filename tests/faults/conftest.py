@@ -20,13 +20,15 @@ fault what happens                                 test
 16    clock set back                               benchmark/test_callbacks, faults/test_checkpoints
 17    SLURM's variables                            benchmark/test_multi_device
 18    out of memory                                faults/test_memory
-19    kill -9 of a run                             faults/test_kills, benchmark/test_run
+19    kill -9 of a run, a worker or both           faults/test_kills, benchmark/test_run
 20    manifest tampered with, code changed         faults/test_tampering, benchmark/test_stages, test_plan
 21    resumed on other devices                     benchmark/test_multi_device, test_callbacks, test_spread
 22    stuck cell                                   benchmark/test_run
 23    samples damaged                              faults/test_tampering
 24    exception inside validation                  benchmark/test_callbacks
 25    screen closed, full or left                  faults/test_screens
+26    other processes take most of the machine     faults/test_busy
+27    files changed at random                      faults/test_fuzz
 ===== ============================================ ==============================================================
 """
 

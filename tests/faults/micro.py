@@ -1,4 +1,4 @@
-"""A suite small enough to be killed fifty times, and what its tests do to it."""
+"""A suite small enough to be killed hundreds of times, and what its tests do to it."""
 
 import contextlib
 import ctypes

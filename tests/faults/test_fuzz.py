@@ -149,10 +149,12 @@ def test_many_spoilt_files(tmp_path, finished, door, request):
     fuzz(tmp_path, finished, door, range(2, 2 + -(-request.config.getoption("--cases") // len(doors.DOORS))))
 
 
-def test_one_spoilt_file(tmp_path, finished, request):
-    """``--case DOOR:NUMBER`` says which."""
-    named = request.config.getoption("--case")
-    if named is None:
+def test_named_spoilt_files(tmp_path, finished, request):
+    """``--case DOOR:NUMBER`` says which; may be repeated."""
+    named = [case.split(":") for case in request.config.getoption("--case")]
+    if not named:
         pytest.skip("no --case was given")
-    door, _, number = named.partition(":")
-    fuzz(tmp_path, finished, getattr(doors, door), [int(number)])
+    found = []
+    for door, number in named:
+        found += complaints(getattr(doors, door), int(number), tmp_path / f"{door}-{number}", finished)
+    assert not found, "\n".join(["", *found])

@@ -20,6 +20,7 @@ from benchmark import run
 from benchmark.callbacks import FINAL
 from benchmark.checkpoints import checkpoints
 from benchmark.runner import carry_out
+from datamodules.image_files import CACHE
 
 LONGEST = 400
 SECONDS, BYTES = 10, 2**30
@@ -64,9 +65,11 @@ def listing(folder):
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
+        if path.name == CACHE:
+            continue
         if path.is_symlink() or not path.is_file():
             found[name] = path.readlink() if path.is_symlink() else path.stat().st_mode
-        elif path.name != ".lock":  # is opened by who only asks whether it is held
+        elif path.name != ".lock" and CACHE not in path.parts:  # held by who only asks; kept from one time to the next
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

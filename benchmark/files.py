@@ -175,21 +175,21 @@ def state_of(path: str | Path) -> str | None:
     state = hashlib.sha256(f"{found.st_size} {found.st_mtime_ns}".encode())
     if not stat.S_ISDIR(found.st_mode):
         return state.hexdigest()
-    state, seen, folders = hashlib.sha256(), {(found.st_dev, found.st_ino)}, [str(path)]
+    state, seen, folders = hashlib.sha256(), {(found.st_dev, found.st_ino)}, [(str(path), "")]
     while folders:
-        folder = folders.pop()
+        folder, below = folders.pop()
+        state.update(os.fsencode(f"{below}\0"))
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            name = os.fsencode(os.path.relpath(entry.path, path))
             try:
                 found = entry.stat()
             except OSError:  # a link that leads nowhere
-                state.update(name + b"\0")
+                state.update(os.fsencode(f"{entry.name}\0"))
                 continue
             if not stat.S_ISDIR(found.st_mode):
-                state.update(b"%s\0%d\0%d\0" % (name, found.st_size, found.st_mtime_ns))
+                state.update(os.fsencode(f"{entry.name}\0{found.st_size}\0{found.st_mtime_ns}\0"))
             elif (found.st_dev, found.st_ino) not in seen:  # a link may lead back up
                 seen.add((found.st_dev, found.st_ino))
-                folders.append(entry.path)
+                folders.append((entry.path, f"{below}/{entry.name}"))
     return state.hexdigest()
 
 

@@ -46,7 +46,7 @@ def code_digest(modules: Iterable[str]) -> str:
     Raises:
         InputError: If there is no such module.
     """
-    return digest({module: _meaning(module) for module in _closure(modules)})
+    return digest({module: _meaning(module) for module in _closure(frozenset(modules))})
 
 
 def own_files(modules: Iterable[str]) -> list[Path]:
@@ -55,10 +55,11 @@ def own_files(modules: Iterable[str]) -> list[Path]:
     Raises:
         InputError: If there is no such module.
     """
-    return sorted({_source(module) for module in _closure(modules) if module.split(".")[0] not in OURS})
+    return sorted({_source(module) for module in _closure(frozenset(modules)) if module.split(".")[0] not in OURS})
 
 
-def _closure(modules: Iterable[str]) -> set[str]:
+@functools.cache
+def _closure(modules: frozenset[str]) -> frozenset[str]:
     """Modules with source that counts, and all such that they import, packages that hold them included."""
     found: set[str] = set()
     queue = [_existing(module) for module in modules if _counts(module)]
@@ -68,7 +69,7 @@ def _closure(modules: Iterable[str]) -> set[str]:
             continue
         found.add(module)
         queue += _imports(module)
-    return found
+    return frozenset(found)
 
 
 def _existing(module: str) -> str:
@@ -128,12 +129,17 @@ def _is_package(module: str) -> bool:
 
 
 @functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_source(module).read_bytes())
+
+
+@functools.cache
 def _imports(module: str) -> tuple[str, ...]:
     """What a module imports of what counts, and the packages that hold it, whose code runs first."""
     path = _source(module)
     parts = module.split(".")
     found = [".".join(parts[:n]) for n in range(1, len(parts))]
-    for node in ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ():
+    for node in ast.walk(_tree(module)) if path.suffix == ".py" else ():
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -151,7 +157,7 @@ def _meaning(module: str) -> str:
     path = _source(module)
     if path.suffix != ".py":
         return digest_file(path)
-    tree = ast.parse(path.read_bytes())
+    tree = _tree(module)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 def forget():
     """Let changed source be read again."""
-    for function in (source_code._imports, source_code._meaning, source_code._counts):
-        function.cache_clear()
+    for function in vars(source_code).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
 
 
 @pytest.fixture

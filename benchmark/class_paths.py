@@ -15,7 +15,10 @@ from benchmark.errors import InputError
 
 VARIABLE = "DIFFCLASS_ALLOW"
 """Environment variable of modules or packages to allow besides, separated by commas: a user's own methods."""
-OURS = ("methods", "datamodules", "benchmark.schedules")
+PACKAGES = ("benchmark", "methods", "datamodules")
+"""Our packages: their source counts in keys."""
+NAMEABLE = ("methods", "datamodules", "benchmark.schedules")
+"""Packages and modules of ours whose classes may be named."""
 OTHERS = (
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
@@ -35,7 +38,7 @@ def allowed() -> list[str]:
     for name in added:
         if not all(part.isidentifier() for part in name.split(".")) or name.split(".")[0] == "jsonargparse":
             raise InputError(f"{VARIABLE} takes names of modules, separated by commas, got {name!r}")
-    return [*OURS, *OTHERS, *added]
+    return [*NAMEABLE, *OTHERS, *added]
 
 
 def enforce() -> None:
@@ -54,7 +57,7 @@ def refused(name: str) -> str:
 def modules_by_class() -> dict[str, list[str]]:
     """Modules of ours that define a class of a name, found in their text."""
     found: dict[str, list[str]] = {}
-    for file in (file for name in OURS for file in _files(ROOT.joinpath(*name.split(".")))):
+    for file in (file for name in NAMEABLE for file in _files(ROOT.joinpath(*name.split(".")))):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
             found.setdefault(name, []).append(module)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.class_paths import OURS, ROOT
+from benchmark.class_paths import PACKAGES, ROOT
 from benchmark.config_files import file_named
 from benchmark.contents import unchanged
 from benchmark.files import digest, digest_file
@@ -48,7 +48,7 @@ def configuration_digest(suite: Suite, here: bool = True) -> str:
     files: dict[str, str] = {}
     for cell in suite.cells.values():
         _add_files([cell.config, *cell.set.values()], Path(), files)
-    modules = [path for name in OURS for path in sorted((ROOT / name).rglob("*.py"))]
+    modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
     cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
     return digest({"configs": files, "sources": sources, "cells": cells, "here": here})

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmark.class_paths import OTHERS, OURS, ROOT
+from benchmark.class_paths import OTHERS, PACKAGES, ROOT
 from benchmark.errors import InputError, shown
 from benchmark.files import digest, digest_file
 
@@ -55,7 +55,7 @@ def own_files(modules: Iterable[str]) -> list[Path]:
     Raises:
         InputError: If there is no such module.
     """
-    return sorted({_source(module) for module in _closure(frozenset(modules)) if module.split(".")[0] not in OURS})
+    return sorted({_source(module) for module in _closure(frozenset(modules)) if module.split(".")[0] not in PACKAGES})
 
 
 @functools.cache
@@ -86,7 +86,7 @@ def _existing(module: str) -> str:
 def _counts(module: str) -> bool:
     """Whether a module's top package is ours or a user's."""
     top = module.split(".")[0]
-    if top in OURS:
+    if top in PACKAGES:
         return True
     if top in {name.split(".")[0] for name in OTHERS} or top in sys.stdlib_module_names:
         return False
@@ -101,7 +101,7 @@ def _is_library(place: Path) -> bool:
 def _located(module: str) -> list[Path] | None:
     """A module's file, or its folders where it has none; None if there is none. Nothing is imported."""
     top, *parts = module.split(".")
-    if top in OURS:
+    if top in PACKAGES:
         path = ROOT.joinpath(top, *parts)
         files = [p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()]
         return files[:1] or ([path] if path.is_dir() else None)

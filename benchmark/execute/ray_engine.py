@@ -25,7 +25,7 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from benchmark.class_paths import OURS, ROOT
+from benchmark.class_paths import PACKAGES, ROOT
 from benchmark.errors import MEMORY_HINT, InputError, one_line
 from benchmark.execute import worker
 from benchmark.execute.demand import Demand, demand
@@ -42,7 +42,7 @@ ATTEMPTS = 4
 
 def source_digest() -> str:
     """Hash of the source that this process runs."""
-    files = [path for name in OURS for path in sorted((ROOT / name).rglob("*.py"))]
+    files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     return digest({str(path.relative_to(ROOT)): digest_file(path) for path in files})
 
 

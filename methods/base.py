@@ -45,7 +45,7 @@ class Method(LightningModule, ABC):
     """A method of the benchmark. What it can do follows from the parts it has.
 
     Optimiser, schedule, weight averaging, precision and checkpoints are configured beside the method, not in it.
-    Losses use no sampler, likelihood, guidance rule or scale, and no ``guides``: a training is not known by those settings.
+    Losses use no sampler, likelihood, guidance rule or scale, and no ``guides``: trainings are not known by those.
 
     Args:
         denoiser: ``E[x | x_t]``; without it the method cannot sample.

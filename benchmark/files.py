@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from benchmark.errors import WriteError
 
@@ -106,17 +106,20 @@ def read_bytes(path: Path, largest: int) -> bytes:
         OSError: If it cannot be read, or is no regular file.
         ValueError: If it has more than ``largest`` bytes, or no file can have such a name.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with _opened(path) as file:
         content = file.read(largest + 1)
     if len(content) > largest:
         raise ValueError(f"more than {largest >> 20} MiB")
     return content
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # opening a FIFO would wait for who writes to it
+def _opened(path: Path) -> BinaryIO:
+    """A file to read from; OSError if it is no regular one: a pipe would be waited for, a device is endless."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def read_json(path: Path) -> Any:
@@ -158,8 +161,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with open(path, "rb") as file:
+    """sha256 of a file's bytes; OSError if it cannot be read, or is no regular file."""
+    with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Stages: finished means recorded, under this key, with nothing changed since."""
 
 import json
+import os
 
 import pytest
 
@@ -47,6 +48,11 @@ def lose_output(folder):
     (folder / "b.npz").unlink()
 
 
+def pipe_for_output(folder):
+    (folder / "a.npz").unlink()
+    os.mkfifo(folder / "a.npz")
+
+
 def edit(**values):
     def change(folder):
         path = STAGE.manifest(folder)
@@ -68,9 +74,10 @@ def write(text):
 
 @pytest.mark.parametrize(
     "change",
-    [change_output, lose_output, edit(nfe=1), edit(outputs={}), edit(key="x"), edit(more=1), without_digest,
-     write(""), write("[1]"), write("null"), write('{"key": "key of today"}'), write("{")],
-    ids=["output", "lost output", "value", "outputs", "key", "more", "digest", "empty", "list", "null", "bare", "cut"],
+    [change_output, lose_output, pipe_for_output, edit(nfe=1), edit(outputs={}), edit(key="x"), edit(more=1),
+     without_digest, write(""), write("[1]"), write("null"), write('{"key": "key of today"}'), write("{")],
+    ids=["output", "lost output", "pipe", "value", "outputs", "key", "more", "digest", "empty", "list", "null", "bare",
+         "cut"],
 )  # fmt: skip
 def test_a_stage_with_a_changed_file_or_manifest_is_not_finished(folder, change):
     assert STAGE.completed(folder) is not None

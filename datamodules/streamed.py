@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from datamodules.base import ImageData
 
 
+TOO_LITTLE_SHARED = (
+    "shared memory (/dev/shm) is too small to read batches ahead: "
+    "enlarge it (--shm-size of a container), or set data.init_args.workers=0"
+)
+
+
 class Files(Sequence[Path]):
     """Very many files, whose names take 40 bytes each instead of the 400 of a path.
 
@@ -128,14 +134,7 @@ def _sendable(tensor: Tensor) -> Tensor:
     try:
         return tensor.share_memory_()
     except RuntimeError as error:
-        raise _too_little_shared(error) from None
-
-
-def _too_little_shared(error: Exception) -> MemoryError:
-    return MemoryError(
-        f"shared memory (/dev/shm) is too small for batches that are read ahead ({error}): enlarge it, in a container "
-        "by --shm-size, or read without processes of their own by data.init_args.workers=0"
-    )
+        raise MemoryError(TOO_LITTLE_SHARED) from error
 
 
 class StreamedBatches:
@@ -164,7 +163,7 @@ class StreamedBatches:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise _too_little_shared(error) from None
+            raise MemoryError(TOO_LITTLE_SHARED) from error
         for batch in batches:
             if isinstance(batch, Exception):
                 raise batch

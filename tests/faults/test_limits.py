@@ -5,14 +5,24 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from faults import micro
+from PIL import Image
 
 from benchmark.errors import InputError, lacking
+from datamodules.streamed import TOO_LITTLE_SHARED
 
 FILES = "error: too many open files; raise their limit (ulimit -n) or run fewer processes (--workers)\n"
 MEMORY = "error: not enough memory, or not enough processes allowed: "
 SHARED = "error: shared memory (/dev/shm) cannot be used: "
+
+
+small_shared_memory = pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=False).returncode != 0,
+    reason="shared memory can be made small by root alone",
+)
 
 
 def run(folder, setting):
@@ -39,11 +49,7 @@ def test_little_memory(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=False).returncode != 0
-    if shutil.which("unshare") else True,
-    reason="shared memory can be made small by root alone",
-)  # fmt: skip
+@small_shared_memory
 @pytest.mark.parametrize(("option", "why"), [("size=4k", "No space left on device"), ("ro", "Read-only file system")])
 def test_shared_memory_that_is_full_or_closed(tmp_path, monkeypatch, option, why):
     mount = f"mount -t tmpfs -o {option} tmpfs /dev/shm && {{ head -c 4096 /dev/zero > /dev/shm/full || true; }}"
@@ -77,3 +83,25 @@ def test_shared_memory_that_is_full_or_closed(tmp_path, monkeypatch, option, why
 def test_what_an_error_says_is_lacking(error, told):
     assert lacking(error).startswith(told)
     assert bool(lacking(error)) == bool(told)
+
+
+READ = """
+from datamodules.imagenet import ImageNet
+data = ImageNet("data", size=64, workers=1, validation_fraction=0.2, reference_images=8, batch_size=16)
+list(data.train_dataloader())
+"""
+
+
+@small_shared_memory
+def test_shared_memory_too_small_for_a_batch_ends_a_training_with_the_remedy(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (70, 70, 3)).astype(np.uint8)
+    for number in range(40):
+        path = tmp_path / f"data/imagenet/{'val' if number < 8 else 'train'}/n{number % 2}/{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels).save(path)
+    done = subprocess.run(
+        [*"unshare -m sh -c".split(), 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "sh",
+         sys.executable, "-c", READ],
+        cwd=tmp_path, env=micro.ENVIRONMENT, text=True, capture_output=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1] == f"MemoryError: {TOO_LITTLE_SHARED}"

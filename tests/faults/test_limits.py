@@ -100,7 +100,7 @@ def test_shared_memory_too_small_for_a_batch_ends_a_training_with_the_remedy(tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(levels).save(path)
     done = subprocess.run(
-        [*"unshare -m sh -c".split(), 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "sh",
+        ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "sh",
          sys.executable, "-c", READ],
         cwd=tmp_path, env=micro.ENVIRONMENT, text=True, capture_output=True, timeout=200, check=False,
     )  # fmt: skip

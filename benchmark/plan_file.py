@@ -81,7 +81,7 @@ def _read(out: Path, job: dict[str, Any]) -> Job:
     cell, seed, part = job["cell"], job["seed"], job["part"]
     valid = NAME.fullmatch(cell) and is_int(seed, 0, MAX_SEED) and part in ("train", "evaluate")
     lists = (job["needs"], job["after"], *job["stages"])
-    if not valid or not job["stages"] or not is_int(job["steps"], 0, 2**63) or not all(map(_are_texts, lists)):
+    if not valid or not job["stages"] or not is_int(job["steps"], -1, 2**63) or not all(map(_are_texts, lists)):
         raise ValueError(f"no job: {shortened(job)}")
     return Job(
         Cell(cell), seed, part, out / cell / f"seed{seed}", tuple(Stage(name, key) for name, key in job["stages"]),

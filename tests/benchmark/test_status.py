@@ -73,6 +73,13 @@ def test_the_plan_names_the_same_jobs_wherever_the_folder_lies(run, tmp_path_fac
     assert read_plan(moved) == ("mini", [Job(**{**vars(job), "config": {}}) for job in jobs(moved)])
 
 
+def test_a_plan_may_hold_trainings_without_a_number_of_steps(tmp_path):
+    stages = (Stage("train", "key"),)
+    fitted = Job(Cell("gaussian"), 0, "train", tmp_path / "gaussian/seed0", stages, steps=-1)  # trainer.max_steps
+    write_plan(tmp_path, "mini", "key", {}, [fitted])
+    assert read_plan(tmp_path) == ("mini", [fitted])
+
+
 def test_a_run_that_has_not_begun_is_missing_all_of_it(run, capsys):
     assert set(states(run).values()) == {"missing"}
     code, said = shown(capsys, run)

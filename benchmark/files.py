@@ -106,14 +106,14 @@ def read_bytes(path: Path, largest: int) -> bytes:
         OSError: If it cannot be read, or is no regular file.
         ValueError: If it has more than ``largest`` bytes, or no file can have such a name.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         content = file.read(largest + 1)
     if len(content) > largest:
         raise ValueError(f"more than {largest >> 20} MiB")
     return content
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
     """A file to read from; OSError if it is no regular one: a pipe would be waited for, a device is endless."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -162,7 +162,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def digest_file(path: Path) -> str:
     """sha256 of a file's bytes; OSError if it cannot be read, or is no regular file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from benchmark.errors import InputError, one_line, shown
+from benchmark.files import opened
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 SUFFIX = ".npy"
@@ -39,12 +40,12 @@ class Archive:
         self.path = path
         start = b""
         try:
-            with open(path, "rb") as file:
+            with opened(path) as file:
                 start = file.read(24)
-            if start.startswith(np.lib.format.MAGIC_PREFIX):
-                raise InputError(f"{path} is a single array; save it with numpy.savez(path, images=array)")
-            with zipfile.ZipFile(path) as archive:
-                self._members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
+                if start.startswith(np.lib.format.MAGIC_PREFIX):
+                    raise InputError(f"{path} is a single array; save it with numpy.savez(path, images=array)")
+                with zipfile.ZipFile(file) as archive:
+                    self._members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise InputError(
                 f"{path} is no whole .npz file; it starts with {shown(repr(start)[1:], 60)}; save it anew"

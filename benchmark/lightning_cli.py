@@ -32,6 +32,7 @@ from benchmark.mixed_precision import UnscaledMixedPrecision, check_precision
 from benchmark.ownership import owned
 from benchmark.predictions import predict
 from benchmark.progress_bar import StepBar
+from benchmark.restoring import restoring
 from benchmark.samples_file import SamplingTrainer
 from benchmark.shapes import check_shapes
 from benchmark.shard_statistics import ShardStatistics
@@ -232,7 +233,7 @@ class BenchmarkCLI(LightningCLI):
         writes = subcommand == "fit" and self.trainer.is_global_zero and not self.trainer.fast_dev_run
         root = Path(self.trainer.default_root_dir)
         try:
-            with owned(root, "--trainer.default_root_dir") if writes else nullcontext():
+            with owned(root, "--trainer.default_root_dir") if writes else nullcontext(), restoring(self.trainer):
                 super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise InputError(innermost(error)) from error

@@ -6,8 +6,6 @@ import itertools
 import math
 import re
 import sys
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
@@ -21,6 +19,7 @@ from benchmark.arguments import Parser
 from benchmark.definitions import TABLES, column_order, definition_of
 from benchmark.errors import OK, InputError, command, escaped, shown
 from benchmark.files import write_text
+from benchmark.given_archive import Archive
 from benchmark.per_class import class_names
 from benchmark.record import Results, read_results
 from benchmark.record_fields import FAILED, NOT_APPLICABLE
@@ -267,9 +266,9 @@ def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _arrays(path: Path, what: str, *names: str) -> list[np.ndarray]:
     """Arrays of a file, nothing pickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return [file[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
+        archive = Archive(path)
+        return [archive.read(name) for name in names if archive.declared(name)]
+    except (InputError, MemoryError):
         raise InputError(f"{path}: no {what} can be read from it; remove it or run the suite again") from None
 
 

@@ -231,7 +231,7 @@ def of_png(content, rng):
     if kind == 4:
         image.save(out, rng.choice(("JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO")))
     elif kind == 5:
-        image.convert(rng.choice(("RGB", "1", "P", "RGBA", "LA", "I;16", "I"))).save(out, "PNG")
+        image.convert(rng.choice(("RGB", "1", "P", "RGBA", "LA", "I;16"))).save(out, "PNG")
     elif kind == 6:
         image.save(out, rng.choice(("PNG", "TIFF", "GIF")), save_all=True, append_images=[image.rotate(90)])
     elif kind == 7:

@@ -92,6 +92,28 @@ def test_a_fit_refuses_what_would_lose_a_training_in_one_line(training, capsys, 
     assert fit(capsys, root, "--ckpt_path=last") == (2, told)
 
 
+BROKEN = {
+    "raw weights": lambda state: state["current_model_state"].update({"classifier.network.head.weight": [1.0]}),
+    "optimizer": lambda state: state["optimizer_states"][0].update(param_groups=[{}]),
+    "schedule": lambda state: state.update(lr_schedulers=[3]),
+    "loops": lambda state: state["loops"].update(fit_loop={"epoch_loop.batch_progress": 3}),
+    "version": lambda state: state.update({"pytorch-lightning_version": 3}),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_a_point_whose_state_is_not_as_it_was_written_is_refused_in_one_line(training, capsys, monkeypatch, change):
+    monkeypatch.chdir(micro.ROOT)
+    _, points = training
+    state = torch.load(checkpoints(points)[-1], weights_only=True)
+    change(state)
+    torch.save(state, points.parent / "other.ckpt")
+    code, told = fit(capsys, points.parent / "elsewhere", f"--ckpt_path={points.parent / 'other.ckpt'}")
+    assert (code, told.count("\n")) == (2, 1), told
+    assert told.startswith(f"error: {points.parent / 'other.ckpt'} cannot be restored (")
+    assert len(told) < 400
+
+
 def test_points_are_kept_until_the_end_of_training_is_on_record(training, whole, monkeypatch):
     go_on, points = training
 

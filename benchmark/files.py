@@ -77,9 +77,9 @@ def _room(temporary: Path) -> str:
     return f" ({written / 2**20:.1f} MiB were written, {free / 2**20:.1f} MiB are free)"
 
 
-def sweep(folder: Path) -> None:
-    """Delete what processes that were killed left half written in ``folder`` and below; no one may be writing there."""
-    for path in folder.rglob(".*.tmp"):
+def sweep(folder: Path, below: bool = True) -> None:
+    """Delete what killed processes left half written in ``folder``, and below it; no one may be writing there."""
+    for path in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 

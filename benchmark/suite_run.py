@@ -126,11 +126,9 @@ def execute(
     """
     finished = {job.name for job in jobs if job.finished}
     todo = [job for job in jobs if job.name not in finished]
-    for job in jobs:  # what killed processes left
-        elsewhere = lives(read_progress(job.folder, job.part))
+    _sweep(jobs, out)
+    for job in jobs:
         clear(job.folder, job.part)
-        if job.name not in finished and not elsewhere:
-            sweep(job.folder)
     if not todo:
         return {}, None
     predicted = predicted_seconds(suite.name)
@@ -171,12 +169,27 @@ def execute(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    _sweep(jobs, out)  # after workers that were killed in this run
     if not signals:
         return results, None
     _tabulate_partly(suite, engine, jobs, out)
     again = shlex.join(["python", "-m", f"benchmark.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     print(f"stopped; finished work is kept, go on with: {again}", file=sys.stderr)
     return results, TERMINATED if signals[0] == signal.SIGTERM else INTERRUPTED
+
+
+def _sweep(jobs: list[Job], out: Path) -> None:
+    """Delete what killed processes left in a run's folder, but where a job goes on elsewhere."""
+    busy = {job.folder for job in jobs if lives(read_progress(job.folder, job.part))}
+    sweep(out, below=False)
+    for job in jobs:
+        if job.folder in busy:
+            continue
+        sweep(job.folder)
+        points = list(job.folder.glob("checkpoints/step=*"))
+        if points and job.part == "train" and job.finished:
+            for point in points:  # killed after its end was on record, a training has not deleted them
+                point.unlink(missing_ok=True)
 
 
 def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:

@@ -4,17 +4,19 @@ import json
 import os
 import re
 import subprocess
+import time
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
 from benchmark import suite_run
+from benchmark.execute.journal import progress_path
 from benchmark.files import write_json
 from benchmark.protocol import Protocol
 from benchmark.record import failed, measured, read_results
 from benchmark.suite import Cell, Suite
-from benchmark.suite_run import jobs_of, tabulate
+from benchmark.suite_run import execute, jobs_of, tabulate
 
 CONFIG = {"model": {"class_path": "methods.supervised.Supervised", "init_args": {}}, "trainer": {}, "data": {}}
 ENGINE = SimpleNamespace(here=True, hardware={}, resolve=lambda cells, dry: dict.fromkeys(cells, CONFIG))
@@ -117,3 +119,19 @@ def test_source_that_lies_in_another_checkout_has_no_commit(tmp_path, monkeypatc
     (tmp_path / "suite_run.py").write_text("")
     monkeypatch.setattr(suite_run, "__file__", str(tmp_path / "suite_run.py"))
     assert suite_run._commit() == ""
+
+
+def test_what_killed_processes_left_is_deleted_but_where_a_job_goes_on_elsewhere(suite, tmp_path):
+    out = tmp_path / "run"
+    jobs, _ = jobs_of(suite, ENGINE, out, [0, 1], ["judge"], write=True)
+    finish(jobs)
+    half, elsewhere = ".x.npz.1-0123abcd.tmp", out / "judge/seed0"
+    left = [out / half, out / "judge/seed1" / half, out / "judge/seed1/checkpoints/step=00000003.ckpt"]
+    kept = [elsewhere / half, elsewhere / "checkpoints/step=00000003.ckpt", out / ".mine.tmp"]
+    for path in (*left, *kept):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    news = {"host": "another", "boot": "b", "pid": 7, "start": "1", "since": time.time(), "at": time.time()}
+    write_json(progress_path(elsewhere, "train"), news)
+    assert execute(suite, ENGINE, jobs, out, check=lambda: None) == ({}, None)
+    assert [path for path in (*left, *kept) if path.exists()] == kept

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from benchmark.errors import InputError
-from benchmark.surroundings import path_option
+from benchmark.system.surroundings import path_option
 
 MOST_WORKERS = 1024
 

@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from benchmark import class_paths
-from benchmark.config_files import Settings, located
 from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory, tell
 from benchmark.screen import protect
+from benchmark.training.build import run
 
 
 def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
@@ -82,32 +81,6 @@ def _fail(message: str, code: int) -> None:
     if message:
         tell(f"error: {message}")
     sys.exit(code)
-
-
-def run(arguments: Sequence[str], stop: Callable[[], bool], watchers: Sequence[Any] = ()) -> Any:
-    """Parse ``arguments`` with a subcommand and carry it out, with callbacks that no configuration names."""
-    return _cli(arguments, stop, watchers=watchers)
-
-
-def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, here: bool = True) -> Any:
-    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run.
-
-    Args:
-        arguments: Settings, without a subcommand.
-        stop: See ``BenchmarkCLI``.
-        here: Whether the trainer gets the devices that the settings name; else one CPU, for who asks for the settings.
-    """
-    return _cli(arguments, stop, run=False, here=here)
-
-
-def _cli(arguments: Sequence[str], stop: Callable[[], bool], here: bool = True, **options: Any) -> Any:
-    arguments = located(arguments)
-    settings = Settings(arguments, here)  # refuses unreadable files before anything heavy is imported
-    from benchmark.lightning_cli import BenchmarkCLI
-
-    class_paths.enforce()
-    class_paths.import_named(settings.texts)
-    return BenchmarkCLI(settings.explain, args=arguments, stop=stop, here=here, **options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.arguments import Parser
-from benchmark.differences import (
+from benchmark.errors import REGRESSION, InputError, command, shown, tell
+from benchmark.results.differences import (
     BETTER,
     INCOMPLETE,
     NEW,
@@ -28,16 +29,15 @@ from benchmark.differences import (
     compare,
     seed_list,
 )
-from benchmark.errors import REGRESSION, InputError, command, shown, tell
-from benchmark.markdown import escape, table
-from benchmark.record import Results, read_results, write_results
-from benchmark.surroundings import path_option
+from benchmark.results.markdown import escape, table
+from benchmark.results.record import Results
+from benchmark.results.results_file import read_results, write_results
+from benchmark.system.surroundings import path_option
 
 ORDER = (NOT_COMPARABLE, INCOMPLETE, WORSE, WARNING, BETTER, NEW, SAME)
 WIDTH = 120
 """Characters of a line of text."""
 SUMMARY_BYTES = 1_000_000  # GitHub drops a step's summary above 1,024 kB
-
 Line = tuple[str, str, str, str]
 
 

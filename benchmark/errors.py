@@ -14,7 +14,6 @@ from benchmark.screen import protect
 LONGEST = 399
 """Characters of the longest line that tells of foreign text."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
 OK, REGRESSION, UNUSABLE_INPUT, NOT_COMPARABLE, INCOMPLETE = 0, 1, 2, 3, 4
 INTERRUPTED, TERMINATED = 130, 143
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import InputError, command
+from benchmark.execute.given_rows import check_given, check_row, forget_row, keep_row
 from benchmark.execute.local import LocalEngine
-from benchmark.given_listing import check_samples_at
-from benchmark.given_rows import check_given, check_row, forget_row, keep_row
-from benchmark.names import check_cell_name
-from benchmark.ownership import owned
-from benchmark.plan_file import leave_out
-from benchmark.signals import ended_by_signals
-from benchmark.suite import Cell, Suite, load_suite, suites
-from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
-from benchmark.surroundings import absolute, data_folders, environment, path_option
-from benchmark.weights import at_hand
+from benchmark.execute.session import at_hand, execute, jobs_of, networks_needed, with_given
+from benchmark.execute.tabulate import tabulate
+from benchmark.suite.jobs import leave_out
+from benchmark.suite.suite import Cell, Suite, load_suite, suites
+from benchmark.system.lock import owned
+from benchmark.system.names import check_cell_name
+from benchmark.system.sample_files import check_samples_at
+from benchmark.system.signals import ended_by_signals
+from benchmark.system.surroundings import absolute, data_folders, environment, path_option
 
 
 def parser() -> Parser:

@@ -1,14 +1,13 @@
 """A trained method, from the folder of its training."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from benchmark import kept_config
-from benchmark.checkpoints import FINAL, with_weights
-from benchmark.cli import build
 from benchmark.errors import InputError
+from benchmark.training import saved_config
+from benchmark.training.build import build
+from benchmark.training.checkpoints import FINAL, with_weights
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -23,17 +22,10 @@ def load(folder: str | Path) -> tuple[Method, ImageData]:
         InputError: If a file is missing or damaged, naming it.
     """
     folder = Path(folder)
-    config, weights = folder / kept_config.FILE, folder / "checkpoints" / FINAL
+    config, weights = folder / saved_config.FILE, folder / "checkpoints" / FINAL
     for file in (config, weights):
         if not file.is_file():
             raise InputError(f"no {file}; name the folder of a training that has ended")
     with isolate_rng():
         cli = build([f"--config={config}", "--trainer.logger=false"], here=False)
     return with_weights(cli.model, weights), cli.datamodule
-
-
-def method_of(arguments: Sequence[str], folder: Path) -> tuple[Method, ImageData]:
-    """A cell's trained method, in evaluation mode on the device that the trainer would use, and its data."""
-    cli = build([*arguments, "--trainer.logger=false"])
-    method = with_weights(cli.model, folder / "checkpoints" / FINAL)
-    return method.to(cli.trainer.strategy.root_device), cli.datamodule

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
-from benchmark.files import write_text
-from benchmark.record import read_results
-from benchmark.suite import load_suite
-from benchmark.tables import to_markdown
+from benchmark.results.results_file import read_results
+from benchmark.results.tables import to_markdown
+from benchmark.suite.suite import load_suite
+from benchmark.system.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (

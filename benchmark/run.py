@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.arguments import Parser, add_run_options, check_workers
+from benchmark.cost.forecast import show_plan
 from benchmark.errors import INCOMPLETE, OK, InputError, command, escaped, tell
 from benchmark.execute.local import LocalEngine
-from benchmark.files import write_text
-from benchmark.forecast import show_plan
-from benchmark.ownership import hold, owned
-from benchmark.plan import Job
-from benchmark.plan_file import PLAN, QUEUE
-from benchmark.sbatch import write_scripts
-from benchmark.signals import ended_by_signals
-from benchmark.suite import NAME, PAPER, Suite, check_seeds, load_suite, suites
-from benchmark.suite_run import execute, jobs_of, networks_needed, tabulate, with_given
-from benchmark.surroundings import FOLDERS, absolute, data_folders, environment, path_option
-from benchmark.weights import at_hand
-from benchmark.yaml_files import parse_text
+from benchmark.execute.session import at_hand, execute, jobs_of, networks_needed, with_given
+from benchmark.execute.slurm import write_scripts
+from benchmark.execute.tabulate import tabulate
+from benchmark.suite.jobs import PLAN, QUEUE, Job
+from benchmark.suite.suite import PAPER, Suite, check_seeds, load_suite, suites
+from benchmark.system.files import write_text
+from benchmark.system.lock import hold, owned
+from benchmark.system.names import NAME
+from benchmark.system.signals import ended_by_signals
+from benchmark.system.surroundings import FOLDERS, absolute, data_folders, environment, path_option
+from benchmark.system.yaml_files import parse_text
 
 
 def parser() -> Parser:

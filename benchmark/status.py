@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.arguments import Parser
-from benchmark.costs import Seen, predicted_seconds, time_left
+from benchmark.cost.times import Seen, clock, predicted_seconds, time_left
 from benchmark.errors import INCOMPLETE, OK, InputError, command, shown
 from benchmark.execute.journal import lives, read_progress
-from benchmark.ownership import read_owner, runs_here
-from benchmark.plan import Job
-from benchmark.plan_file import QUEUE, read_plan
-from benchmark.progress import clock
-from benchmark.surroundings import path_option
+from benchmark.suite.jobs import QUEUE, Job, read_plan
+from benchmark.system.lock import read_owner
+from benchmark.system.machine import runs_here
+from benchmark.system.surroundings import path_option
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "died": "red", "missing": "dim"}
 

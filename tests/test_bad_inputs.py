@@ -20,8 +20,9 @@ import yaml
 from PIL import Image
 
 from benchmark import cli, compare, evaluate, readme, report, run, status
-from benchmark.checkpoints import FINAL
-from benchmark.record import Results, measured, write_results
+from benchmark.results.record import Results, measured
+from benchmark.results.results_file import write_results
+from benchmark.training.checkpoints import FINAL
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DIGITS = CONFIGS / "digits"

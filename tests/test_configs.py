@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from benchmark import cli
-from benchmark.plan import arguments
-from benchmark.shapes import check_shapes
-from benchmark.suite import load_suite
+from benchmark.suite.jobs import arguments
+from benchmark.suite.suite import load_suite
+from benchmark.training.checks import check_shapes
 from datamodules.base import stand_ins
 
 CONFIGS = Path(__file__).parents[1] / "configs"

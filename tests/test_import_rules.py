@@ -4,6 +4,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("methods", "datamodules", "benchmark")
 FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-LIGHT = ("compare", "report", "tables", "record", "files", "errors", "suite", "run", "status", "sbatch", "plan_file")
+MAY_IMPORT = {
+    "system": (),
+    "suite": ("system",),
+    "results": ("system",),
+    "metrics": ("system",),
+    "training": ("suite", "system"),
+    "answers": ("metrics", "suite", "system"),
+    "records": ("metrics", "results", "suite", "system"),
+    "cost": ("training", "metrics", "results", "suite", "system"),
+    "execute": ("cost", "records", "answers", "training", "metrics", "results", "suite", "system"),
+}
+"""Rooms of the benchmark, each with those that it may import; all may import what lies under the doors."""
+UNDER_THE_DOORS = ("errors", "screen")
+DOORS = ("run", "evaluate", "status", "compare", "report")
+"""Commands that start without heavy packages."""
 WEIGHTS = "methods.weight_files"
 """The reader of files of weights, which all rooms but that of the data use."""
 HEAVY = {"torch", "torchvision", "torchmetrics", "torch_fidelity", "timm", "lightning", "sklearn"}
@@ -145,6 +160,45 @@ def loaded(path: Path, seen: set[Path]) -> set[str]:
     return found
 
 
-@every([path for path in below("benchmark") if path.parent == Path("benchmark") and path.stem in LIGHT])
-def test_tables_and_plans_start_without_heavy_packages(path):
+@every([path for room in MAY_IMPORT for path in below("benchmark", room)])
+def test_a_room_imports_its_own_files_and_those_of_lower_rooms(path):
+    room = path.parts[1]
+    allowed = [f"benchmark.{name}.*" for name in (room, *MAY_IMPORT[room])]
+    ours = {name for name in of_ours(path) if name.split(".")[0] == "benchmark"} - {"benchmark"}
+    assert_only(ours, *allowed, *(f"benchmark.{name}" for name in UNDER_THE_DOORS))
+
+
+def needed(path: Path) -> set[str]:
+    """Modules that a file imports, in functions too, but not those for type checkers alone."""
+    tree, package = ast.parse((ROOT / path).read_text()), ".".join(path.parent.parts)
+    typed = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    return {name for node in ast.walk(tree) if node not in typed for name in names(node, package)}
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_files_import_one_another_in_a_circle(package):
+    files = [path for path in below(package) if path in MODULES]
+    arrows = {path: {file_of(name) for name in needed(path)} & set(files) - {path} for path in files}
+    assert len(list(TopologicalSorter(arrows).static_order())) == len(files)
+
+
+def test_every_folder_of_the_benchmark_is_a_room():
+    folders = {path.parts[1] for path in below("benchmark") if len(path.parts) > 2}
+    assert folders == {*MAY_IMPORT, "speed"}
+
+
+LIGHT = [
+    *(Path("benchmark", f"{door}.py") for door in DOORS),
+    *below("benchmark", "suite"),
+    *below("benchmark", "results"),
+]
+
+
+@every(LIGHT)
+def test_commands_plans_and_tables_start_without_heavy_packages(path):
     assert not loaded(path, set()) & HEAVY

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("benchmark", "methods", "datamodules", "configs", "results")
 SUITES = """
-from benchmark.costs import RESULTS
-from benchmark.suite import CONFIGS, load_suite, suites
+from benchmark.cost.times import RESULTS
+from benchmark.suite.suite import CONFIGS, load_suite, suites
 print(CONFIGS, RESULTS.joinpath("digits.json").is_file(), *suites())
 assert all(load_suite(name).cells for name in suites())
 """
@@ -37,7 +37,7 @@ def installed(tmp_path_factory):
 
 def test_a_wheel_holds_code_configurations_templates_and_results(installed):
     kinds = ("benchmark/**/*.py", "methods/**/*.py", "datamodules/**/*.py")
-    kinds += ("configs/**/*.yaml", "benchmark/templates/*", "results/*.json")
+    kinds += ("configs/**/*.yaml", "benchmark/results/*.j2", "results/*.json")
     for kind in kinds:
         expected = {path.relative_to(ROOT) for path in ROOT.glob(kind)}
         assert expected

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import WriteError
-from benchmark.files import write_json
-from benchmark.ownership import runs_here, this_process
-from benchmark.plan import Job
-from benchmark.stages import read_manifest
+from benchmark.suite.jobs import Job
+from benchmark.system.files import read_manifest, write_json
+from benchmark.system.machine import runs_here, this_process
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""

@@ -16,8 +16,8 @@ from typing import Any
 from benchmark.errors import WriteError, shown
 from benchmark.execute import journal
 from benchmark.execute.journal import Progress
-from benchmark.files import read_json, write_json
-from benchmark.ownership import this_process
+from benchmark.system.files import read_json, write_json
+from benchmark.system.machine import this_process
 
 PAUSE = 1.0
 """Seconds between two looks at a lease that seems lost: a file server may show a rename late."""

@@ -14,12 +14,12 @@ from typing import Any
 
 from benchmark.errors import MEMORY_HINT, MachineError, failure
 from benchmark.execute import worker
-from benchmark.execute.gpus import gpu_shares, visible_gpus
-from benchmark.execute.waiting import Waiting
-from benchmark.plan import Job
-from benchmark.protocol import Protocol
-from benchmark.signals import delayed
-from benchmark.surroundings import environment, working_folder
+from benchmark.execute.scheduler import Waiting
+from benchmark.suite.jobs import Job
+from benchmark.suite.protocol import Protocol
+from benchmark.system.gpus import gpu_shares, visible_gpus
+from benchmark.system.signals import delayed
+from benchmark.system.surroundings import environment, working_folder
 
 ATTEMPTS = 2
 """Times a job is tried whose worker dies."""

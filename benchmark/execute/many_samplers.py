@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmark.sampling import Shards
+    from benchmark.answers.samples import Shards
 
 
 def draw(
@@ -84,7 +84,7 @@ def _share(connection: Connection, device: str | None) -> None:
     shards, arguments, trained, threads, share = connection.recv()  # which imports what they are made of
     import torch
 
-    from benchmark.load import method_of
+    from benchmark.training.build import method_of
 
     torch.set_num_threads(threads)
     try:

@@ -6,14 +6,23 @@ missed. Tried with several nodes on one machine and without GPUs.
 
 import contextlib
 import os
-import socket
-import threading
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from benchmark.errors import MEMORY_HINT, InputError, one_line
+from benchmark.execute import worker
+from benchmark.execute.local import LocalEngine
+from benchmark.execute.ray_nodes import Place, probe_node, source_digest
+from benchmark.execute.scheduler import Demand, Waiting, demand
+from benchmark.suite.class_paths import ROOT
+from benchmark.suite.jobs import Job
+from benchmark.suite.protocol import Protocol
+from benchmark.system.surroundings import FOLDERS, working_folder
 
 # Read by Ray when it is imported. Without the first, who reaches a cluster's ports can run code on it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -21,60 +30,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_task_oom_retries", "3")  # ATTEMPTS less one; Ray would try for ever
 
-import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+import socket
+import threading
+import uuid
 
-from benchmark.class_paths import PACKAGES, ROOT
-from benchmark.errors import MEMORY_HINT, InputError, one_line
-from benchmark.execute import worker
-from benchmark.execute.demand import Demand, demand
-from benchmark.execute.local import LocalEngine
-from benchmark.execute.waiting import Waiting
-from benchmark.files import digest, digest_file
-from benchmark.plan import Job
-from benchmark.protocol import Protocol
-from benchmark.surroundings import FOLDERS, working_folder
+import ray
 
 ATTEMPTS = 4
 """Times a job is tried whose worker or node dies."""
-
-
-def source_digest() -> str:
-    """Hash of the source that this process runs."""
-    files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
-    return digest({str(path.relative_to(ROOT)): digest_file(path) for path in files})
-
-
-@dataclass(frozen=True)
-class Place:
-    """What every node must have: the driver's folders at the same paths, and its source.
-
-    Attributes:
-        out: Folder of the run.
-        mark: Name of a file that the driver wrote there.
-        cwd: The driver's working folder, which relative paths in configurations start from.
-        folders: Variables of the environment and the folders that they name.
-        source: Hash of the source.
-    """
-
-    out: Path
-    mark: str
-    cwd: Path
-    folders: tuple[tuple[str, Path], ...]
-    source: str
-
-    def missing(self) -> str:
-        """What this node lacks, or nothing."""
-        node = os.uname().nodename
-        if not (self.out / self.mark).is_file():
-            return f"node {node} does not see the run's folder {self.out}; choose --out DIR on a shared file system"
-        for name, folder in (("working folder", self.cwd), *self.folders):
-            if not folder.is_dir():
-                return f"node {node} has no {name} {folder}; it must be on a file system that all nodes share"
-        if source_digest() != self.source:
-            return f"node {node} has other source in {ROOT}; give all nodes the same checkout"
-        return ""
 
 
 class _Board:
@@ -141,10 +104,6 @@ class _Line:
         while not self._closed.wait(self._every):
             message, self._newest = self._newest, None
             self.tell(message)
-
-
-def _probe(place: Place) -> str:
-    return place.missing()
 
 
 def _work(job: Job, protocol: Protocol, board: Any, place: Place) -> dict[str, Any]:
@@ -292,7 +251,7 @@ class RayEngine:
     def _check_nodes(self, place: Place) -> None:
         """See whether every node has what jobs need."""
         alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        probe = ray.remote(num_cpus=0, max_retries=0)(_probe)
+        probe = ray.remote(num_cpus=0, max_retries=0)(probe_node)
         on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive]
         answers = [probe.options(scheduling_strategy=one).remote(place) for one in on]
         for name, answer in zip([node["NodeManagerHostname"] for node in alive], answers, strict=True):

@@ -1,26 +1,20 @@
 """The inside of a worker process: it imports once and carries out jobs until told to end."""
 
 import contextlib
-import functools
 import os
 import signal
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.contents import contents
-from benchmark.errors import InputError, Stopped, WriteError, failure, innermost, one_line, traced
+from benchmark.errors import Stopped, WriteError, failure, one_line, traced
 from benchmark.execute.lease import Lease, NoLease, Superseded
-from benchmark.plan import Job
-from benchmark.protocol import Protocol
 from benchmark.screen import protect
-from benchmark.settings import CONTENT
-
-FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
-"""Environment variables that would tell a training of another launch, by their beginnings."""
+from benchmark.suite.jobs import Job
+from benchmark.suite.protocol import Protocol
+from benchmark.system.machine import FOREIGN, end_with_parent
 
 _context: dict[str, Any] = {}
 
@@ -47,7 +41,7 @@ def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
     protect()
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
-    _end_with(parent)
+    end_with_parent(parent)
     _context.update(messages=messages, stop=stop, threads=threads)
 
 
@@ -60,18 +54,6 @@ def _on_terminate(number: int, frame: Any) -> None:
         time.sleep(0.01)
 
 
-@functools.cache
-def _end_with(parent: int) -> None:
-    """Watch the parent: a process left behind would write beside the next attempt's."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _prepare() -> None:
     import torch
 
@@ -79,51 +61,11 @@ def _prepare() -> None:
 
 
 def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True) -> dict[str, dict[str, Any]]:
-    """Each cell's configuration with all defaults filled in, from its command line, and the content of what it names.
-
-    Args:
-        cells: Command line by name.
-        dry: Whether nothing will be run: the files of data sets of known size may then be missing, and devices too;
-            content is not noted.
-        here: Whether this machine will run them; devices that it lacks may be another's.
-
-    Raises:
-        InputError: Naming the cell and what is wrong.
-    """
+    """Resolve configurations on the threads of this process; see ``benchmark.training.build``."""
     _prepare()
-    import yaml
+    from benchmark.training import build
 
-    from benchmark.cli import build
-
-    resolved: dict[str, dict[str, Any]] = {}
-    known: dict[str, Any] = {}
-    for name, arguments in cells.items():
-        try:
-            words = [*arguments, "--trainer.logger=false"]
-            cli = _built_dry(words) if dry else build(words, here=here)
-            text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
-            config = yaml.safe_load(text)
-            if cli.trainer.fast_dev_run:
-                raise InputError("trainer.fast_dev_run leaves no weights to measure; set trainer.max_steps instead")
-            resolved[name] = config if dry else {**config, CONTENT: contents(config, cli.datamodule, known)}
-        except (InputError, OSError, ValueError) as error:
-            raise InputError(f"cell {name}: {innermost(error)}") from None
-    return resolved
-
-
-def _built_dry(arguments: list[str]) -> Any:
-    """A CLI whose data stands in, and whose weights are not made where the method can do without."""
-    import torch
-
-    from benchmark.cli import build
-    from datamodules.base import stand_ins
-
-    with stand_ins():
-        try:
-            with torch.device("meta"):
-                return build(arguments, here=False)
-        except InputError:  # of the configuration, which then comes again, or of a method that computes with weights
-            return build(arguments, here=False)
+    return build.resolve(cells, dry, here)
 
 
 def work(job: Job, protocol: Protocol, leased: bool) -> dict[str, Any]:
@@ -160,7 +102,7 @@ def _outcome(job: Job, protocol: Protocol, lease: Lease | NoLease) -> dict[str, 
         return bool(stop.value)
 
     _prepare()
-    from benchmark.runner import carry_out
+    from benchmark.execute.job import carry_out
 
     try:
         if stop.value:

@@ -11,11 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_f1_score,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-)
+from torchmetrics.functional.classification import binary_f1_score, multiclass_calibration_error, multiclass_f1_score
 
 from benchmark.metrics.arrays import Array, Estimate, bootstrap, mean_estimate, probability_matrix, share, to_numpy
 

@@ -13,13 +13,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from benchmark.metrics.arrays import Array, Estimate, bootstrap, matrix, pair, probability_matrix, to_numpy
-from benchmark.metrics.frechet import (
-    IntraClass,
-    Statistics,
-    frechet_distance,
-    frechet_estimate,
-    intra_class_frechet,
-)
+from benchmark.metrics.frechet import IntraClass, Statistics, frechet_distance, frechet_estimate, intra_class_frechet
 from benchmark.metrics.neighbours import (
     PrecisionRecall,
     nearest_distances,

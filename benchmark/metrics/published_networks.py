@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmark.errors import InputError, WriteError
-from benchmark.files import digest_file, replacing
 from benchmark.metrics.features import FeatureNetwork
-from benchmark.surroundings import absolute
+from benchmark.system.files import digest_file, replacing
+from benchmark.system.surroundings import absolute
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"

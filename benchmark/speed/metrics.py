@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmark.files import digest_file
 from benchmark.metrics.features import extract
-from benchmark.metrics.fidelity import Statistics, frechet_distance, neighbour_radii, precision_recall
+from benchmark.metrics.frechet import Statistics, frechet_distance
+from benchmark.metrics.neighbours import neighbour_radii, precision_recall
 from benchmark.metrics.published_networks import InceptionFeatures
 from benchmark.speed.peers import peer, race
+from benchmark.system.files import digest_file
 
 
 def compare(target: str, package: str, ours: Callable, theirs: Callable, rounds: int, tolerance: float, **more) -> None:

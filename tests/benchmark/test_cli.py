@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from benchmark import cli, kept_config
-from benchmark.checkpoints import FINAL, checkpoints
+from benchmark import cli
 from benchmark.errors import InputError
+from benchmark.training import saved_config as kept_config
+from benchmark.training.checkpoints import FINAL, checkpoints
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
 SUPERVISED = CONFIGS / "supervised.yaml"

@@ -10,8 +10,9 @@ import pytest
 
 from benchmark import compare as command_line
 from benchmark.compare import cut, main, to_json, to_markdown, to_text
-from benchmark.differences import compare
-from benchmark.record import Results, failed, measured, not_applicable, read_results, write_results
+from benchmark.results.differences import compare
+from benchmark.results.record import Results, failed, measured, not_applicable
+from benchmark.results.results_file import read_results, write_results
 
 GOOD = {"accuracy/clean": 0.98, "fd": 0.3, "nll": 1.8, "is": 7.0, "cpu_seconds/train": 100.0}
 

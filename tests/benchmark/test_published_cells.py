@@ -10,9 +10,9 @@ import yaml
 from networks.published_nets import Guided, Weights, ncsnpp
 
 from benchmark import cli, run
-from benchmark.checkpoints import FINAL
-from benchmark.contents import contents
-from benchmark.settings import training_settings
+from benchmark.suite.contents import contents
+from benchmark.suite.settings import training_settings
+from benchmark.training.checkpoints import FINAL
 from datamodules.digits import Digits
 from methods.networks.encoder_classifier import EncoderClassifier
 from methods.networks.ncsnpp import NCSNpp

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.record import Results, failed, measured, not_applicable, write_results
-from benchmark.report import _arranged, _confusions, _curve, _picture, main, write_report
+from benchmark.report import main
+from benchmark.results.page import _arranged, _confusions, _curve, _picture, write_report
+from benchmark.results.record import Results, failed, measured, not_applicable
+from benchmark.results.results_file import write_results
 
 
 def accuracy(cell: str, sigma: float, value: float):

@@ -14,13 +14,12 @@ import pytest
 
 from benchmark.execute import journal
 from benchmark.execute.journal import Journal, Progress, progress_path
-from benchmark.files import write_json
-from benchmark.ownership import this_process
-from benchmark.plan import Job
-from benchmark.plan_file import QUEUE, read_plan, write_plan
-from benchmark.stages import Stage
 from benchmark.status import look, main
-from benchmark.suite import Cell
+from benchmark.suite.jobs import QUEUE, Job, read_plan, write_plan
+from benchmark.suite.stages import Stage
+from benchmark.suite.suite import Cell
+from benchmark.system.files import write_json
+from benchmark.system.machine import this_process
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,7 +20,7 @@ from networks.published_nets import Weights, ncsnpp
 from PIL import Image
 
 from benchmark import cli, compare, evaluate, report, run, status
-from benchmark.files import digest_file
+from benchmark.system.files import digest_file
 
 CONFIGS = micro.ROOT / "configs/digits"
 QUIET = (

@@ -16,9 +16,10 @@ from pathlib import Path
 import yaml
 
 from benchmark.execute import worker
-from benchmark.plan import arguments, plan
-from benchmark.runner import carry_out
-from benchmark.suite import load_suite
+from benchmark.execute.job import carry_out
+from benchmark.suite.jobs import arguments
+from benchmark.suite.plan import plan
+from benchmark.suite.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {

@@ -19,7 +19,7 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
-import benchmark.runner  # noqa: F401  what a worker imports
+import benchmark.execute.job  # noqa: F401  what a worker imports
 
 _SPAWN = re.compile(r"spawn_main\(tracker_fd=(\d+), pipe_handle=(\d+)\)")
 _started = util.spawnv_passfds

@@ -10,10 +10,11 @@ import pytest
 import torch
 from faults import micro
 
-from benchmark import cli, stages
-from benchmark.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, newest_checkpoint, resume_point
+from benchmark import cli
 from benchmark.errors import InputError
-from benchmark.runner import carry_out
+from benchmark.execute.job import carry_out
+from benchmark.suite import stages
+from benchmark.training.checkpoints import FINAL, AtomicCheckpointIO, checkpoints, newest_checkpoint, resume_point
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from faults import micro
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import cli, run
-from benchmark.checkpoints import checkpoints, newest_checkpoint
 from benchmark.errors import InputError
 from benchmark.metrics import published_networks
+from benchmark.training.checkpoints import checkpoints, newest_checkpoint
 from methods.networks.published.known import KNOWN, find
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from faults import micro
 
-from benchmark.checkpoints import checkpoints
 from benchmark.execute import worker
+from benchmark.training.checkpoints import checkpoints
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from faults import doors, micro, preloaded
 from filelock import FileLock
 
 from benchmark import run
-from benchmark.callbacks import FINAL
-from benchmark.checkpoints import checkpoints
-from benchmark.runner import carry_out
+from benchmark.execute.job import carry_out
+from benchmark.training.checkpoints import FINAL, checkpoints
 from datamodules.image_files import CACHE
 
 LONGEST = 400

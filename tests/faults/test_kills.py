@@ -13,9 +13,9 @@ import pytest
 from faults import micro, preloaded
 
 import benchmark.run
-from benchmark.record import read_results
-from benchmark.report import write_report
-from benchmark.tables import write_tables
+from benchmark.results.page import write_report
+from benchmark.results.results_file import read_results
+from benchmark.results.tables import write_tables
 
 
 def in_a_copy(folder):
@@ -162,7 +162,7 @@ def numbers_of_table(run):
 
 
 def test_tables_killed_while_they_are_written_are_those_before_or_those_after(tmp_path):
-    from benchmark.record import Results, not_applicable
+    from benchmark.results.record import Results, not_applicable
 
     def table(commit):
         records = [not_applicable("a", "m", seed, "nll", "no density", protocol={}) for seed in range(300)]

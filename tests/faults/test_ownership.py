@@ -10,7 +10,7 @@ from faults import micro
 
 from benchmark import cli
 from benchmark.errors import WriteError
-from benchmark.ownership import owned
+from benchmark.system.lock import owned
 
 
 def left_behind(folder, **changed):

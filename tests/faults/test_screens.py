@@ -7,7 +7,8 @@ import sys
 import pytest
 from faults import micro
 
-from benchmark.record import Results, failed, measured, write_results
+from benchmark.results.record import Results, failed, measured
+from benchmark.results.results_file import write_results
 
 SCREENS = {
     "closed": ">&- 2>&-",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from faults import micro
 
-from benchmark.checkpoints import FINAL, checkpoints
-from benchmark.runner import carry_out
+from benchmark.execute.job import carry_out
+from benchmark.training.checkpoints import FINAL, checkpoints
 
 ON_TWO = {**micro.SHORT, "trainer.max_steps": 40, "trainer.devices": 2, "trainer.accelerator": "cpu"}
 CELL = {"config": "digits/supervised.yaml", "set": ON_TWO}

@@ -7,8 +7,8 @@ import time
 import pytest
 from faults import micro
 
-from benchmark.checkpoints import checkpoints, newest_checkpoint
-from benchmark.suite_run import PARTIAL
+from benchmark.execute.tabulate import PARTIAL
+from benchmark.training.checkpoints import checkpoints, newest_checkpoint
 
 ENDLESS = {"config": "digits/supervised.yaml", "set": {**micro.SHORT, "trainer.max_steps": 100_000}}
 

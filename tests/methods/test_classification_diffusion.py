@@ -11,7 +11,7 @@ from lightning import Trainer
 from oracles import ExactDenoiser, GaussianMixture
 from torch import Tensor, nn
 
-from benchmark.callbacks import EMA
+from benchmark.training.callbacks import EMA
 from datamodules.digits import Digits
 from methods import UNLABELED
 from methods.base import KeyedNoise

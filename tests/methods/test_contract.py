@@ -14,8 +14,8 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from benchmark.cli import build
-from benchmark.settings import NOT_TRAINING
+from benchmark.suite.settings import NOT_TRAINING
+from benchmark.training.build import build
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method, Unsupported
 from methods.diffusion.process import ContinuousVP

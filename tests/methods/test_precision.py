@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_contract import CONFIGS, METHODS, answers, entries, ready, score_model
 
-from benchmark.cli import build
+from benchmark.training.build import build
 
 __all__ = ["score_model"]
 TRAINED = {name: config for name, config in METHODS.items() if "optimizer" in config}

@@ -1,0 +1,1 @@
+"""Answers of methods: one module a question."""

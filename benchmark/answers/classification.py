@@ -1,0 +1,68 @@
+"""Logits of test images: clean, at random noise levels, and over a curve of levels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.answers.question import Report, some_test_images
+from benchmark.suite.protocol import Protocol
+from benchmark.system.arrays import batches, save_arrays
+from datamodules.base import ImageData
+from methods.base import KeyedNoise, Method
+
+
+def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
+    """Logits on the test images: clean, at random noise levels, and at each level of the curve.
+
+    Noise levels and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same
+    noisy images. Files: ``logits.npz`` with ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images,
+    ``noisy (draws, N, K)``, ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs
+    ``masked_x (N, K)`` and ``masked_denoised (N, K)`` too, on the noisy images of the first draw.
+    """
+    reason = method.unsupported.get("classify")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
+    u, y = some_test_images(data, protocol)
+    process, device = method.noisy_process, method.device
+    draws, levels = (protocol.noisy_draws, protocol.levels) if process is not None else (0, 0)
+    rng = np.random.default_rng([protocol.seed, 1])
+    quantiles = torch.from_numpy(rng.random((draws, len(y)), dtype=np.float32))
+    curve = (torch.arange(levels, dtype=torch.float32, device=device) + 0.5) / levels if levels else None
+    found: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for rows in batches(len(y), protocol.batch):
+            part = slice(rows.start, rows.stop)
+            x = data.grey.centre(u[part]).to(device)
+            answers = {"clean": method.classify(x)}
+            if process is not None:
+                noise = KeyedNoise(protocol.seed, "noisy", rows, data.shape, device)
+                answers |= _noisy(method, x, quantiles[:, part].to(device), process.times_at(curve), noise)
+            for name, logits in answers.items():
+                found.setdefault(name, []).append(logits.float().cpu())
+            report("classify", rows.stop, len(y))
+    arrays = {"y": y.numpy()} | {name: torch.cat(parts, dim=-2).numpy() for name, parts in found.items()}
+    if process is not None:
+        times = process.times_at(curve)
+        arrays |= {"level_times": times.cpu().numpy(), "level_sigmas": process.log_sigma(times).exp().cpu().numpy()}
+    save_arrays(folder / "logits.npz", **arrays)
+    return {"outputs": ["logits.npz"]}
+
+
+def _noisy(method: Method, x: Tensor, quantiles: Tensor, curve: Tensor, noise: KeyedNoise) -> dict[str, Tensor]:
+    """Logits at random times ``(draws, B, K)``, at those of the curve ``(L, B, K)``, with inputs masked ``(B, K)``."""
+    process = method.noisy_process
+    noisy, masked = [], {}
+    for draw, quantile in enumerate(quantiles):
+        t = process.times_at(quantile)
+        x_t, _ = process.perturb(x, t, noise())
+        noisy.append(method.classify(x_t, t))
+        if draw == 0 and hasattr(method.classifier, "masked"):
+            masked = {f"masked_{name}": logits for name, logits in method.classifier.masked(x_t, t).items()}
+    eps, levels = noise(), []
+    for t in curve:
+        t = t.expand(len(x))
+        levels.append(method.classify(process.perturb(x, t, eps)[0], t))
+    return {"noisy": torch.stack(noisy), "levels": torch.stack(levels), **masked}

@@ -1,0 +1,118 @@
+"""What feature networks see: in the images of a data set, once for all cells, and in each cell's samples."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.answers.question import Report
+from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
+from benchmark.metrics.frechet import Statistics
+from benchmark.suite.protocol import REFERENCE, Protocol
+from benchmark.system.arrays import load_arrays, save_arrays
+from datamodules.base import ImageData
+from methods.base import Method
+
+LARGE = 64
+"""Images at once of networks that enlarge them."""
+
+
+def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
+    """The images that samples are held against and the test images asked about, ``real.npz``.
+
+    ``train_images (N, H, W, C)``, ``train_labels (N,)``, the same of ``test``, and ``neighbours``, the rows of the
+    training images that precision and recall look at.
+    """
+    arrays = {}
+    for part, count, stream in (("train", protocol.real_images, 5), ("test", protocol.test_images, 4)):
+        u, y = data.some_images(part, count, [protocol.seed, stream])
+        arrays |= {f"{part}_images": u.permute(0, 2, 3, 1).numpy(), f"{part}_labels": y.numpy()}
+    n = len(arrays["train_labels"])
+    rows = np.random.default_rng([protocol.seed, 6]).permutation(n)[: protocol.neighbour_images]
+    save_arrays(folder / "real.npz", **arrays, neighbours=np.sort(rows))
+    return {"outputs": ["real.npz"]}
+
+
+def real_features(
+    name: str, reference: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report
+) -> dict[str, Any]:
+    """What a network sees in the training images of ``real.npz``, ``real+<name>.npz``.
+
+    ``features (N, D)`` and whatever else it sees but probabilities; of each, ``<it>_mean`` and ``<it>_scatter`` in
+    double.
+
+    Args:
+        name: Of the network; see ``Protocol.features``.
+        reference: Of the suite.
+        data: Of the suite's reference.
+        protocol: Of the suite.
+        folder: Of the reference's cell.
+        report: Told how many images have been looked at.
+    """
+    real = load_arrays(folder / "real.npz")
+    images = _channels_first(real["train_images"])
+    arrays: dict[str, np.ndarray] = {}
+    if name == REFERENCE:
+        network: FeatureNetwork = ClassifierFeatures.fit(
+            reference.classifier, data.grey.centre, name, images, protocol.batch, reference.device
+        )
+        arrays = {"centre": network.mean.cpu().numpy(), "scale": network.scale.cpu().numpy()}
+    else:
+        network = _published(name)
+    found = extract(
+        network, images, _batch(name, protocol.batch), reference.device,
+        lambda done: report(f"real+{name}", done, len(images)),
+    )  # fmt: skip
+    for what in sorted(set(found) - {"probabilities"}):
+        statistics = Statistics.of(found[what])
+        arrays |= {what: found[what], f"{what}_mean": statistics.mean, f"{what}_scatter": statistics.scatter}
+    file = f"real+{name}.npz"
+    save_arrays(folder / file, **arrays)
+    return {"outputs": [file], "network": network.name}
+
+
+def sample_features(
+    name: str,
+    reference: Method,
+    data: ImageData,
+    batch: int,
+    folder: Path,
+    images: np.ndarray,
+    report: Callable[[int], None],
+) -> dict[str, np.ndarray]:
+    """What a network sees in samples, grey levels ``(N, H, W, C)``, by name, float32 ``(N, ...)``.
+
+    Args:
+        name: Of the network.
+        reference: Of the suite.
+        data: Of the suite's reference.
+        batch: Images at once.
+        folder: Of the reference's cell, where ``real_features`` has been.
+        images: The samples.
+        report: Told how many of them have been looked at.
+    """
+    if name == REFERENCE:
+        real = load_arrays(folder / f"real+{name}.npz")
+        network: FeatureNetwork = ClassifierFeatures(
+            reference.classifier, data.grey.centre, name, real["centre"], float(real["scale"])
+        )
+    else:
+        network = _published(name)
+    return extract(network, _channels_first(images), _batch(name, batch), reference.device, report)
+
+
+def _batch(name: str, batch: int) -> int:
+    return batch if name == REFERENCE else min(batch, LARGE)
+
+
+def _published(name: str) -> FeatureNetwork:
+    from benchmark.metrics.published_networks import NETWORKS
+
+    return NETWORKS[name]()
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -1,0 +1,334 @@
+"""FLOPs, memory and disk of a suite's cells, counted on tensors without data: no weights, no images, no GPU."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from benchmark.cost.meter import META, Call, measured
+from benchmark.cost.times import CellCost, Work
+from benchmark.errors import one_line
+from benchmark.metrics.published_networks import NETWORKS
+from benchmark.suite.jobs import arguments
+from benchmark.suite.protocol import REFERENCE
+from benchmark.suite.settings import NOT_TRAINING
+from benchmark.suite.suite import Cell, Suite, order
+from benchmark.training.build import build
+from benchmark.training.checkpoints import FINAL
+from datamodules.base import ImageData, stand_ins
+from methods.base import Method
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The networks that look at samples: the call of the classifier that judges them, and what their answers take.
+
+    Attributes:
+        call: Features and probabilities of ``batch`` images by the classifier, and those of the other networks.
+        batch: Images at once.
+        row: Bytes of what all of them see in an image.
+        data: Images of the training and test parts.
+    """
+
+    call: Call
+    batch: int
+    row: int
+    data: dict[str, int]
+
+    def work(self, images: int) -> Work:
+        """Features of so many images."""
+        return repeated(self.call, images, self.batch)
+
+
+def repeated(call: Call, images: int, batch: int, times: float = 1) -> Work:
+    """A call on a batch, for so many images and so many times each; evaluation is in single precision."""
+    return Work(call.flops * images / batch * times, call.operators * math.ceil(images / batch) * times)
+
+
+def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
+    """What each of the cells costs with one seed, or why that cannot be told.
+
+    Cells leave weights without data where others look for them, so that those that need them are counted whole, and a
+    cell that would not fit what it gets is found before anything is trained.
+    """
+    first, wanted = _with_needs(suite, [suite.reference]), _with_needs(suite, [suite.reference, *names])
+    costs: dict[str, CellCost | str] = {}
+    steps: dict[str, tuple[int, Call]] = {}
+    reference: Reference | None = None
+    with TemporaryDirectory() as temporary:
+        for name in sorted(wanted, key=lambda name: (name not in first, order(suite).index(name))):
+            cell = suite.cells[name]
+            try:
+                if cell.config is None:
+                    costs[name] = _of_images(suite, cell, reference)
+                    continue
+                cli = _built(cell, Path(temporary))
+                if name == suite.reference:
+                    reference = _reference(cli, suite)
+                costs[name] = _of_cell(suite, cell, cli, reference, steps)
+            except Exception as error:  # whatever it is, the other cells' costs are of use
+                costs[name] = one_line(error)
+    return costs
+
+
+def _with_needs(suite: Suite, names: Iterable[str]) -> set[str]:
+    """Cells, and all whose weights they need."""
+    found = set(names)
+    for name in reversed(order(suite)):  # where those that need come before what they need
+        if name in found:
+            found.update(suite.cells[name].needs.values())
+    return found
+
+
+def _built(cell: Cell, folder: Path) -> Any:
+    """The cell's method, its data standing in, and the weights that others need of it in the place they are read."""
+    own, needed = folder / cell.name, {key: folder / other for key, other in cell.needs.items()}
+    here = ("--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.devices=1")
+    with stand_ins(), META:
+        cli = build([*arguments(cell, 0, own, needed), *here])
+    cli.model.to(META)
+    final = own / "checkpoints" / FINAL
+    final.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": cli.model.state_dict()}, final)
+    return cli
+
+
+def _of_cell(
+    suite: Suite, cell: Cell, cli: Any, reference: Reference | None, steps: dict[str, tuple[int, Call]]
+) -> CellCost:
+    training = _Training(cli, steps)
+    evaluation = _Evaluation(cli.model, cli.datamodule, suite, reference)
+    work = {"train": training.work, "evaluate": []}
+    disk = {"train": training.disk, "evaluate": 0.0}
+    if cell.name == suite.reference and reference is not None:
+        images = sum(reference.data.values())
+        work["train"] += [reference.work(images + reference.data["train"])]  # centre and scale come first
+        disk["train"] += images * (reference.row + math.prod(cli.datamodule.shape))
+    evaluation.answer()
+    for scale in cell.guidance_scales or [None]:
+        evaluation.sample(scale)
+    work["evaluate"], disk["evaluate"] = evaluation.work, evaluation.disk
+    return CellCost(work, disk, {"train": training.memory, "evaluate": evaluation.memory})
+
+
+def _of_images(suite: Suite, cell: Cell, reference: Reference | None) -> CellCost:
+    """A cell of images in the place of samples."""
+    if reference is None:
+        raise ValueError(f"the reference {suite.reference} was not counted")
+    n = reference.data["test"] if cell.images == "test" else suite.protocol.samples
+    return CellCost({"evaluate": [reference.work(n)]}, {"evaluate": n * reference.row}, {})
+
+
+def _reference(cli: Any, suite: Suite) -> Reference:
+    method, data, batch = cli.model.eval(), cli.datamodule, suite.protocol.batch
+    x = _images(data, batch)
+    with torch.no_grad():
+        call = measured(lambda: (method.classifier.features(x), method.classifier(x)))
+        row = method.classifier.features(x).shape[1] + method.classifier(x).shape[1]
+    method.train()
+    others = [NETWORKS[name] for name in suite.protocol.features if name != REFERENCE]
+    row += sum(network.numbers for network in others)
+    call = call._replace(flops=call.flops + batch * sum(network.flops for network in others))
+    asked = {"train": suite.protocol.real_images, "test": suite.protocol.test_images}
+    sizes = {part: _asked(data, part, count) for part, count in asked.items()}
+    return Reference(call, batch, 4 * row, sizes)
+
+
+def _asked(data: ImageData, part: Literal["train", "test"], count: int | None) -> int:
+    """Images of a part, or ``count`` of them where there are more."""
+    n = len(data.images(part)[1])
+    return n if count is None else min(n, count)
+
+
+def _images(data: ImageData, n: int) -> Tensor:
+    return torch.zeros(n, *data.shape, device=META)
+
+
+class _Start:
+    """What a method asks of its data when training starts."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.grey, self.class_prior, self._data = data.grey, data.class_prior.to(META), data
+
+    def images(self, part: Any) -> tuple[Tensor, Tensor]:
+        u, y = self._data.images(part)
+        return u.to(META), y.to(META)
+
+
+class _Training:
+    """The cost of a cell's training.
+
+    Args:
+        cli: The cell, built.
+        known: What steps of training that were counted before cost; cells that train alike are counted once.
+
+    Attributes:
+        work: Its steps, forward and backward; nothing where there is no gradient descent.
+        disk: Bytes of the final weights, and of the resume points beside them.
+        memory: Bytes at the peak.
+    """
+
+    def __init__(self, cli: Any, known: dict[str, tuple[int, Call]]) -> None:
+        method: Method = cli.model
+        weights = [weight for weight in method.parameters() if weight.requires_grad]
+        trained, state = _bytes(weights), _bytes(method.state_dict().values())
+        steps = _steps(cli)
+        kept = min(2, max(steps // cli.trainer.accumulate_grad_batches - 1, 0) // cli.config["checkpoint_every"])
+        # Adam's two moments and the average; the averaged model has every buffer too.
+        self.disk = float(state + kept * (2 * state + 2 * trained))
+        self.work: list[Work] = []
+        self.memory = float(state)
+        if not method.automatic_optimization or not weights or cli.trainer.max_steps == 0:
+            return
+        half = "16" in str(cli.trainer.precision)
+        key = _training_key(cli)
+        if key not in known:
+            known[key] = self._step(cli)
+        rounds, step = known[key]
+        self.work = [Work(step.flops * steps / rounds, step.operators * steps / rounds, half)]
+        activations = max(step.peak - trained, 0) / (2 if half else 1)
+        self.memory = step.resident + 4 * trained + activations  # gradients, two moments, average
+
+    def _step(self, cli: Any) -> tuple[int, Call]:
+        """The fewest steps that all are like, and what they cost together."""
+        method, data = cli.model.train(), cli.datamodule
+        method.trainer = cli.trainer
+        cli.trainer.datamodule = _Start(data)
+        with contextlib.suppress(NotImplementedError):  # a computation that cannot do without data
+            method.on_fit_start()
+        batch: dict[str, Any] = {"labeled": (_images(data, data.batch_size), _labels(data.batch_size))}
+        if data.unlabeled_batch_size:
+            batch["unlabeled"] = _images(data, data.unlabeled_batch_size)
+
+        def step() -> Call:
+            method.zero_grad()
+            return measured(lambda: torch.stack(list(method.losses(batch).values())).sum().backward())
+
+        first = step()
+        rounds = math.ceil((data.batch_size + data.unlabeled_batch_size) / data.batch_size)
+        if rounds == 1 or not method.idle_parameters:
+            return 1, first
+        for _ in range(rounds - 2):
+            method.buffer_labels(batch)
+        last = step()  # the one in which there are enough labels; those before are alike
+        return rounds, Call(
+            (rounds - 1) * first.flops + last.flops,
+            (rounds - 1) * first.operators + last.operators,
+            max(first.resident, last.resident),
+            max(first.peak, last.peak),
+        )
+
+
+def _training_key(cli: Any) -> str:
+    """Of everything that the cost of a step depends on."""
+    model, data = cli.config["model"].as_dict(), cli.datamodule
+    kept = {key: value for key, value in (model.get("init_args") or {}).items() if key not in NOT_TRAINING}
+    return repr((model["class_path"], kept, data.shape, data.batch_size, data.unlabeled_batch_size))
+
+
+def _labels(n: int) -> Tensor:
+    return torch.zeros(n, dtype=torch.long, device=META)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _steps(cli: Any) -> int:
+    """Batches of the whole training; 0 where only a time limits it."""
+    trainer, limits = cli.trainer, []
+    if trainer.max_steps > 0:
+        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        limits.append(trainer.max_epochs * cli.datamodule.train_dataloader().epoch_steps)
+    return min(limits, default=0)
+
+
+class _Evaluation:
+    """The cost of a cell's evaluation, added up stage by stage.
+
+    Attributes:
+        work: Calls of the method and of the reference.
+        disk: Bytes of all that is kept.
+        memory: Bytes at the peak, of a batch of the protocol.
+    """
+
+    def __init__(self, method: Method, data: ImageData, suite: Suite, reference: Reference | None) -> None:
+        self.method, self.data, self.protocol = method.eval().requires_grad_(False), data, suite.protocol
+        self.reference = reference
+        self.test = _asked(data, "test", suite.protocol.test_images)
+        self._guided: dict[float, Call] = {}
+        self.work: list[Work] = []
+        self.disk = self.memory = 0.0
+
+    def add(self, images: int, times: float, call: Callable[[Tensor, Tensor], Any]) -> None:
+        """``call(x, t)`` for so many images, so many times each."""
+        self._add(images, times, self._measured(images, call))
+
+    def _measured(self, images: int, call: Callable[[Tensor, Tensor], Any]) -> Call:
+        batch = min(self.protocol.batch, images)
+        x, t = _images(self.data, batch), torch.full((batch,), 0.5, device=META)
+        with torch.no_grad():
+            return measured(lambda: call(x, t))
+
+    def _add(self, images: int, times: float, found: Call) -> None:
+        self.work.append(repeated(found, images, min(self.protocol.batch, images), times))
+        self.memory = max(self.memory, found.resident + found.peak)
+
+    def answer(self) -> None:
+        """Logits, log-densities, denoising errors and diagnostics of the test images."""
+        method, protocol, n = self.method, self.protocol, self.test
+        if "classify" not in method.unsupported:
+            noisy = protocol.noisy_draws + protocol.levels if method.noisy_process is not None else 0
+            self.add(n, 1 + noisy, lambda x, t: method.classify(x, t if noisy else None))
+            self.disk += 4 * n * (1 + noisy) * self.data.classes
+            if hasattr(method.classifier, "masked"):
+                self.add(n, 1, method.classifier.masked)
+                self.disk += 4 * n * 2 * self.data.classes
+        if "log_prob" not in method.unsupported:
+            self._likelihood()
+        if method.denoiser is not None and method.denoiser.state_dict():
+            self.add(n, len(protocol.denoise_times), method.denoiser.eps)
+            self.disk += 4 * n * len(protocol.denoise_times)
+
+    def _likelihood(self) -> None:
+        method, protocol, likelihood, n = self.method, self.protocol, self.method.likelihood, self.test
+        self.disk += 4 * n * 2  # and how many evaluations it took
+        if likelihood.nfe <= 1:
+            self.add(n, 1, lambda x, t: method.log_prob(x))
+        else:
+            pulled = likelihood.kind == "estimate"  # of a divergence, by a gradient with regard to the images
+            self.add(n, likelihood.nfe, self._pulled if pulled else method.denoiser.eps)
+        if type(method).diagnostics is not Method.diagnostics:  # look at every level of noise
+            levels, times = method.denoiser.process.last + 1, len(protocol.denoise_times)
+            self.add(n, levels + 1, lambda x, t: method.log_prob(x))  # and the lattice of grey levels
+            self.add(n, 1, method.denoiser.eps)
+            self.disk += 4 * n * (levels + times + 3)
+
+    def _pulled(self, x: Tensor, t: Tensor) -> None:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            torch.autograd.grad(self.method.denoiser.eps(x, t).sum(), x)
+
+    def sample(self, scale: float | None) -> None:
+        """Samples at a guidance scale, and their features."""
+        method, n = self.method, self.protocol.samples
+        if "sample" in method.unsupported:
+            return
+        kind = (scale or 0.0) if scale in (None, 0, 1) else 2.0  # all scales but 0 and 1 cost the same
+        if kind not in self._guided:
+            if scale is not None:
+                method.guidance_scale = scale
+            denoiser = method.guidance() if scale else method.denoiser
+            self._guided[kind] = self._measured(n, lambda x, t: denoiser(x, t, _labels(len(x)) if scale else None))
+        self._add(n, method.sampler.nfe, self._guided[kind])
+        self.disk += n * (2 * math.prod(self.data.shape) + 8)  # the shards, and the file that they are joined into
+        if self.reference is not None:
+            self.work.append(self.reference.work(n))
+            self.disk += n * self.reference.row

@@ -1,0 +1,189 @@
+"""What a suite would do, and what it would cost, before anything is run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmark.cost.times import (
+    UTILISATION,
+    CellCost,
+    TimeLeft,
+    clock,
+    gpu_seconds,
+    predicted_seconds,
+    remaining_seconds,
+)
+from benchmark.errors import shown
+from benchmark.suite.jobs import Job
+from benchmark.suite.suite import Suite
+
+GPUS = 8
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
+COLUMNS = ("cell", "seeds", "stages", "train", "evaluate", "1 GPU", f"{GPUS} GPUs", "CPU", "disk", "memory")
+UNITS = ("", "", "done", "FLOP", "FLOP", "hours", "hours", "h:m:s", "", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell, all its seeds together; None where something is not known.
+
+    Attributes:
+        name: Of the cell.
+        seeds: Number of seeds; in the total the most of any cell.
+        done: Finished stages.
+        stages: All stages.
+        train: FLOPs of its training; 0 where it uses another's weights.
+        evaluate: FLOPs of sampling and of all else that a network answers.
+        one_gpu: Seconds on one H100.
+        gpus: Seconds on ``GPUS`` of them, a job on each: its evaluations wait for its trainings.
+        cpu: Seconds on one process here, as committed results have it.
+        disk: Bytes written, uncompressed, resume points and shards of samples included.
+        memory: Bytes at the peak of a job.
+    """
+
+    name: str
+    seeds: int
+    done: int
+    stages: int
+    train: float | None
+    evaluate: float | None
+    one_gpu: float | None
+    gpus: float | None
+    cpu: float | None
+    disk: float | None
+    memory: float | None
+
+
+def forecast(
+    jobs: Sequence[Job], costs: Mapping[str, CellCost | str], on_cpu: Mapping[tuple[str, str], float]
+) -> list[Row]:
+    """A row for each cell and, last, their total, whose time is that of all jobs in their order.
+
+    Args:
+        jobs: In an order in which needs come first.
+        costs: See ``counting.count``.
+        on_cpu: See ``costs.predicted_seconds``.
+    """
+    on_gpu = gpu_seconds(costs)
+    rows = [_row(name, [j for j in jobs if j.cell.name == name], costs, on_gpu, on_cpu) for name in _names(jobs)]
+    known = [row for row in rows if row.disk is not None]
+    counted = [job for job in jobs if (job.cell.name, job.part) in on_gpu]
+    total = Row(
+        "total",
+        max((row.seeds for row in rows), default=0),
+        sum(row.done for row in rows),
+        sum(row.stages for row in rows),
+        sum(row.train for row in known),
+        sum(row.evaluate for row in known),
+        remaining_seconds(counted, on_gpu, 1),
+        remaining_seconds(counted, on_gpu, GPUS),
+        remaining_seconds(list(jobs), on_cpu, 1),
+        sum(row.disk for row in known),
+        max((row.memory for row in known), default=0.0),
+    )
+    return [*rows, total]
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    return list(dict.fromkeys(job.cell.name for job in jobs))
+
+
+def _row(
+    name: str,
+    jobs: list[Job],
+    costs: Mapping[str, CellCost | str],
+    on_gpu: Mapping[tuple[str, str], float],
+    on_cpu: Mapping[tuple[str, str], float],
+) -> Row:
+    stages = [stage.completed(job.folder) is not None for job in jobs for stage in job.stages]
+    cost, parts = costs[name], [job.part for job in jobs]
+    seeds, cpu = len({job.seed for job in jobs}), remaining_seconds(jobs, on_cpu, 1)
+    if isinstance(cost, str):
+        return Row(name, seeds, sum(stages), len(stages), None, None, None, None, cpu, None, None)
+    flops = {part: parts.count(part) * cost.flops(part) for part in ("train", "evaluate")}
+    return Row(
+        name, seeds, sum(stages), len(stages), flops["train"], flops["evaluate"],
+        remaining_seconds(jobs, on_gpu, 1), remaining_seconds(jobs, on_gpu, GPUS), cpu,
+        sum(cost.disk.get(part, 0.0) for part in parts),
+        max((cost.memory.get(part, 0.0) for part in parts), default=0.0),
+    )  # fmt: skip
+
+
+def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = False) -> None:
+    """Print a suite's cells with what each will cost, the total, and how long what is left will take.
+
+    Args:
+        jobs: In an order in which needs come first.
+        suite: Their suite.
+        workers: Processes of this machine.
+        each_job: Whether to list the jobs too, with what each waits for.
+    """
+    from benchmark.cost.counting import count  # heavy
+
+    on_cpu = predicted_seconds(suite.name)
+    finished = {job.name for job in jobs if job.finished}
+    print(f"suite {suite.name}: {len(jobs)} jobs on {workers} processes, {len(finished)} finished", flush=True)
+    if each_job:
+        for job in jobs:
+            print(_job_line(job, job.name in finished, on_cpu))
+    costs = count(suite, _names(jobs))
+    rows = forecast(jobs, costs, on_cpu)
+    print(table(rows))
+    unknown = {row.name: costs[row.name] for row in rows[:-1] if row.disk is None}
+    for name, reason in unknown.items():
+        print(shown(f"not counted, and not in the total: {name}: {reason}"))
+    print(
+        f"hours: a job on each H100, at {UTILISATION:.0%} of its peak or as fast as operators are launched (assumed); "
+        "disk: resume points and shards of samples included, which go when training or sampling ends"
+    )
+    left = [job for job in jobs if job.name not in finished]
+    on_gpu = gpu_seconds(costs)
+    counted = [job for job in left if (job.cell.name, job.part) in on_gpu]
+    alone, together = (hours(remaining_seconds(counted, on_gpu, gpus)) for gpus in (1, GPUS))
+    print(f"left to do: {alone} hours on 1 GPU, {together} hours on {GPUS}")
+    here = TimeLeft(on_cpu, workers)(jobs, dict.fromkeys(finished, 1.0), {})
+    known = f"on {workers} CPU processes" if here is not None else "on CPUs (no committed results to predict from)"
+    print(f"predicted: {clock(here)} {known}")
+
+
+def _job_line(job: Job, finished: bool, on_cpu: Mapping[tuple[str, str], float]) -> str:
+    state = "finished" if finished else f"{clock(on_cpu.get((job.cell.name, job.part)))} CPU"
+    needs = f"  after {', '.join(job.needs)}" if job.needs else ""
+    return f"  {job.name:<44} {state:>12}  {', '.join(s.name for s in job.stages)}{needs}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows as aligned text under names and units; columns of which nothing is known are left out."""
+    lines = [COLUMNS, UNITS, *map(_cells, rows)]
+    shown = [i for i in range(len(COLUMNS)) if any(line[i] != "?" for line in lines[2:])]
+    widths = [max(len(line[i]) for line in lines) for i in shown]
+    return "\n".join(
+        "  ".join(line[i].ljust(w) if i == 0 else line[i].rjust(w) for i, w in zip(shown, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name, str(row.seeds), f"{row.done}/{row.stages}", si(row.train), si(row.evaluate),
+        hours(row.one_gpu), hours(row.gpus), clock(row.cpu), si(row.disk, "B"), si(row.memory, "B"),
+    )  # fmt: skip
+
+
+def si(value: float | None, unit: str = "") -> str:
+    """Three digits, a prefix and a unit: ``10.9 EB``; ``-`` for 0, ``?`` for what is not known."""
+    if value is None:
+        return "?"
+    if value == 0:
+        return "-"
+    exponent = 0
+    while float(f"{value:.3g}") >= 1000 and exponent < len(PREFIXES) - 1:
+        value, exponent = value / 1000, exponent + 1
+    return f"{float(f'{value:.3g}'):g} {PREFIXES[exponent]}{unit}".rstrip()
+
+
+def hours(seconds: float | None) -> str:
+    """``41.2``, or ``<0.01``; ``?`` for what is not known."""
+    if seconds is None:
+        return "?"
+    value = seconds / 3600
+    return f"{value:.2f}" if value >= 0.01 else "<0.01" if value > 0 else "-"

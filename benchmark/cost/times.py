@@ -1,0 +1,234 @@
+"""Predicted seconds: on CPUs from committed results, on GPUs from FLOPs."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from benchmark.errors import InputError
+from benchmark.results.results_file import read_results
+from benchmark.suite.jobs import Job
+from benchmark.system.files import read_manifest
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+HALF_PEAK = 800e12
+"""FLOP/s of one H100's matrix units in bf16, dense."""
+SINGLE_PEAK = HALF_PEAK / 2
+"""The same in TF32, which convolutions in single precision use: losses made of gradients are trained so, because bf16
+changes their gradients by several per cent, and everything is evaluated so."""
+UTILISATION = 0.25
+"""Share of the peak that is reached: 20 to 25 % is the realistic first target for networks of 128 channels, whose ideal
+without fused kernels is about 40 %. Assumed, not measured."""
+PRIOR = 30.0
+"""Predicted seconds of which a run must have measured as much before it outweighs the prediction: noise of the first
+seconds does not."""
+LAUNCH = 5e-6
+"""Seconds that the host needs for each operator, which bound what small networks take. Assumed, not measured."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A number of calls of a network.
+
+    Attributes:
+        flops: Floating-point operations, a multiply-add as two; those of convolutions and matrix products.
+        operators: Tensor operators, each a launch on a GPU.
+        half: Whether they compute in half precision.
+    """
+
+    flops: float
+    operators: float
+    half: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """On one H100."""
+        return max(self.flops / (UTILISATION * (HALF_PEAK if self.half else SINGLE_PEAK)), LAUNCH * self.operators)
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What one cell costs with one seed.
+
+    Attributes:
+        work: Of its jobs ``train`` and ``evaluate``.
+        disk: Bytes that each of them writes, uncompressed; resume points count, which go when training ends.
+        memory: Bytes at the peak of each: weights, gradients, optimiser, average and activations.
+    """
+
+    work: Mapping[str, Sequence[Work]]
+    disk: Mapping[str, float]
+    memory: Mapping[str, float]
+
+    def flops(self, part: str) -> float:
+        """Floating-point operations of a part."""
+        return sum(work.flops for work in self.work.get(part, ()))
+
+    def seconds(self, part: str) -> float:
+        """Of a part, on one H100."""
+        return sum(work.seconds for work in self.work.get(part, ()))
+
+
+def gpu_seconds(costs: Mapping[str, CellCost | str]) -> dict[tuple[str, str], float]:
+    """Seconds on one H100 by (cell, part), of the cells that could be counted."""
+    return {
+        (name, part): cost.seconds(part)
+        for name, cost in costs.items()
+        if isinstance(cost, CellCost)
+        for part in ("train", "evaluate")
+    }
+
+
+def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:
+    """CPU seconds by (cell, part), from the committed table of the suite; empty if there is none."""
+    try:
+        results = read_results(RESULTS / f"{suite}.json")
+    except InputError:
+        return {}
+    seen = defaultdict(list)
+    for record in results.records:
+        if record.metric in ("cpu_seconds/train", "cpu_seconds/total") and record.value is not None:
+            seen[record.cell, record.metric].append(record.value)
+    means = {key: mean(values) for key, values in seen.items()}
+    predicted = {}
+    for cell, metric in means:
+        train = means.get((cell, "cpu_seconds/train"), 0.0)
+        predicted[cell, "train"] = train
+        if metric == "cpu_seconds/total":
+            predicted[cell, "evaluate"] = means[cell, metric] - train
+    return predicted
+
+
+def filled_in(predicted: dict[tuple[str, str], float], jobs: list[Job]) -> dict[tuple[str, str], float]:
+    """``predicted``, with the mean of a part's known costs for jobs that it lacks, such as of a cell that is new."""
+    known = {part: [s for (_, of), s in predicted.items() if of == part and s > 0] for part in ("train", "evaluate")}
+    lacking = {(job.cell.name, job.part) for job in jobs} - predicted.keys()
+    return {**predicted, **{key: mean(known[key[1]]) for key in lacking if known[key[1]]}}
+
+
+def remaining_seconds(
+    jobs: list[Job], predicted: dict[tuple[str, str], float], workers: int, done: dict[str, float] | None = None
+) -> float | None:
+    """Wall-clock seconds that ``jobs`` will take on ``workers`` processes; None if a job's cost is not known.
+
+    Args:
+        jobs: What is left to do, in an order in which needs come first.
+        predicted: See ``predicted_seconds``.
+        workers: Processes side by side.
+        done: Share in [0, 1] of each running job that is done.
+    """
+    done = done or {}
+    try:
+        costs = {job.name: predicted[job.cell.name, job.part] * (1 - done.get(job.name, 0.0)) for job in jobs}
+    except KeyError:
+        return None
+    longest: dict[str, float] = {}
+    for job in jobs:
+        longest[job.name] = costs[job.name] + max((longest.get(n, 0.0) for n in job.needs), default=0.0)
+    return max([sum(costs.values()) / workers, *longest.values()], default=0.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run has measured of a job.
+
+    Attributes:
+        seconds: On the clock.
+        share: What was done of the job in that time, in [0, 1]; None where that is not known.
+    """
+
+    seconds: float
+    share: float | None = 1.0
+
+
+def pace(jobs: Sequence[Job], predicted: Mapping[tuple[str, str], float], seen: Mapping[str, Seen]) -> float:
+    """Seconds that a predicted second takes in a run: measured over predicted, ``(W + measured) / (W + predicted)``.
+
+    ``W`` is ``PRIOR``. A job of unknown share counts once it has taken longer than the whole of it should at the pace
+    of the others.
+    """
+    known = [(seen[job.name], predicted.get((job.cell.name, job.part), 0.0)) for job in jobs if job.name in seen]
+    took = PRIOR + sum(at.seconds for at, cost in known if cost and at.share is not None)
+    expected = PRIOR + sum(cost * at.share for at, cost in known if at.share is not None)
+    late = [
+        (at.seconds, cost) for at, cost in known if at.share is None and cost and at.seconds > cost * took / expected
+    ]
+    return (took + sum(seconds for seconds, _ in late)) / (expected + sum(cost for _, cost in late))
+
+
+def time_left(
+    jobs: list[Job],
+    predicted: Mapping[tuple[str, str], float],
+    workers: int,
+    done: Mapping[str, float],
+    seen: Mapping[str, Seen],
+) -> float | None:
+    """Wall-clock seconds that a run will still take at the pace that it has shown; None if a job's cost is not known.
+
+    Where nothing is predicted, what the run has finished serves for the rest.
+
+    Args:
+        jobs: All jobs that end well, in an order in which needs come first.
+        predicted: See ``predicted_seconds``.
+        workers: Processes side by side.
+        done: Share in [0, 1] of each job that is done, where that is known and not 0.
+        seen: What was measured, by job.
+    """
+    if not predicted:
+        predicted = {
+            (j.cell.name, j.part): seen[j.name].seconds for j in jobs if j.name in seen and done.get(j.name) == 1
+        }
+    predicted = filled_in(dict(predicted), jobs)
+    slower = pace(jobs, predicted, seen)
+    costs = {key: slower * seconds for key, seconds in predicted.items()}
+    shares = {}
+    for job in jobs:
+        cost, at = costs.get((job.cell.name, job.part), 0.0), seen.get(job.name)
+        guess = min(1.0, at.seconds / cost) if at is not None and at.share is None and cost else 0.0
+        shares[job.name] = done.get(job.name, guess)
+    return remaining_seconds([job for job in jobs if done.get(job.name) != 1], costs, workers, shares)
+
+
+class TimeLeft:
+    """Seconds that a run will still take, as ``time_left`` has them; what finished jobs took is read once.
+
+    Args:
+        predicted: See ``predicted_seconds``.
+        workers: Processes side by side.
+    """
+
+    def __init__(self, predicted: Mapping[tuple[str, str], float], workers: int) -> None:
+        self._predicted, self._workers = predicted, workers
+        self._finished: dict[str, Seen] = {}
+
+    def __call__(self, jobs: list[Job], done: Mapping[str, float], running: Mapping[str, Seen]) -> float | None:
+        """Seconds, for the jobs that end well, the share of each that is done, and what is seen of running ones."""
+        for job in jobs:
+            if done.get(job.name) == 1 and job.name not in self._finished:
+                manifests = [read_manifest(stage.manifest(job.folder)) or {} for stage in job.stages]
+                self._finished[job.name] = Seen(sum(float(m.get("seconds") or 0) for m in manifests))
+        return time_left(jobs, self._predicted, self._workers, done, {**running, **self._finished})
+
+
+def most_urgent_first(jobs: list[Job], predicted: dict[tuple[str, str], float]) -> list[Job]:
+    """``jobs`` by the longest way from the start of each to the end of all that waits for it.
+
+    A job whose cost is not known counts as one second, so that what much else waits for still comes first.
+    """
+    ahead: dict[str, float] = {}
+    for job in reversed(jobs):  # needs come first
+        way = ahead.get(job.name, 0.0) + predicted.get((job.cell.name, job.part), 1.0)
+        ahead[job.name] = way
+        for name in (*job.needs, *job.after):
+            ahead[name] = max(ahead.get(name, 0.0), way)
+    return sorted(jobs, key=lambda job: -ahead[job.name])
+
+
+def clock(seconds: float | None) -> str:
+    """``1:02:03``, ``2:03``, or ``?`` when not known."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,230 @@
+"""One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
+
+import gc
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from benchmark.answers import features, given_samples, samples
+from benchmark.errors import InputError, one_line, out_of_memory, tell
+from benchmark.execute import many_samplers
+from benchmark.records.cell import write_records
+from benchmark.suite.contents import check_contents
+from benchmark.suite.jobs import Job, Report
+from benchmark.suite.plan import QUESTIONS
+from benchmark.suite.protocol import Protocol
+from benchmark.suite.stages import Stage, scale_tag
+from benchmark.system.arrays import load_arrays, save_arrays
+from benchmark.system.files import read_manifest, write_text
+from benchmark.system.gpus import visible_gpus
+from benchmark.system.memory import peak_memory, reset_peak_memory
+from benchmark.training import saved_config, torchrun
+from benchmark.training.build import build, method_of
+from benchmark.training.checkpoints import FINAL, ResumePoints, remove_checkpoints, resume_point
+from benchmark.training.checks import check_shapes
+
+
+class _Progress(Callback):
+    """Tells the runner where training is."""
+
+    def __init__(self, report: Report, every: int = 25) -> None:
+        self.report, self.every = report, every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            loss = float(outputs["loss"]) if outputs else None
+            self.report({"stage": "train", "done": trainer.global_step, "total": trainer.max_steps, "loss": loss})
+
+
+def carry_out(
+    job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool], confirm: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Do what is left of a job.
+
+    Args:
+        job: The job.
+        protocol: How cells are measured.
+        report: Told where it is.
+        stop: Asked whether to save and stop.
+        confirm: Called before a stage is recorded as finished; raises if that is no longer for this process to do.
+
+    Raises:
+        Stopped: If asked to stop; training has saved its state.
+        FloatingPointError: If a loss or a sample is not finite.
+        InputError: If the configuration or a file cannot be used.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    runner = _Training(job, protocol, report, stop) if job.part == "train" else _Evaluation(job, protocol, report)
+
+    def done(stage: Stage) -> dict[str, Any]:
+        result = runner.do(stage)
+        confirm()
+        return result
+
+    for stage in job.stages:
+        if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
+            report({"stage": stage.name, "done": 0, "total": 0})
+            stage.complete(job.folder, lambda stage=stage: done(stage))
+        if stage.name == "train":  # its end is on record: nothing to go on from any more
+            remove_checkpoints(job.folder / "checkpoints")
+        samples.remove_parts(job.folder, stage)
+    gc.collect()
+    return {"job": job.name}
+
+
+class _Training:
+    """The stages of a training job."""
+
+    def __init__(self, job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool]) -> None:
+        self.job, self.protocol, self.report, self.stop = job, protocol, report, stop
+
+    def do(self, stage: Stage) -> dict[str, Any]:
+        if stage.name == "train":
+            return self.train(stage)
+        method, data = method_of(self.job.arguments, self.job.folder)
+        check_contents(self.job.config, data)
+        if stage.name == "real":
+            return features.real_images(data, self.protocol, self.job.folder)
+        network = stage.name.partition("+")[2]
+        return features.real_features(network, method, data, self.protocol, self.job.folder, self.told)
+
+    def told(self, stage: str, done: int, total: int) -> None:
+        self.report({"stage": stage, "done": done, "total": total})
+
+    def train(self, stage: Stage) -> dict[str, Any]:
+        job = self.job
+        folder = job.folder / "checkpoints"
+        owner = folder / "key"
+        if not owner.is_file() or owner.read_text() != stage.key:
+            remove_checkpoints(folder)  # of another configuration: nothing to go on from
+        write_text(owner, stage.key)
+        cli = build(job.arguments, stop=self.stop)
+        check_shapes(cli.model, cli.datamodule)
+        check_contents(job.config, cli.datamodule, ["train"])
+        saved_config.write(job.folder, cli.settings)
+        save_arrays(job.folder / "splits.npz", **cli.datamodule.splits)
+        trained = cli.trainer.max_steps != 0
+        fit = self._fit if cli.trainer.num_devices * cli.trainer.num_nodes == 1 else self._fit_on_many
+        done = fit(cli, folder)
+        return {
+            "outputs": [f"checkpoints/{FINAL}", saved_config.FILE, "splits.npz"],
+            **done,
+            "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
+            "n_labeled": cli.datamodule.n_labeled if trained else None,  # what published weights saw is not known here
+            "published": not trained,
+            "task": cli.datamodule.task,
+            "data": cli.datamodule.name,
+            "parameters": sum(p.numel() for p in cli.model.parameters()),
+        }
+
+    def _fit(self, cli: Any, folder: Path) -> dict[str, Any]:
+        """Train in this process."""
+        cli.trainer.callbacks.insert(0, _Progress(self.report))
+        clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
+        clock.kept = True
+        reset_peak_memory()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume_point(folder))
+        return {
+            "seconds": clock.seconds,
+            "cpu_seconds": clock.cpu_seconds,
+            "steps": cli.trainer.global_step,
+            "peak_memory_bytes": peak_memory(),
+        }
+
+    def _fit_on_many(self, cli: Any, folder: Path) -> dict[str, Any]:
+        """Train in a process for each device; where one of them dies, all go on from the last resume point, once."""
+        nodes, devices = cli.trainer.num_nodes, cli.trainer.num_devices
+        if nodes > 1:
+            raise InputError(f"trainer.num_nodes must be 1 in a suite, got {nodes}; use torchrun and lightning fit")
+
+        def fit() -> dict[str, Any]:
+            resumed = resume_point(folder)
+            arguments = [*self.job.arguments, *([f"--ckpt_path={resumed}"] if resumed else [])]
+            return torchrun.fit(arguments, devices, self.job.folder, self.report, self.stop)
+
+        try:
+            return fit()
+        except RuntimeError as error:  # what the others say of it depends on who noticed first
+            if out_of_memory(error):
+                raise
+            tell(f"trying once more: {one_line(error)}")
+            return fit()
+
+
+class _Evaluation:
+    """The stages of an evaluation job; what they share is built once, when first needed."""
+
+    def __init__(self, job: Job, protocol: Protocol, report: Report) -> None:
+        self.job, self.protocol = job, protocol
+        self.report = lambda stage, done, total: report({"stage": stage, "done": done, "total": total})
+        self._built: dict[str, Any] = {}
+
+    @property
+    def method(self) -> tuple[Any, Any]:
+        if "method" not in self._built:
+            self._built["method"] = method_of(self.job.arguments, self.job.trained)
+            check_contents(self.job.config, self._built["method"][1])
+        return self._built["method"]
+
+    @property
+    def reference(self) -> tuple[Any, Any]:
+        if "reference" not in self._built:
+            self._built["reference"] = method_of(self.job.reference_arguments, self.job.reference)
+            check_contents(self.job.reference_config, self._built["reference"][1])
+        return self._built["reference"]
+
+    def do(self, stage: Stage) -> dict[str, Any]:
+        job, protocol = self.job, self.protocol
+        kind, _, tag = stage.name.partition("@")
+        kind, _, network = kind.partition("+")
+        scale = float(tag) if tag else None
+        reset_peak_memory()
+        if kind == "metrics":
+            return write_records(job, protocol)
+        if kind == "features":
+            return self.features(network, scale)
+        if job.cell.samples is not None:
+            return given_samples.take(Path(job.cell.samples), self.reference[1], job.folder)
+        if job.cell.config is None:
+            return samples.image_samples(job.cell.images, self.reference[1], protocol, job.folder)
+        method, data = self.method
+        if kind == "sample":
+            result = self.sample(samples.Shards(protocol, scale, job.folder, stage.key))
+        else:
+            work = getattr(import_module(QUESTIONS[kind]), kind)
+            result = work(method, data, protocol, job.folder, self.report)
+        return {"peak_memory_bytes": peak_memory(), **result}
+
+    def sample(self, shards: samples.Shards) -> dict[str, Any]:
+        """Draw samples on each GPU that this process may use."""
+        method, data = self.method
+        gpus, draw = visible_gpus(), None
+        if method.device.type == "cuda" and len(gpus) > 1:
+            threads = torch.get_num_threads()
+            draw = partial(many_samplers.draw, shards, self.job.arguments, self.job.trained, gpus, threads)
+        return samples.sample(method, data, shards, self.report, draw)
+
+    def features(self, network: str, scale: float | None) -> dict[str, Any]:
+        tag = scale_tag(scale)
+        if "reason" in (read_manifest(Stage(f"sample{tag}", "").manifest(self.job.folder)) or {}):
+            return {"outputs": []}
+        reference, data = self.reference
+        images = load_arrays(self.job.folder / f"samples{tag}.npz")["images"]
+        found = features.sample_features(
+            network, reference, data, self.protocol.batch, self.job.reference, images,
+            lambda done: self.report(f"features+{network}{tag}", done, len(images)),
+        )  # fmt: skip
+        file = f"features+{network}{tag}.npz"
+        save_arrays(self.job.folder / file, **found)
+        return {"outputs": [file]}

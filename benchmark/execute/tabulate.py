@@ -1,0 +1,165 @@
+"""Tables and report of what a run has finished."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import INCOMPLETE, OK, escaped, tell
+from benchmark.results import per_class
+from benchmark.results.definitions import CLASSIFICATION, DIAGNOSTICS, EYE_CATCHERS, MASKED, NLL, generation_metrics
+from benchmark.results.differences import seed_list
+from benchmark.results.page import write_report
+from benchmark.results.per_class import FILE, Numbers
+from benchmark.results.record import Record, Results, failed
+from benchmark.results.rows import Row, rows
+from benchmark.results.tables import to_markdown, write_tables
+from benchmark.suite.jobs import Job
+from benchmark.suite.suite import Suite
+from benchmark.system.files import read_json, write_text
+
+
+def read_records(job: Job) -> list[Record]:
+    """Records of a finished evaluation; none if it has not been finished."""
+    if job.stages[-1].completed(job.folder) is None:
+        return []
+    items = read_json(job.folder / "record.json")
+    return [Record(**item) for item in items]
+
+
+def failed_records(job: Job, error: str) -> list[Record]:
+    """What a failed evaluation would have measured, as failures."""
+    answers = (*CLASSIFICATION, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
+    rows = [(metric, {}) for metric in answers]
+    looked = [stage.name.partition("@")[0] for stage in job.stages if stage.name.startswith("features+")]
+    generation = generation_metrics(dict.fromkeys(name.removeprefix("features+") for name in looked))
+    for scale in job.cell.guidance_scales or [None]:
+        protocol = {} if scale is None else {"guidance_scale": scale}
+        rows += [(metric, protocol) for metric in generation]
+    return [failed(job.cell.name, job.method, job.seed, m, error, protocol=p) for m, p in rows]
+
+
+def headline_numbers(job: Job) -> str:
+    """A few numbers of a finished cell on one line."""
+    parts = []
+    for record in read_records(job):
+        if record.metric in EYE_CATCHERS and record.value is not None:
+            scale = record.protocol.get("guidance_scale")
+            parts.append(f"{record.metric}{'' if scale is None else f'@{scale:g}'} {record.value:.3f}")
+    return "  ".join(parts)
+
+
+PARTIAL = "partial.md"
+"""What a run that was stopped has finished."""
+
+
+def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:
+    """Write and print the tables of all that is finished of ``jobs``, and what failed now; returns the exit code.
+
+    Args:
+        suite: The suite.
+        engine: What carried out the jobs.
+        jobs: Those of every cell and seed, not of what was asked for alone.
+        results: Of the jobs that were carried out now.
+        out: Folder of the run.
+    """
+    failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
+    records: list[Record] = []
+    shown: list[Job] = []
+    for job in jobs:
+        if job.part == "evaluate":
+            error = failures.get(job.name)
+            of_job = read_records(job) if error is None else failed_records(job, error)
+            records += of_job
+            shown += [job] if of_job else []
+    cells = [name for name in suite.cells if any(job.cell.name == name for job in shown)]
+    floors = _floors(suite)
+    table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
+    write_tables(out, table, cells, floors)
+    write_per_class(out, shown, rows(table, cells))
+    (out / PARTIAL).unlink(missing_ok=True)
+    print(to_markdown(table, cells=cells, floors=floors))
+    print(f"\n{_told_apart(shown, results)}")
+    print(f"results: {escaped(out / 'results.md')}, {escaped(out / 'results.json')}")
+    print(f"report:  {escaped(write_report(out, cells, floors))}")
+    for name, error in failures.items():
+        tell(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})")
+    return INCOMPLETE if failures else OK
+
+
+def _told_apart(shown: list[Job], results: dict[str, dict[str, Any]]) -> str:
+    """How many evaluations are in the tables, and which of them were carried out now, where not all were."""
+    now = [job for job in shown if job.name in results]
+    parts = [f"{len(shown)} by cell and seed, {len(now)} carried out now"]
+    if 0 < len(now) < len(shown):
+        cells = dict.fromkeys(job.cell.name for job in now)
+        parts.append(f"{', '.join(cells)} with {seed_list(job.seed for job in now)}")
+    return "rows:    " + ": ".join(parts)
+
+
+def tabulate_partly(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> None:
+    """Write what is finished of a run that was stopped; the tables of an earlier whole run stay as they are."""
+    found = [(job, read_records(job)) for job in jobs if job.part == "evaluate"]
+    records = [record for _, of_job in found for record in of_job]
+    if not records:
+        return
+    cells = [name for name in suite.cells if any(job.cell.name == name for job, _ in found)]
+    unfinished = [f"{job.cell.name} (seed {job.seed})" for job, of_job in found if not of_job]
+    table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
+    write_text(out / PARTIAL, to_markdown(table, cells=cells, floors=_floors(suite), unfinished=unfinished))
+
+
+def _floors(suite: Suite) -> set[str]:
+    return {name for name, cell in suite.cells.items() if cell.floor}
+
+
+def _commit() -> str:
+    """The source's commit, marked if the working tree differs; empty outside a checkout."""
+    here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # not another's
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, env=here, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # or it is the checkout of something around this
+        return git("describe", "--always", "--dirty", "--abbrev=12")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _environment(engine: Any) -> dict[str, Any]:
+    versions = {}
+    for package in ("torch", "lightning", "torchmetrics", "torch-fidelity", "scikit-learn", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        **engine.hardware,
+        **versions,
+    }
+
+
+def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> None:
+    """Write ``per_class.csv`` and ``per_class.md`` of what finished evaluations found for each class they asked for.
+
+    Args:
+        out: Folder of the run.
+        jobs: Of the tables.
+        all_rows: Of the tables: they say what failed, is missing or cannot be asked.
+    """
+    numbers: Numbers = []
+    for job in jobs:
+        if job.part == "evaluate" and job.stages[-1].completed(job.folder) is not None:
+            numbers += read_json(job.folder / FILE)
+    write_text(out / "per_class.csv", per_class.to_csv(numbers))
+    write_text(out / "per_class.md", per_class.to_markdown(numbers, all_rows))

@@ -1,0 +1,81 @@
+"""Records of classification."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmark.metrics import classification
+from benchmark.metrics.arrays import mean_estimate, share
+from benchmark.records.recorder import Recorder
+from benchmark.results.definitions import CLASSIFICATION, MASKED
+from benchmark.results.record import Record
+from benchmark.suite.jobs import Job
+from benchmark.suite.protocol import Protocol
+from benchmark.system.arrays import load_arrays
+
+TOP5_ABOVE = 10
+"""Classes that a task must exceed for its top-5 accuracy to say something: of 10, chance finds the label in 5 half of
+the time. Tasks of fewer have no such column."""
+
+
+def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    record = Recorder(job, "classify", {})
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent((*CLASSIFICATION, *MASKED), reason)
+        return
+    found = load_arrays(job.folder / "logits.npz")
+    yield from _accuracies(record, "accuracy", found, 1, protocol)
+    yield from _masked(record, found)
+    classes = found["clean"].shape[1]
+    if classes > TOP5_ABOVE:
+        yield from _accuracies(record, "top5", found, 5, protocol)
+    clean, y = _softmax(found["clean"]), found["y"]
+    if classes == 2:
+        yield record("f1", classification.positive_f1(clean, y), average="positive class")
+    else:
+        yield record("f1", classification.macro_f1(clean, y), average="macro")
+    yield record("ece", classification.calibration_error(clean, y))
+
+
+def _accuracies(
+    record: Recorder, name: str, found: dict[str, np.ndarray], k: int, protocol: Protocol
+) -> Iterator[Record]:
+    """How often the label is among the ``k`` most probable classes: clean, over all noise levels and at each."""
+    y = found["y"]
+    yield record(f"{name}/clean", share(classification.hits(found["clean"], y, k)))
+    if "noisy" not in found:
+        yield from record.absent((f"{name}/noisy", f"{name}/levels", f"{name}/middle"), "reads clean images only")
+        return
+    right = np.stack([classification.hits(draw, y, k) for draw in found["noisy"]])
+    # An image's draws are not independent: the error is over images.
+    noisy = mean_estimate(right.mean(0))
+    yield record(f"{name}/noisy", noisy._replace(n=right.size), draws=protocol.noisy_draws, times="uniform")
+    right = np.stack([classification.hits(level, y, k) for level in found["levels"]])
+    curve = classification.accuracy_over_levels(right)
+    yield record(f"{name}/levels", curve.mean, levels=protocol.levels)
+    low, high = protocol.middle
+    middle = (found["level_sigmas"] >= low) & (found["level_sigmas"] <= high)
+    if middle.any():
+        yield record(f"{name}/middle", mean_estimate(right[middle].mean(0)), sigma=f"{low:g} to {high:g}")
+    else:
+        reason = f"no level of sigma {low:g} to {high:g} among the {protocol.levels}"
+        yield from record.absent((f"{name}/middle",), reason)
+    for t, sigma, estimate in zip(found["level_times"], found["level_sigmas"], curve.per_level, strict=True):
+        yield record(f"{name}/t={t:.3f}", estimate, sigma=float(f"{sigma:.4g}"))
+
+
+def _masked(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
+    """Accuracy with either of two inputs replaced by zeros, on the first draw of ``accuracy/noisy``."""
+    for metric in MASKED:
+        name = metric.partition("/")[2]
+        if name in found:
+            hits = classification.hits(found[name], found["y"])
+            yield record(metric, share(hits), draws=1, times="uniform")
+        else:
+            yield from record.absent((metric,), "reads one image, not two")
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)

@@ -1,0 +1,93 @@
+"""Records of density, denoising, noise levels and gradients."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmark.metrics.arrays import Estimate, cosines, mean_estimate, share
+from benchmark.records.recorder import Recorder
+from benchmark.results.definitions import DIAGNOSTICS, NLL
+from benchmark.results.record import Record
+from benchmark.suite.jobs import Job
+from benchmark.suite.protocol import Protocol
+from benchmark.system.arrays import load_arrays
+
+
+def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    record = Recorder(job, "likelihood", {})
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent(NLL, reason)
+        return
+    found = load_arrays(job.folder / "log_prob.npz")
+    record.protocol |= {"kind": record.manifest["kind"], "data": record.manifest["data"], **record.manifest["settings"]}
+    yield record("nll", mean_estimate(found["bits"]))
+    yield record("nfe/nll", mean_estimate(found["nfe"]))
+
+
+def denoising_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    names = [f"mse/denoise/t={t:g}" for t in protocol.denoise_times]
+    record = Recorder(job, "denoise", {})
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent(tuple(names), reason)
+        return
+    found = load_arrays(job.folder / "denoise.npz")
+    for name, errors, sigma in zip(names, found["errors"], found["sigmas"], strict=True):
+        yield record(name, mean_estimate(errors), sigma=float(f"{sigma:.4g}"))
+
+
+def diagnostic_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    record = Recorder(job, "diagnose", {})
+    noisy = [f"nll/t={t:g}" for t in protocol.denoise_times]
+    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
+    if reason is not None:
+        yield from record.absent((*DIAGNOSTICS, *noisy), reason)
+        return
+    found = load_arrays(job.folder / "diagnostics.npz")
+    yield record("nll/lattice", mean_estimate(found["lattice_bits"]), kind="density at points", data="grey levels")
+    for name, bits, sigma in zip(noisy, found["noisy_bits"].T, found["sigmas"], strict=True):
+        yield record(name, mean_estimate(bits), sigma=float(f"{sigma:.4g}"))
+    # How well levels can be told apart depends on where they lie: other levels, another task.
+    record.protocol["process"] = record.manifest["process"]
+    yield record("level_ce", mean_estimate(found["level_ce"]))
+    yield record("accuracy/level", share(found["level_right"]))
+    yield record("mse/level", mean_estimate(found["level_mse"]))
+    yield record("telescoping", _telescoping(found["telescoping"]))
+
+
+def _telescoping(steps: np.ndarray) -> Estimate:
+    """``sum_t log mean_x exp(F_t - F_{t+1})`` over images of level ``t + 1``, in nats; 0 for a normalised density.
+
+    Args:
+        steps: ``F_t - F_{t+1}``, ``(N, T + 1)``.
+    """
+    steps = steps.astype(np.float64)
+    top = steps.max(0)
+    weights = np.exp(steps - top)
+    means = weights.mean(0)
+    variances = weights.var(0, ddof=1) / len(weights) / means**2
+    return Estimate(float((top + np.log(means)).sum()), float(np.sqrt(variances.sum())), len(steps))
+
+
+def gradient_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    """Nothing of cells that have no exact score, unless their data was made to have one: few data sets are."""
+    record = Recorder(job, "gradients", {})
+    if job.cell.config is None or "reason" in record.manifest:
+        if record.manifest.get("expected"):
+            yield from record.absent(("gradient/mse", "gradient/cosine", "score/cosine"), record.manifest["reason"])
+        return
+    found = load_arrays(job.folder / "gradients.npz")
+    for estimate, truth, score, sigma in zip(
+        *(found[k] for k in ("estimate", "truth", "score", "sigmas")), strict=True
+    ):
+        at = {"sigma": float(f"{sigma:.4g}"), "points": record.manifest.get("points")}
+        yield record("gradient/cosine", mean_estimate(cosines(estimate, truth)), **at)
+        # (d) Table 6 gives the errors without and with the one factor that makes them least.
+        power = float(np.square(estimate).sum())
+        best = float((estimate * truth).sum()) / power if power else 1.0
+        for scaling, factor in (("none", 1.0), ("best", best)):
+            scaled = factor * estimate
+            yield record("gradient/mse", mean_estimate(np.square(scaled - truth).sum(1)), scaling=scaling, **at)
+            agreement = cosines(score + scaled, score + truth)
+            yield record("score/cosine", mean_estimate(agreement), scaling=scaling, **at)

@@ -1,0 +1,253 @@
+"""Records of a cell's samples: how close they are to real images, by each feature network, and of the class asked."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.metrics import classification
+from benchmark.metrics.arrays import Estimate, mean_estimate, share
+from benchmark.metrics.fidelity import inception_score, kernel_distance, kernel_mean, prd
+from benchmark.metrics.frechet import Statistics, frechet_estimate, intra_class_frechet
+from benchmark.metrics.neighbours import distance_ratio, nearest_distances, neighbour_radii, precision_recall
+from benchmark.records.recorder import Recorder
+from benchmark.results.definitions import fidelity_names, generation_metrics
+from benchmark.results.per_class import FILE
+from benchmark.results.record import Record
+from benchmark.suite.jobs import Job
+from benchmark.suite.protocol import REFERENCE, Protocol
+from benchmark.suite.stages import Stage, scale_tag
+from benchmark.system.arrays import load_arrays
+from benchmark.system.files import read_manifest, write_json
+
+LEAST_PER_CLASS = 100
+"""Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
+IS_SPLIT = 5000
+"""Samples of a split of the Inception score, as in papers; all together where there are fewer than two splits."""
+CLUSTERS = 20
+"""Of precision and recall for distributions; also the fewest samples that they are asked of."""
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One class's number of one row: ``metric`` of the samples that were asked for ``label``, called ``class_name``."""
+
+    cell: str
+    seed: int
+    guidance_scale: float | None
+    metric: str
+    feature_network: str
+    label: int
+    class_name: str
+    value: float
+    stderr: float | None
+    n: int
+
+
+class Real:
+    """The real images of a suite and what one feature network sees in them; each part is read or computed once.
+
+    Args:
+        folder: Of the reference's cell.
+        network: Name of the network.
+        images: See ``embedding.real_images``.
+    """
+
+    def __init__(self, folder: Path, network: str, images: dict[str, np.ndarray]) -> None:
+        self.folder, self.network, self.images = folder, network, images
+        self._radii: dict[int, np.ndarray] = {}
+
+    @functools.cached_property
+    def seen(self) -> dict[str, np.ndarray]:
+        """See ``embedding.real_features``."""
+        return load_arrays(self.folder / f"real+{self.network}.npz")
+
+    @functools.cached_property
+    def statistics(self) -> dict[str, Statistics]:
+        """Of everything that the network sees in the training images, by name."""
+        names = [name.removesuffix("_mean") for name in self.seen if name.endswith("_mean")]
+        n = len(self.images["train_labels"])
+        return {name: Statistics(n, self.seen[f"{name}_mean"], self.seen[f"{name}_scatter"]) for name in names}
+
+    @functools.cached_property
+    def kernel_mean(self) -> float:
+        """Of the features of all training images."""
+        return kernel_mean(self.seen["features"], device=device())
+
+    @functools.cached_property
+    def near(self) -> np.ndarray:
+        """Features of the images that precision and recall look at."""
+        return self.seen["features"][self.images["neighbours"]]
+
+    def radii(self, k: int) -> np.ndarray:
+        """How far each of those reaches to its ``k``-th neighbour."""
+        if k not in self._radii:
+            self._radii[k] = neighbour_radii(self.near, k, device=device())
+        return self._radii[k]
+
+
+@functools.lru_cache(maxsize=1)
+def _images(folder: Path, key: str) -> dict[str, np.ndarray]:
+    return load_arrays(folder / "real.npz")
+
+
+@functools.lru_cache(maxsize=2)
+def _held_out_distance(folder: Path, key: str) -> Estimate:
+    images = _images(folder, key)
+    return mean_estimate(nearest_distances(images["test_images"], images["train_images"], device=device()))
+
+
+@functools.lru_cache(maxsize=4)
+def _real(folder: Path, network: str, key: str) -> Real:
+    """Read once by a process, which evaluates many cells against it; ``key`` tells files of other stages apart."""
+    return Real(folder, network, _images(folder, _key(folder, "real")))
+
+
+def _key(folder: Path, stage: str) -> str:
+    return (read_manifest(Stage(stage, "").manifest(folder)) or {}).get("key", "")
+
+
+def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    """Records of a cell's samples at each guidance scale; what they are class by class goes to ``per_class.json``."""
+    per_class: list[PerClass] = []
+    for scale in job.cell.guidance_scales or [None]:
+        tag = scale_tag(scale)
+        record = Recorder(job, f"sample{tag}", {} if scale is None else {"guidance_scale": scale})
+        if "reason" in record.manifest:
+            yield from record.absent(generation_metrics(protocol.features), record.manifest["reason"])
+            continue
+        record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
+        drawn = load_arrays(job.folder / f"samples{tag}.npz")
+        for network in protocol.features:
+            stage = read_manifest(Stage(f"real+{network}", "").manifest(job.reference)) or {}
+            real = _real(job.reference, network, stage["key"])
+            seen = load_arrays(job.folder / f"features+{network}{tag}.npz")
+            compared = _Compared(job, protocol, record, real, stage["network"], seen, drawn["labels"])
+            yield from compared.records()
+            per_class += compared.per_class
+        held_out = _held_out_distance(job.reference, _key(job.reference, "real"))
+        near = mean_estimate(nearest_distances(drawn["images"], real.images["train_images"], device=device()))
+        among = {} if protocol.real_images is None else {"against": _against(protocol, real)}
+        yield record("nn_ratio", distance_ratio(near, held_out), **among)
+    write_json(job.folder / FILE, [asdict(row) for row in per_class])
+
+
+class _Compared:
+    """Samples of one scale against real images, on one network's features.
+
+    Args:
+        job: The cell's evaluation.
+        protocol: Of the suite.
+        record: Makes records of the samples.
+        real: What the network sees in real images.
+        name: The network's own name, for the protocol.
+        seen: What it sees in the samples.
+        labels: Classes that were asked for, ``(N,)``; -1 where none was.
+    """
+
+    def __init__(
+        self, job: Job, protocol: Protocol, record: Recorder, real: Real, name: str, seen: dict[str, np.ndarray],
+        labels: np.ndarray,
+    ) -> None:  # fmt: skip
+        self.job, self.protocol, self.record, self.real, self.seen = job, protocol, record, real, seen
+        self.labels, self.asked = labels, bool((labels >= 0).all())
+        self.judge = real.network == REFERENCE
+        data_classes = range(int(real.images["train_labels"].max()) + 1)
+        self.task = np.array(record.manifest.get("task_classes", data_classes))
+        self.names = record.manifest["class_names"]
+        if self.judge:
+            name = f"{job.reference.parent.name}, {job.reference.name}"
+        self.by: dict[str, Any] = {"feature_network": name, "against": _against(protocol, real)}
+        self.per_class: list[PerClass] = []
+
+    def records(self) -> Iterator[Record]:
+        names, features = fidelity_names(self.real.network), self.seen["features"]
+        if self.judge:
+            yield from self._of_asked_class()
+        yield self._record(names.frechet, frechet_estimate(self.real.statistics["features"], features))
+        yield from self._within_classes(names.intra)
+        if "spatial" in self.seen:
+            distance = frechet_estimate(self.real.statistics["spatial"], self.seen["spatial"])
+            yield self._record("sfid", distance, layer="mixed_6d")
+        mean = self.real.kernel_mean
+        kernel = kernel_distance(self.real.seen["features"], features, device=device(), real_mean=mean)
+        yield self._record(names.kernel, kernel, pairs="all")
+        if "probabilities" in self.seen:
+            splits = max(1, len(features) // IS_SPLIT)
+            score = inception_score(self.seen["probabilities"], splits=splits)
+            yield self._record("is", Estimate(score.mean, score.stderr, score.n), splits=splits)
+        yield from self._manifolds(features)
+
+    def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
+        return self.record(metric, estimate, **self.by, **protocol)
+
+    def _of_asked_class(self) -> Iterator[Record]:
+        """Whether the reference classifier finds the class that was asked for."""
+        if not self.asked:
+            yield from self.record.absent(("accuracy/generated",), "no class is asked for", **self.by)
+            return
+        probabilities = of_task(self.seen["probabilities"], self.task)
+        yield self._record("accuracy/generated", classification.accuracy(probabilities, self.labels))
+        right = probabilities.argmax(1) == self.labels
+        for label in np.unique(self.labels):
+            self._keep("accuracy/generated", label, share(right[self.labels == label]))
+
+    def _within_classes(self, metric: str) -> Iterator[Record]:
+        if not self.asked:
+            yield from self.record.absent((metric,), "no class is asked for", **self.by)
+            return
+        if np.bincount(self.labels, minlength=self.task.max() + 1).min() < LEAST_PER_CLASS:
+            yield from self.record.absent((metric,), f"fewer than {LEAST_PER_CLASS} samples a class", **self.by)
+            return
+        real_labels = self.task[self.real.images["train_labels"]]
+        if np.bincount(real_labels, minlength=self.task.max() + 1).min() < 2:
+            yield from self.record.absent((metric,), "fewer than 2 real images of a class", **self.by)
+            return
+        found = intra_class_frechet(self.real.seen["features"], real_labels, self.seen["features"], self.labels)
+        yield self._record(metric, found.mean)
+        for label, estimate in found.per_class.items():
+            self._keep(metric.removesuffix("/intra"), label, estimate)
+
+    def _keep(self, metric: str, label: int, found: Estimate) -> None:
+        scale = self.record.protocol.get("guidance_scale")
+        cell, seed, network, name = self.job.cell.name, self.job.seed, self.by["feature_network"], self.names[label]
+        self.per_class.append(PerClass(cell, seed, scale, metric, network, int(label), name, *found))
+
+    def _manifolds(self, features: np.ndarray) -> Iterator[Record]:
+        """Precision and recall, by nearest neighbours and by clusters."""
+        k, near = self.protocol.neighbours, self.real.near
+        among = {} if self.protocol.neighbour_images is None else {"real": len(near)}
+        found = precision_recall(near, features, k=k, real_radii=self.real.radii(k), device=device())
+        yield self._record("precision", found.precision, k=k, **among)
+        yield self._record("recall", found.recall, k=k, **among)
+        n = min(len(near), len(features))
+        if n < CLUSTERS:
+            reason = f"fewer than {CLUSTERS} samples, as many as there are clusters"
+            yield from self.record.absent(("prd/precision", "prd/recall"), reason, **self.by)
+            return
+        rng = np.random.default_rng([self.protocol.seed, 7])
+        parts = (x[np.sort(rng.permutation(len(x))[:n])] for x in (near, features))
+        curve = prd(*parts, clusters=CLUSTERS)
+        yield self._record("prd/precision", curve.precision, clusters=CLUSTERS)
+        yield self._record("prd/recall", curve.recall, clusters=CLUSTERS)
+
+
+def _against(protocol: Protocol, real: Real) -> str:
+    """The real images, in words; all training images but those of the validation part, unless the protocol says so."""
+    return "train" if protocol.real_images is None else f"{len(real.images['train_labels'])} of train"
+
+
+def device() -> torch.device:
+    """Where distances between all pairs are taken."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def of_task(probabilities: np.ndarray, task: np.ndarray) -> np.ndarray:
+    """Probabilities of the task's classes ``(N, K)`` from those of the data set's, each in class ``task[k]``."""
+    summed = np.zeros((len(probabilities), task.max() + 1))
+    np.add.at(summed.T, task, probabilities.T)
+    return summed

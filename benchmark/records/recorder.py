@@ -1,0 +1,44 @@
+"""Makes the records of one cell's answers, with the protocol and the costs that its stages recorded."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from benchmark.metrics.arrays import Estimate
+from benchmark.results.record import Record, measured, not_applicable
+from benchmark.suite.jobs import Job
+from benchmark.suite.stages import Stage
+from benchmark.system.files import read_manifest
+
+
+class Recorder:
+    """Makes records of one cell and stage.
+
+    Args:
+        job: The cell's evaluation.
+        stage: Name of the stage that answered.
+        protocol: What all its numbers were measured by.
+    """
+
+    def __init__(self, job: Job, stage: str, protocol: dict[str, Any]) -> None:
+        self.job = job
+        trained = read_manifest(Stage("train", "").manifest(job.trained)) if job.trained else None
+        own = trained if stage == "train" else read_manifest(Stage(stage, "").manifest(job.folder))
+        self.manifest = own or {}
+        about = {key: trained.get(key) for key in ("n_labeled", "task")} if trained else {}
+        self.protocol = {key: value for key, value in about.items() if value is not None} | protocol
+
+    def __call__(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
+        return measured(
+            self.job.cell.name, self.job.method, self.job.seed, metric, estimate.value,
+            n=estimate.n, stderr=estimate.stderr, protocol={**self.protocol, **protocol},
+            seconds=self.manifest.get("seconds"), peak_memory_bytes=self.manifest.get("peak_memory_bytes"),
+            key=self.manifest.get("key", ""),
+        )  # fmt: skip
+
+    def absent(self, metrics: Iterable[str], reason: str, **protocol: Any) -> Iterator[Record]:
+        """Records of metrics that cannot be asked of this cell."""
+        for metric in metrics:
+            yield not_applicable(
+                self.job.cell.name, self.job.method, self.job.seed, metric, reason,
+                protocol={**self.protocol, **protocol},
+            )  # fmt: skip

@@ -1,0 +1,200 @@
+"""What each metric means: unit, direction, range, and how far it may fall before a comparison calls it worse.
+
+The only place that knows a metric by name besides the code that computes it. The tolerances suit results at the
+scale of the digits suite: 360 test images, 1000 samples, minutes of training.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf
+from typing import NamedTuple
+
+TABLES = ("Classification", "Density and denoising", "Generation", "Cost")
+CLASSIFICATION, DENSITY, GENERATION, COST = TABLES
+UP, DOWN = True, False
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?(e-?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class MetricDefinition:
+    """One metric, or a family whose ``pattern`` ends in ``=*`` (any decimal number, as in ``accuracy/t=0.5``).
+
+    Args:
+        pattern: Name in records and headings.
+        table: Which of ``TABLES`` shows it.
+        higher_is_better: None for a metric that should be near ``target``.
+        absolute: Floor of the tolerance, in the metric's unit.
+        relative: Tolerance as a fraction of the old value.
+        unit: Unit of value, standard error and ``absolute``; "" if it has none, "fraction" for 0 ... 1.
+        low: Smallest value that can occur.
+        high: Largest value that can occur.
+        shown: Format of a value in a Markdown table; records and CSV are never rounded.
+        gating: False if a worse value only warns, as for timings.
+        target: Best value where it is neither the largest nor the smallest.
+    """
+
+    pattern: str
+    table: str
+    higher_is_better: bool | None
+    absolute: float = 0.0
+    relative: float = 0.0
+    unit: str = ""
+    low: float = -inf
+    high: float = inf
+    shown: str = "z.3f"
+    gating: bool = True
+    target: float | None = None
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether this is one point of a curve over ``t``."""
+        return self.pattern.endswith("=*")
+
+    @property
+    def is_plotted(self) -> bool:
+        """Whether it is left out of the tables, for a picture shows its many points."""
+        return self.is_curve and self.table == CLASSIFICATION
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better, for a heading."""
+        if self.target is not None:
+            return f"→{self.target:g}"
+        return "↑" if self.higher_is_better else "↓"
+
+    def merit(self, value: float) -> float:
+        """``value`` turned so that higher is better: itself, its negative, or minus its distance to ``target``."""
+        if self.target is not None:
+            return -abs(value - self.target)
+        return value if self.higher_is_better else -value
+
+    def matches(self, name: str) -> bool:
+        """Whether ``name`` is this metric or a member of this family."""
+        if self.is_curve:
+            prefix = self.pattern[:-1]
+            return name.startswith(prefix) and _NUMBER.fullmatch(name[len(prefix) :]) is not None
+        return name == self.pattern
+
+
+def _fraction(pattern: str, table: str, better: bool, absolute: float) -> MetricDefinition:
+    return MetricDefinition(pattern, table, better, absolute, unit="fraction", low=0.0, high=1.0)
+
+
+def _distance(pattern: str, absolute: float, relative: float, shown: str = "z.3f") -> MetricDefinition:
+    return MetricDefinition(pattern, GENERATION, DOWN, absolute, relative, shown=shown)
+
+
+def _cost(pattern: str, better: bool, unit: str, absolute: float = 0.0, relative: float = 0.25) -> MetricDefinition:
+    return MetricDefinition(pattern, COST, better, absolute, relative, unit, low=0.0, shown="z.1f", gating=False)
+
+
+# Order of columns. One noise level sees 360 images once, hence its wider floor.
+DEFINITIONS = (
+    _fraction("accuracy/clean", CLASSIFICATION, UP, 0.01),
+    _fraction("accuracy/noisy", CLASSIFICATION, UP, 0.01),
+    _fraction("accuracy/levels", CLASSIFICATION, UP, 0.01),
+    _fraction("accuracy/middle", CLASSIFICATION, UP, 0.015),
+    _fraction("accuracy/t=*", CLASSIFICATION, UP, 0.03),
+    _fraction("accuracy/masked_x", CLASSIFICATION, UP, 0.03),
+    _fraction("accuracy/masked_denoised", CLASSIFICATION, UP, 0.03),
+    _fraction("top5/clean", CLASSIFICATION, UP, 0.01),
+    _fraction("top5/noisy", CLASSIFICATION, UP, 0.01),
+    _fraction("top5/levels", CLASSIFICATION, UP, 0.01),
+    _fraction("top5/middle", CLASSIFICATION, UP, 0.015),
+    _fraction("top5/t=*", CLASSIFICATION, UP, 0.03),
+    _fraction("f1", CLASSIFICATION, UP, 0.01),
+    _fraction("ece", CLASSIFICATION, DOWN, 0.01),
+    MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
+    MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False),
+    MetricDefinition("nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of no density of grey levels: unbounded
+    MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
+    MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
+    _fraction("accuracy/level", DENSITY, UP, 0.01),
+    MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
+    MetricDefinition("telescoping", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
+    MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
+    MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
+    MetricDefinition("gradient/cosine", DENSITY, UP, 0.03, low=-1.0, high=1.0),
+    MetricDefinition("score/cosine", DENSITY, UP, 0.01, low=-1.0, high=1.0),
+    _fraction("accuracy/generated", GENERATION, UP, 0.02),
+    _fraction("top5/generated", GENERATION, UP, 0.02),
+    _distance("fd", 0.05, 0.10),
+    _distance("fid", 0.5, 0.05, shown="z.2f"),
+    _distance("fd/intra", 0.10, 0.15),
+    _distance("fid/intra", 1.0, 0.10, shown="z.2f"),
+    _distance("sfid", 0.5, 0.05, shown="z.2f"),
+    _distance("kd", 0.005, 0.10, shown="z.4f"),
+    _distance("kid", 0.001, 0.10, shown="z.4f"),
+    MetricDefinition("is", GENERATION, UP, 0.0, 0.03, low=0.0, shown="z.2f"),
+    _fraction("precision", GENERATION, UP, 0.03),
+    _fraction("recall", GENERATION, UP, 0.03),
+    _fraction("prd/precision", GENERATION, UP, 0.03),
+    _fraction("prd/recall", GENERATION, UP, 0.03),
+    MetricDefinition("nn_ratio", GENERATION, None, 0.05, low=0.0, shown="z.2f", target=1.0),  # 0: copies; large: noise
+    _cost("throughput/train", UP, "images/s"),
+    _cost("throughput/sample", UP, "images/s"),
+    _cost("cpu_seconds/train", DOWN, "s", 1.0),
+    _cost("cpu_seconds/sample", DOWN, "s", 1.0),
+    _cost("cpu_seconds/total", DOWN, "s", 1.0),
+    _cost("nfe", DOWN, "evaluations", 0.0, 0.0),
+)
+_EXACT = {definition.pattern: definition for definition in DEFINITIONS if not definition.is_curve}
+_FAMILIES = tuple(definition for definition in DEFINITIONS if definition.is_curve)
+
+
+def definition_of(metric: str) -> MetricDefinition:
+    """The definition of a metric's name.
+
+    Raises:
+        ValueError: If no definition matches; the message suggests the nearest name.
+    """
+    if metric in _EXACT:
+        return _EXACT[metric]
+    for family in _FAMILIES:
+        if family.matches(metric):
+            return family
+    raise ValueError(f"unknown metric {metric!r}{suggestion(metric, (d.pattern for d in DEFINITIONS))}")
+
+
+def column_order(metric: str) -> tuple[int, float]:
+    """Sort key of a metric's name: place in ``DEFINITIONS``, then the number after ``=``."""
+    definition = definition_of(metric)
+    return DEFINITIONS.index(definition), float(metric.split("=")[1]) if definition.is_curve else 0.0
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known name, else all of them."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
+MASKED = ("accuracy/masked_x", "accuracy/masked_denoised")
+NLL = ("nll", "nfe/nll")
+DIAGNOSTICS = ("nll/lattice", "level_ce", "accuracy/level", "mse/level", "telescoping")
+COSTS = ("cpu_seconds/train", "throughput/train", "cpu_seconds/sample", "throughput/sample")
+EYE_CATCHERS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
+
+
+class FidelityNames(NamedTuple):
+    """What distances between features are called."""
+
+    frechet: str
+    intra: str
+    kernel: str
+
+
+def fidelity_names(network: str) -> FidelityNames:
+    """On Inception's features they are the FID and the KID; on no others."""
+    return FidelityNames("fid", "fid/intra", "kid") if network == "inception" else FidelityNames("fd", "fd/intra", "kd")
+
+
+def generation_metrics(networks: Iterable[str]) -> tuple[str, ...]:
+    """Every metric of samples that are looked at by these networks."""
+    found = ["accuracy/generated", "is", "precision", "recall", "prd/precision", "prd/recall", "nn_ratio"]
+    for network in networks:
+        found += [*fidelity_names(network), *(["sfid"] if network == "inception" else [])]
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,249 @@
+"""What differs between two results, number by number, and whether it is more than tolerance explains."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean
+from typing import Any, Literal
+
+from benchmark import errors
+from benchmark.results.definitions import column_order, definition_of
+from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, Record, Results
+from benchmark.results.rows import mean_and_stderr
+
+WORSE, BETTER, SAME = "worse", "better", "same"
+NOT_COMPARABLE, INCOMPLETE, WARNING, NEW = "not comparable", "incomplete", "warning", "new"
+SEEDS_FOR_SPREAD = 3
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number that both results have.
+
+    ``old`` and ``new`` are means over the common ``seeds``, ``n`` samples each. ``gain`` and ``tolerance`` are in the
+    metric's unit; ``gain`` is positive where ``new`` is better. A change that is not ``gating`` only warns.
+    """
+
+    cell: str
+    metric: str
+    protocol: dict[str, Any]
+    seeds: tuple[int, ...]
+    n: int
+    old: float
+    new: float
+    gain: float
+    tolerance: float
+    tolerance_from: Literal["absolute", "relative", "3 standard errors"]
+    verdict: Literal["worse", "better", "same"]
+    gating: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What kept numbers from being compared, or is new. ``metrics`` is empty where a whole cell or suite is meant."""
+
+    kind: Literal["not comparable", "incomplete", "warning", "new"]
+    cell: str
+    metrics: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences of two results, in the order of cells and metrics; those of ``environment`` are for reading."""
+
+    suites: tuple[str, str]
+    commits: tuple[str, str]
+    changes: tuple[Change, ...]
+    problems: tuple[Problem, ...]
+    environment: tuple[str, ...]
+
+    def of_kind(self, kind: str) -> list[Problem]:
+        """Problems of one kind."""
+        return [problem for problem in self.problems if problem.kind == kind]
+
+    def of_verdict(self, verdict: str, gating: bool | None = None) -> list[Change]:
+        """Changes of one verdict; all, or those that gate or do not."""
+        return [c for c in self.changes if c.verdict == verdict and gating in (None, c.gating)]
+
+    def exit_code(self, strict: bool = False) -> int:
+        """3 not comparable, else 4 incomplete, else 1 worse (with ``strict`` also: better), else 0."""
+        if self.of_kind(NOT_COMPARABLE):
+            return errors.NOT_COMPARABLE
+        if self.of_kind(INCOMPLETE):
+            return errors.INCOMPLETE
+        if self.of_verdict(WORSE, gating=True) or (strict and self.of_verdict(BETTER, gating=True)):
+            return errors.REGRESSION
+        return errors.OK
+
+
+def compare(old: Results, new: Results) -> Comparison:
+    """Compare number by number, over the seeds that both have; seeds that only one of them has are no problem."""
+    changes: list[Change] = []
+    problems: list[Problem] = []
+    if old.suite != new.suite:
+        problems.append(Problem(NOT_COMPARABLE, "", (), f"suite {old.suite} -> {new.suite}"))
+    else:
+        before, after = _by_cell(old), _by_cell(new)
+        for cell in sorted(before | after):
+            if cell not in after:
+                problems.append(Problem(INCOMPLETE, cell, (), "cell missing"))
+                continue
+            problems += _failures(cell, after[cell])
+            if cell not in before:
+                problems.append(Problem(NEW, cell, (), "new cell"))
+                continue
+            for metric in sorted(before[cell] | after[cell], key=column_order):
+                found = _metric(cell, metric, before[cell].get(metric, []), after[cell].get(metric, []))
+                changes += [item for item in found if isinstance(item, Change)]
+                problems += [item for item in found if isinstance(item, Problem)]
+    environment = tuple(differing(old.environment, new.environment))
+    return Comparison((old.suite, new.suite), (old.commit, new.commit), tuple(changes), tuple(problems), environment)
+
+
+def _by_cell(results: Results) -> dict[str, dict[str, list[Record]]]:
+    cells: dict[str, dict[str, list[Record]]] = {}
+    for record in results.sorted_records:
+        cells.setdefault(record.cell, {}).setdefault(record.metric, []).append(record)
+    return cells
+
+
+def _failures(cell: str, metrics: dict[str, list[Record]]) -> list[Problem]:
+    """A failed number makes the new results incomplete, whatever the old ones say; one problem for each error."""
+    by_reason: dict[str, list[Record]] = {}
+    for record in (record for metric in sorted(metrics, key=column_order) for record in metrics[metric]):
+        if record.status == FAILED:
+            by_reason.setdefault(record.reason or "", []).append(record)
+    return [
+        Problem(INCOMPLETE, cell, _metrics(records), f"failed with {seed_list(r.seed for r in records)}: {reason}")
+        for reason, records in by_reason.items()
+    ]
+
+
+def _metric(cell: str, metric: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change | Problem]:
+    """All that is to be said of one metric of one cell, under each protocol that the old results have."""
+    numbers = [record for record in before if record.status == OK]
+    if before and not after:
+        return [_problem(INCOMPLETE, before[0], f"missing, was {before[0].status}")]
+    if not numbers:
+        measured = [record for record in after if record.status == OK]
+        was = before[0].status if before else "not there"
+        return [_problem(NEW, measured[0], f"measured now, was {was}")] if measured else []
+    known = {record.protocol_text for record in before}
+    foreign = [record for record in after if record.protocol_text not in known]
+    found: list[Change | Problem] = []
+    replacing: set[str] = set()
+    for protocol in dict.fromkeys(record.protocol_text for record in numbers):
+        old = {record.seed: record for record in numbers if record.protocol_text == protocol}
+        same = {record.seed: record for record in after if record.protocol_text == protocol}
+        pairs = [(old[seed], same[seed]) for seed in old if seed in same and same[seed].status == OK]
+        found += _unmatched(old, same, foreign, replacing)
+        found += _matched(pairs)
+    added = {r.protocol_text: r for r in foreign if r.status == OK and r.protocol_text not in replacing}
+    return [*found, *(_problem(NEW, record, f"new protocol {text}") for text, record in added.items())]
+
+
+def _matched(pairs: Sequence[tuple[Record, Record]]) -> list[Change | Problem]:
+    """The comparison of numbers with the same identity, if the same number of samples is behind them."""
+    counts = sorted({(old.n, new.n) for old, new in pairs if old.n != new.n})
+    if counts and definition_of(pairs[0][0].metric).gating:
+        text = ", ".join(f"{old} -> {new}" for old, new in counts)
+        return [_problem(NOT_COMPARABLE, pairs[0][0], f"sample count {text}")]
+    return [change(pairs)] if pairs else []
+
+
+def _unmatched(
+    old: dict[int, Record], same: dict[int, Record], foreign: Sequence[Record], replacing: set[str]
+) -> list[Problem]:
+    """Why old numbers under one protocol (by seed) have no new ones: lost, under another protocol, or other seeds.
+
+    Protocols of ``foreign`` records that stand for old ones are added to ``replacing``.
+    """
+    first = next(iter(old.values()))
+    without = {seed for seed in old if seed not in same or same[seed].status != OK}
+    lost = [r for r in (*same.values(), *foreign) if r.seed in without and r.status != OK]
+    found = []
+    for reason in dict.fromkeys(record.reason for record in lost if record.status == NOT_APPLICABLE):
+        seeds = seed_list(record.seed for record in lost if record.reason == reason)
+        found.append(_problem(INCOMPLETE, first, f"was a number with {seeds}, now n/a: {reason}"))
+    rest = without - {record.seed for record in lost}
+    all_gone = len(without) == len(old)
+    rivals = [r for r in foreign if r.status == OK and (r.seed in rest or (rest and all_gone))]
+    if rivals:
+        rival = min(rivals, key=lambda r: (len(differing(first.protocol, r.protocol)), r.protocol_text))
+        replacing.add(rival.protocol_text)
+        found.append(
+            _problem(NOT_COMPARABLE, first, "protocol " + ", ".join(differing(first.protocol, rival.protocol)))
+        )
+    elif rest and all_gone and any(record.status == OK for record in same.values()):
+        found.append(_problem(NOT_COMPARABLE, first, f"no common seed: {seed_list(old)} -> {seed_list(same)}"))
+    elif rest and all_gone:
+        found.append(_problem(INCOMPLETE, first, f"missing under protocol {first.protocol_text}"))
+    return found
+
+
+def _problem(kind: str, record: Record, message: str) -> Problem:
+    """A problem of one metric; one that only warns, as a timing, is worth a line but no failure."""
+    warns = kind != NEW and not definition_of(record.metric).gating
+    return Problem(WARNING if warns else kind, record.cell, (record.metric,), message)
+
+
+def change(pairs: Sequence[tuple[Record, Record]]) -> Change:
+    """Compare the old and new records of one number, seed by seed.
+
+    The tolerance is the largest of the metric's absolute floor, its relative one times the old mean, and 3 combined
+    standard errors ``sqrt(se_old**2 + se_new**2)``: over seeds with at least 3 of them, else those of the records.
+    """
+    first = pairs[0][0]
+    definition = definition_of(first.metric)
+    means, spreads = [], []
+    for records in zip(*pairs, strict=True):
+        merits = [definition.merit(record.value) for record in records]
+        mean, stderr = mean_and_stderr(merits)
+        means.append(mean)
+        spreads.append(stderr if stderr is not None and len(merits) >= SEEDS_FOR_SPREAD else _within(records))
+    candidates = {
+        "absolute": definition.absolute,
+        "relative": definition.relative * abs(means[0]),
+        "3 standard errors": 3 * sqrt(spreads[0] ** 2 + spreads[1] ** 2),
+    }
+    source = max(candidates, key=lambda name: candidates[name])
+    gain, tolerance = means[1] - means[0], candidates[source]
+    beyond = abs(gain) > tolerance * (1 + 1e-9) + 1e-12  # 0.98 - 0.97 is more than 0.01 in floating point
+    return Change(
+        cell=first.cell,
+        metric=first.metric,
+        protocol=first.protocol,
+        seeds=tuple(record.seed for record, _ in pairs),
+        n=first.n or 0,
+        old=fmean(record.value for record, _ in pairs),
+        new=fmean(record.value for _, record in pairs),
+        gain=gain,
+        tolerance=tolerance,
+        tolerance_from=source,
+        verdict=(BETTER if gain > 0 else WORSE) if beyond else SAME,
+        gating=definition.gating,
+    )
+
+
+def _within(records: Sequence[Record]) -> float:
+    """Standard error of the mean of independent measurements; 0 where one does not know its own."""
+    if any(record.stderr is None for record in records):
+        return 0.0
+    return sqrt(sum(record.stderr**2 for record in records)) / len(records)
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The entries that differ, as ``name old -> new``, sorted by name."""
+    pairs = [(name, old.get(name, "(none)"), new.get(name, "(none)")) for name in sorted(old.keys() | new.keys())]
+    return [f"{name} {first} -> {second}" for name, first, second in pairs if first != second]
+
+
+def _metrics(records: Iterable[Record]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(record.metric for record in records))
+
+
+def seed_list(seeds: Iterable[int]) -> str:
+    """``seed 0`` or ``seeds 0, 1``."""
+    numbers = sorted(set(seeds))
+    return f"seed{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"

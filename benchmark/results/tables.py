@@ -1,0 +1,307 @@
+"""Results as files to read: long CSV, and Markdown tables with the best of comparable rows bold.
+
+Only Markdown rounds.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+from benchmark.errors import shown
+from benchmark.results.definitions import GENERATION, TABLES, MetricDefinition, column_order, definition_of
+from benchmark.results.markdown import escape, table
+from benchmark.results.record import NOT_APPLICABLE, OK, Record, Results
+from benchmark.results.results_file import write_results
+from benchmark.results.rows import Entry, Row, rows
+from benchmark.system.files import write_text
+
+__all__ = ["Entry", "Row", "rows", "to_csv", "to_markdown", "write_tables"]
+# What a row chooses itself: rows that differ in it alone are still ranked together.
+CHOICES = frozenset({"guidance_scale", "sampler", "steps", "nfe"})
+# Protocol entries with a column of their own, and its heading.
+LABELS = {
+    **{"n_labeled": "labels", "task": "task", "process": "noise levels"},
+    **{"sampler": "sampler", "steps": "steps", "nfe": "NFE"},
+}
+# What a spreadsheet takes for the start of a formula, half and full width.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+NETWORK = "feature_network"
+JUDGED = "accuracy/generated"
+ALWAYS_SHOWN = frozenset({"kind", "nfe"})
+
+
+def write_tables(
+    folder: Path, results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()
+) -> None:
+    """Write ``results.json``, ``results.csv`` and ``results.md``, each whole or not at all."""
+    folder = Path(folder)
+    write_results(folder / "results.json", results)
+    write_text(folder / "results.csv", to_csv(results))
+    write_text(folder / "results.md", to_markdown(results, cells=cells, floors=floors))
+
+
+def to_csv(results: Results) -> str:
+    """Long form, one record a row, numbers unrounded, texts guarded against being run as spreadsheet formulas."""
+    columns = [field.name for field in fields(Record)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["suite", "commit", *columns])
+    for record in results.sorted_records:
+        values = {name: getattr(record, name) for name in columns} | {"protocol": record.protocol_text}
+        writer.writerow([_csv_value(value) for value in (results.suite, results.commit, *values.values())])
+    return out.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, str):
+        text = shown(value, 10_000)  # one record, one line
+        return f"'{text}" if text[:1] in _FORMULA else text
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def to_markdown(
+    results: Results,
+    columns: Collection[str] | None = None,
+    *,
+    cells: Sequence[str] | None = None,
+    floors: Collection[str] = frozenset(),
+    unfinished: Sequence[str] = (),
+) -> str:
+    """Tables of classification, density, generation and cost, with what was measured how beneath each.
+
+    Args:
+        results: Numbers to tabulate.
+        columns: Metrics to show; if None, all but plotted curves and what no row could be asked for.
+        cells: Order of rows, as in `rows`.
+        floors: Cells that are trivial rows for comparison: marked, and never bold.
+        unfinished: What is still to be done, for the first line.
+
+    Raises:
+        ValueError: If ``columns`` names an unknown metric.
+    """
+    all_rows = rows(results, cells)
+    entries = [entry for row in all_rows for of_metric in row.entries.values() for entry in of_metric]
+    measured = {entry.metric for entry in entries if entry.status != NOT_APPLICABLE}
+    if columns is None:
+        shown = {metric for metric in measured if not definition_of(metric).is_plotted}
+    else:
+        shown = {metric for metric in columns if definition_of(metric)}
+    notes: dict[str, int] = {}
+    parts = [f"**Incomplete**: not finished are {', '.join(map(escape, unfinished))}."] if unfinished else []
+    parts.append(
+        f"Suite {escape(results.suite)}, commit {escape(results.commit) or 'unknown'}. Mean ± standard error over"
+        " seeds; **bold**: best of the rows measured alike, floors aside."
+    )
+    for name in TABLES:
+        metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
+        for heading, some, own in by_network(name, all_rows, metrics) if metrics else ():
+            parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes).text())
+    if notes:
+        parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple[str, list[Row], list[str]]]:
+    """Heading, rows and columns (metrics) of a table; of one for each feature network where several looked at samples.
+
+    The network that also judges classes comes first, with what no network was needed for.
+    """
+    entries = [entry for row in all_rows for metric in metrics for entry in row.entries.get(metric, ())]
+    judges = {entry.protocol[NETWORK] for entry in entries if entry.metric == JUDGED and NETWORK in entry.protocol}
+    networks = _distinct(entry.protocol[NETWORK] for entry in entries if NETWORK in entry.protocol)
+    networks.sort(key=lambda network: network not in judges)
+    if len(networks) < 2:
+        return [(name, all_rows, metrics)]
+    tables = []
+    for network in networks:
+        kept = [_looked_at_by(network, row, network == networks[0]) for row in all_rows]
+        measured = [e.metric for row in kept for of_metric in row.entries.values() for e in of_metric if e.status == OK]
+        tables.append((f"{name} by {network}", kept, [metric for metric in metrics if metric in measured]))
+    return tables
+
+
+def _looked_at_by(network: str, row: Row, first: bool) -> Row:
+    """A row with what a network measured, what could not be measured, and in the first table what needs no network."""
+
+    def belongs(entry: Entry) -> bool:
+        return entry.protocol.get(NETWORK) == network if NETWORK in entry.protocol else first or entry.status != OK
+
+    kept = {metric: tuple(filter(belongs, entries)) for metric, entries in row.entries.items()}
+    return replace(row, entries={metric: entries for metric, entries in kept.items() if entries})
+
+
+def rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[str]) -> list[Row]:
+    """Rows with at least one of ``metrics``; a cell that has none keeps its first row, to show what is missing.
+
+    A floor is not asked for all metrics, so it shows only where it has one, or nothing anywhere.
+    """
+    chosen = []
+    for cell in dict.fromkeys(row.cell for row in all_rows):
+        of_cell = [row for row in all_rows if row.cell == cell]
+        with_metric = [row for row in of_cell if not row.entries.keys().isdisjoint(metrics)]
+        asked = cell not in floors or not any(row.entries for row in of_cell)
+        chosen += with_metric or (of_cell[:1] if asked else [])
+    return chosen
+
+
+def reasons_of(row: Row, metrics: Sequence[str]) -> list[str]:
+    """Why a row has not one of ``metrics``, if each is n/a; empty if one was measured, failed or is missing."""
+    found = [entry for metric in metrics for entry in row.entries.get(metric, ())]
+    if any(metric not in row.entries for metric in metrics) or any(e.status != NOT_APPLICABLE for e in found):
+        return []
+    return _distinct(reason for entry in found for reason in entry.reasons)
+
+
+@dataclass
+class _Table:
+    """One Markdown table; ``notes`` (reason -> number) is shared by all tables of a document."""
+
+    name: str
+    metrics: list[str]
+    rows: list[Row]
+    floors: frozenset[str]
+    notes: dict[str, int]
+    labels: list[str] = field(init=False)
+    left_out: dict[str, list[str]] = field(init=False)
+    asked: set[tuple[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        reasons = {row.cell: reasons_of(row, self.metrics) for row in self.rows}
+        self.left_out = {cell: why for cell, why in reasons.items() if why}
+        self.rows = [row for row in self.rows if not reasons_of(row, self.metrics)]
+        self.asked = {(row.cell, metric) for row in self.rows for metric in row.entries}
+        # Only generation has one sampler, its steps and NFE for a whole row; elsewhere they stand in the cells.
+        wanted = LABELS if self.name.startswith(GENERATION) else ("n_labeled", "task", "process")
+        self.labels = [key for key in wanted if any(self._of_row(row, key) for row in self.rows)]
+        if len({tuple(self._of_row(row, "n_labeled")) for row in self.rows if self._entries(row)}) == 1:
+            self.labels = [key for key in self.labels if key != "n_labeled"]  # said once, beneath
+        self.seeds = max((entry.total for row in self.rows for entry in self._entries(row)), default=0)
+
+    def _entries(self, row: Row) -> list[Entry]:
+        return [entry for metric in self.metrics for entry in row.entries.get(metric, ())]
+
+    def _of_row(self, row: Row, key: str) -> list[str]:
+        """The values that ``key`` takes in this row's protocols."""
+        return _distinct(entry.protocol[key] for entry in self._entries(row) if key in entry.protocol)
+
+    def text(self) -> str:
+        """Heading, table and the lines beneath."""
+        scaled = any(row.guidance_scale is not None for row in self.rows)
+        header = ["cell", *(["scale"] if scaled else []), *(LABELS[key] for key in self.labels)]
+        left = len(header)
+        lines = []
+        for row in self.rows:
+            floor = row.cell in self.floors
+            labels = [f"{escape(row.cell)} (floor)" if floor else escape(row.cell)]
+            if scaled:
+                labels.append("" if row.guidance_scale is None else f"{row.guidance_scale:g}")
+            lines.append(labels + [escape(", ".join(self._of_row(row, key))) for key in self.labels])
+        beneath: dict[str, list[str]] = {}
+        columns = [_Column(m, [row.entries.get(m, ()) for row in self.rows], self.labels) for m in self.metrics]
+        counts = {column.count for column in columns} - {None}
+        for column in columns:
+            header.append(column.heading(with_count=len(counts) > 1))
+            best = column.best([row.cell in self.floors for row in self.rows])
+            for line, row, entries in zip(lines, self.rows, column.entries, strict=True):
+                aside = {key for key in self.labels if len(self._of_row(row, key)) == 1}
+                # A number of the whole cell stands in one of its rows; the others leave it blank.
+                elsewhere = not entries and (row.cell, column.metric) in self.asked
+                line.append("" if elsewhere else self._cell(column, entries, best, aside))
+            for fact in column.facts():
+                beneath.setdefault(fact, []).append(column.metric)
+        title = f"### {self.name} ({_seeds(self.seeds)}{f', n={counts.pop()}' if len(counts) == 1 else ''})"
+        facts = [f"- {fact}: {', '.join(metrics)}" for fact, metrics in beneath.items()]
+        facts += [f"- n/a throughout: {escape(cell)}, {escape('; '.join(why))}" for cell, why in self.left_out.items()]
+        return "\n\n".join([title, table(header, lines, left), *(["\n".join(facts)] if facts else [])])
+
+    def _cell(self, column: "_Column", entries: Sequence[Entry], best: set[int], aside: set[str]) -> str:
+        return "; ".join(self._entry(column, entry, id(entry) in best, aside) for entry in entries) or "missing"
+
+    def _entry(self, column: "_Column", entry: Entry, bold: bool, aside: set[str]) -> str:
+        if entry.status == OK:
+            text = f"**{column.number(entry)}**" if bold else column.number(entry)
+        else:
+            marks = [str(self.notes.setdefault(escape(reason), len(self.notes) + 1)) for reason in entry.reasons]
+            text = f"{entry.status} [{', '.join(marks)}]"
+        extras = [
+            _fact(key, entry.protocol[key]) for key in column.inline if key in entry.protocol and key not in aside
+        ]
+        if column.count is not None and entry.n not in ((), (column.count,)):
+            extras.append(f"n={'/'.join(map(str, entry.n))}")
+        if len(entry.seeds) < entry.total:
+            extras.append(f"{len(entry.seeds)} of {entry.total} seeds")
+        elif entry.total != self.seeds:
+            extras.append(_seeds(entry.total))
+        return f"{text} ({', '.join(extras)})" if extras else text
+
+
+class _Column:
+    """One metric over all rows: what its heading can say for all of them, and what each row must say itself."""
+
+    def __init__(self, metric: str, entries: Sequence[tuple[Entry, ...]], labels: Sequence[str]) -> None:
+        self.metric, self.entries = metric, entries
+        self.definition: MetricDefinition = definition_of(metric)
+        self.measured = [entry for of_row in entries for entry in of_row if entry.status == OK]
+        counts = [n for entry in self.measured for n in entry.n] if self.definition.gating else []
+        self.count = mode(counts) if counts else None
+        protocols = [entry.protocol for entry in self.measured]
+        keys = sorted({key for protocol in protocols for key in protocol} - {"guidance_scale"})
+        same = {
+            key for key in keys if len({json.dumps(protocol.get(key, ...), default=str) for protocol in protocols}) == 1
+        }
+        self.inline = [key for key in keys if key in ALWAYS_SHOWN or key not in same]
+        self.fixed = {key: protocols[0][key] for key in keys if key in same - ALWAYS_SHOWN and key not in labels}
+
+    def heading(self, with_count: bool) -> str:
+        """Name, direction, unit and the usual sample count; rows say where theirs is another."""
+        unit = "" if self.definition.unit in ("", "fraction") else f", {self.definition.unit}"
+        count = f", n={self.count}" if with_count and self.count is not None else ""
+        return f"{self.metric} {self.definition.arrow}{unit}{count}"
+
+    def facts(self) -> list[str]:
+        """The protocol that holds for every row, for the lines beneath the table."""
+        return [_fact(key, value) for key, value in self.fixed.items()]
+
+    def number(self, entry: Entry) -> str:
+        """Rounded mean, with its standard error over seeds if there is one."""
+        assert entry.mean is not None
+        mean = format(entry.mean, self.definition.shown)
+        return mean if entry.stderr is None else f"{mean} ± {format(entry.stderr, self.definition.shown)}"
+
+    def best(self, is_floor: Sequence[bool]) -> set[int]:
+        """``id`` of the entries to print bold: as good as the best among at least two measured alike."""
+        groups: dict[Any, list[Entry]] = {}
+        for of_row, floor in zip(self.entries, is_floor, strict=True):
+            for entry in of_row:
+                if entry.status == OK and not floor:
+                    alike = {key: value for key, value in entry.protocol.items() if key not in CHOICES}
+                    groups.setdefault((entry.n, json.dumps(alike, sort_keys=True)), []).append(entry)
+        bold: set[int] = set()
+        for group in groups.values():
+            means = [float(format(entry.mean, self.definition.shown)) for entry in group]
+            merits = [self.definition.merit(mean) for mean in means]
+            if len(group) > 1 and min(merits) < max(merits):
+                bold |= {id(entry) for entry, merit in zip(group, merits, strict=True) if merit == max(merits)}
+        return bold
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'' if number == 1 else 's'}"
+
+
+def _distinct(values: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(map(_value, values)))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _fact(key: str, value: Any) -> str:
+    """A protocol entry in words: ``bound`` for a kind, ``NFE 35``, ``feature_network digits-net``."""
+    return escape(_value(value) if key == "kind" else f"{LABELS.get(key, key)} {_value(value)}")

@@ -1,0 +1,1 @@
+"""The questions of a run: suites, jobs, keys of stages. Imports no torch."""

@@ -1,0 +1,90 @@
+"""Data and files that a configuration names: what they hold, noted where it is resolved, and whether they still do."""
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import InputError
+from benchmark.suite.settings import CONTENT
+from benchmark.suite.source_code import class_paths, own_files
+from benchmark.system.files import digest_file, state_of
+from benchmark.system.surroundings import FOLDERS, absolute
+
+if TYPE_CHECKING:
+    from datamodules.base import ImageData
+
+PARTS = ("train", "test")
+
+
+def contents(config: dict[str, Any], data: "ImageData", known: dict[str, Any]) -> dict[str, Any]:
+    """What a resolved configuration names, by content.
+
+    Args:
+        config: The configuration.
+        data: Its data set.
+        known: What was found of earlier data sets of the same settings; added to.
+
+    Returns:
+        ``data``, the fingerprint of each official part; ``files``, the sha256 of each file that a setting names;
+        ``root``, the folder of data sets; ``sources``, the state of each file or folder that any of it came from, None
+        where the data set does not tell its own.
+    """
+    paths = sorted(set(_paths({k: v for k, v in config.items() if k != "data"})))
+    sources = None if data.sources is None else [*map(str, data.sources), *paths, *own_files(class_paths(config))]
+    states = None if sources is None else {str(path): state_of(path) for path in sources}  # before what they hold
+    key = repr(config["data"])
+    if key not in known:
+        known[key] = {part: data.fingerprint(part) for part in PARTS}
+    return {
+        "data": known[key],
+        "files": {path: digest_file(path) for path in paths},
+        "root": _root(),
+        "sources": states,
+    }
+
+
+def unchanged(contents: Iterable[dict[str, Any]]) -> bool:
+    """Whether data and files are as they were noted, by names, sizes and dates, or gone: then nothing else is there."""
+    now: dict[str, str | None] = {}
+    for content in contents:
+        if content["sources"] is None or (content["sources"] and content["root"] != _root()):
+            return False
+        for path, state in content["sources"].items():
+            if path not in now:
+                now[path] = state_of(path)
+            if now[path] not in (state, None):
+                return False
+    return True
+
+
+def check_contents(config: dict[str, Any], data: "ImageData", parts: Iterable[str] = PARTS) -> None:
+    """See that data and files hold what was noted when the configuration was resolved: results are known by that.
+
+    Raises:
+        InputError: If they do not.
+    """
+    noted = config.get(CONTENT) or {}
+    again = "start the run again, with --fresh if that does not help"
+    for part in parts:
+        if part in noted.get("data", {}) and data.fingerprint(part) != noted["data"][part]:
+            raise InputError(
+                f"the {part} part of {data.name} is not the one that this run was planned for: it was changed, or "
+                f"another folder of data sets is used here; {again}"
+            )
+    for path, sha256 in noted.get("files", {}).items():
+        if os.path.isfile(path) and digest_file(path) != sha256:
+            raise InputError(f"{path} was changed since this run was planned; {again}")
+
+
+def _root() -> str:
+    """The folder of data sets where a data set names none: that of the environment, else ``data`` here."""
+    return str(absolute(os.environ.get(FOLDERS["--data-root"]) or "data"))
+
+
+def _paths(value: Any) -> list[str]:
+    """Settings that name files."""
+    if isinstance(value, dict):
+        return [path for each in value.values() for path in _paths(each)]
+    if isinstance(value, list):
+        return [path for each in value for path in _paths(each)]
+    return [value] if isinstance(value, str) and os.path.isfile(value) else []

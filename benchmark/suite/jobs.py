@@ -1,0 +1,161 @@
+"""Jobs of a suite, and plan.json, which lists those of a run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, shortened
+from benchmark.suite.stages import Stage
+from benchmark.suite.suite import Cell
+from benchmark.system.files import read_manifest, write_json
+from benchmark.system.names import NAME
+from benchmark.system.values import MAX_SEED, is_int, is_text
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training, or the evaluation, of one cell with one seed.
+
+    Attributes:
+        cell: The cell.
+        seed: Its seed.
+        part: ``train`` or ``evaluate``.
+        folder: Where its files go.
+        stages: What is to be done, in order.
+        trained: Folder of the training whose weights it uses: its own, or that of an earlier cell that trains alike.
+        arguments: Command line that builds the method.
+        needs: Jobs that must be finished first.
+        after: Jobs that are better done first, for it can take over some of their stages.
+        reference: Folder of the reference classifier's cell.
+        reference_arguments: Command line that builds the reference.
+        reference_config: Resolved configuration of the reference, with the content of its data.
+        config: Resolved configuration of the cell, likewise.
+        steps: Of the training, 0 if no number limits it.
+    """
+
+    cell: Cell
+    seed: int
+    part: str
+    folder: Path
+    stages: tuple[Stage, ...]
+    trained: Path | None = None
+    arguments: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    reference: Path | None = None
+    reference_arguments: tuple[str, ...] = ()
+    reference_config: dict[str, Any] = field(default_factory=dict, compare=False)
+    config: dict[str, Any] = field(default_factory=dict, compare=False)
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """``<cell>/seed<k>/<part>``."""
+        return f"{self.cell.name}/seed{self.seed}/{self.part}"
+
+    @property
+    def method(self) -> str:
+        """Module name of the method, or what kind of images there are in its place."""
+        if self.cell.config is None:
+            return "given_samples" if self.cell.images is None else f"images_{self.cell.images}"
+        return self.config["model"]["class_path"].split(".")[-2]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is."""
+        return all(stage.completed(self.folder) is not None for stage in self.stages)
+
+
+def arguments(cell: Cell, seed: int | str, folder: Path, needed: dict[str, Path]) -> tuple[str, ...]:
+    """Command line of a cell; ``needed`` are the folders of the weights it needs, by configuration key."""
+    words = [f"--config={cell.config}", f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
+    words += [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in cell.set.items()]
+    words += [f"--{key}={needed[key] / 'checkpoints' / 'final.ckpt'}" for key in cell.needs]
+    return tuple(words)
+
+
+PLAN = "plan.json"
+"""In a run's folder: what it sets out to do."""
+QUEUE = "queue"
+"""In a run's folder: the script that submits its jobs to Slurm, where they may wait while no process is at them."""
+
+
+def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, Any]], jobs: list[Job]) -> None:
+    """Record a run's jobs and, for the next run, the resolved configurations that they follow from.
+
+    Args:
+        out: Folder of the run.
+        suite: Name of the suite.
+        key: Hash of what the configurations follow from.
+        resolved: Configurations by cell.
+        jobs: In an order in which needs come first.
+    """
+    plan = {"suite": suite, "key": key, "resolved": resolved, "jobs": [_written(job) for job in jobs]}
+    if read_manifest(out / PLAN) != plan:
+        write_json(out / PLAN, plan)
+
+
+def leave_out(out: Path, cell: str) -> None:
+    """Take the jobs of a cell out of a run's plan, if there is one that can be read."""
+    plan = read_manifest(out / PLAN)
+    try:
+        jobs = [job for job in plan["jobs"] if job["cell"] != cell]
+    except (KeyError, TypeError):
+        return
+    write_json(out / PLAN, {**plan, "jobs": jobs})
+
+
+def _written(job: Job) -> dict[str, Any]:
+    return {
+        "cell": job.cell.name,
+        "seed": job.seed,
+        "part": job.part,
+        "stages": [[stage.name, stage.key] for stage in job.stages],
+        "needs": list(job.needs),
+        "after": list(job.after),
+        "steps": job.steps,
+    }
+
+
+def read_plan(out: Path) -> tuple[str, list[Job]]:
+    """Name of the suite and the jobs of a run's folder, wherever that lies now.
+
+    Raises:
+        InputError: If the folder holds no run, or its plan cannot be read.
+    """
+    if not (out / PLAN).is_file():
+        raise InputError(f"no run in {out}; name the folder that python -m benchmark.run wrote, e.g. runs/digits")
+    plan = read_manifest(out / PLAN)
+    try:
+        if not is_text(plan["suite"]):
+            raise ValueError("the suite has no name")
+        return plan["suite"], [_read(out, job) for job in plan["jobs"]]
+    except (KeyError, TypeError, ValueError):
+        hint = "run the suite once more with the same --out"
+        raise InputError(f"{out / PLAN} is not a plan that this version can read; {hint}") from None
+
+
+def _read(out: Path, job: dict[str, Any]) -> Job:
+    """A job as ``_written`` wrote it.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is anything else.
+    """
+    cell, seed, part = job["cell"], job["seed"], job["part"]
+    valid = NAME.fullmatch(cell) and is_int(seed, 0, MAX_SEED) and part in ("train", "evaluate")
+    lists = (job["needs"], job["after"], *job["stages"])
+    if not valid or not job["stages"] or not is_int(job["steps"], -1, 2**63) or not all(map(_are_texts, lists)):
+        raise ValueError(f"no job: {shortened(job)}")
+    return Job(
+        Cell(cell), seed, part, out / cell / f"seed{seed}", tuple(Stage(name, key) for name, key in job["stages"]),
+        needs=tuple(job["needs"]), after=tuple(job["after"]), steps=job["steps"],
+    )  # fmt: skip
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+Report = Callable[[dict[str, Any]], None]

@@ -1,0 +1,167 @@
+"""Plan of a suite: its jobs in order, each with its stages."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark.suite.jobs import Job, arguments
+from benchmark.suite.settings import SAMPLING, data_key, method_settings, training_settings, without
+from benchmark.suite.source_code import class_paths, code_digest
+from benchmark.suite.stages import Stage, scale_tag
+from benchmark.suite.suite import Cell, Suite, order
+from benchmark.system.files import digest
+from benchmark.system.sample_files import digest_of_samples
+
+QUESTIONS = {
+    "classify": "benchmark.answers.classification",
+    "likelihood": "benchmark.answers.likelihood",
+    "denoise": "benchmark.answers.denoising",
+    "diagnose": "benchmark.answers.noise_levels",
+    "gradients": "benchmark.answers.gradients",
+}
+"""Stages in which a method is asked a question, and the modules that ask it."""
+
+
+def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: list[int]) -> list[Job]:
+    """All jobs of a suite, each after those that it needs.
+
+    Args:
+        suite: The suite.
+        resolved: Each cell's configuration with every default filled in, needed weights by cell name.
+        out: Folder of the suite's runs.
+        seeds: Seeds of the cells that have no fixed one.
+    """
+    trainings: dict[tuple[str, int], Job] = {}
+    protocol = asdict(suite.protocol)
+    names = order(suite)
+    judging = {suite.reference, *_ancestors(suite, suite.reference)}
+    names.sort(key=lambda name: name not in judging)
+
+    def seeds_of(name: str, asked: list[int] = seeds) -> list[int]:
+        fixed = suite.cells[name].seed
+        return asked if fixed is None else [fixed]
+
+    def training_of(name: str, seed: int) -> Job:
+        fixed = suite.cells[name].seed
+        return trainings[name, seed if fixed is None else fixed]
+
+    # One judge, whichever seeds are asked for: rows of all seeds are measured alike.
+    reference_folder = out / suite.reference / f"seed{seeds_of(suite.reference, suite.seeds)[0]}"
+    alike: dict[str, Job] = {}
+    evaluations: list[Job] = []
+    for name in names:
+        cell = suite.cells[name]
+        first = seeds_of(name, suite.seeds)[:1] if name in judging else []
+        for seed in dict.fromkeys([*first, *seeds_of(name)]):
+            if cell.config is None:
+                continue
+            folder = out / name / f"seed{seed}"
+            needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
+            config = resolved[name]
+            # Weights from other cells enter by their own keys, not by where they lie.
+            training = without(training_settings(config), cell.needs)
+            key = digest(
+                {"stage": "train", "config": training, "seed": seed,
+                 "deps": {k: needed[k].stages[0].key for k in cell.trains_with},
+                 "code": code_digest((*class_paths(training), "benchmark.training.lightning_cli"))}
+            )  # fmt: skip
+            stages = [Stage("train", key)]
+            if name == suite.reference:
+                on = {k: protocol[k] for k in ("seed", "test_images", "real_images", "neighbour_images")}
+                code = code_digest(("benchmark.answers.features",))
+                stages.append(Stage("real", real := digest([key, on, code, data_key(config)])))
+                seen = [real, protocol["batch"]]
+                stages += [Stage(f"real+{net}", digest([*seen, net])) for net in protocol["features"]]
+            job = Job(
+                cell, seed, "train", folder, tuple(stages), folder,
+                arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}),
+                needs=tuple(needed[k].name for k in cell.trains_with),
+                reference=reference_folder, config=config, steps=config["trainer"].get("max_steps") or 0,
+            )  # fmt: skip
+            trainings[name, seed] = alike.setdefault(key, job)
+
+    reference = training_of(suite.reference, suite.seeds[0])
+    for name in names:
+        cell = suite.cells[name]
+        for seed in seeds_of(name):
+            folder = out / name / f"seed{seed}"
+            trained = trainings.get((name, seed))
+            needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
+            sampled_with = {k: needed[k].stages[0].key for k in cell.samples_with}
+            weights = {job.name for job in (reference, trained, *needed.values()) if job is not None}
+            borrows = trained is not None and trained.folder != folder
+            job = Job(
+                cell, seed, "evaluate", folder,
+                _evaluation_stages(suite, cell, trained, resolved.get(name, {}), sampled_with, reference),
+                trained.folder if trained else None,
+                arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}) if trained else (),
+                needs=tuple(sorted(weights)),
+                after=(f"{trained.cell.name}/seed{trained.seed}/evaluate",) if borrows else (),
+                reference=reference.folder, reference_arguments=reference.arguments,
+                reference_config=reference.config,
+                config=resolved.get(name, {}),
+            )  # fmt: skip
+            evaluations.append(job)
+    return [*alike.values(), *evaluations]
+
+
+def _ancestors(suite: Suite, name: str) -> set[str]:
+    found: set[str] = set()
+    for needed in suite.cells[name].needs.values():
+        found |= {needed} | _ancestors(suite, needed)
+    return found
+
+
+def _evaluation_stages(
+    suite: Suite,
+    cell: Cell,
+    trained: Job | None,
+    config: dict[str, Any],
+    sampled_with: dict[str, str],
+    reference: Job,
+) -> tuple[Stage, ...]:
+    """Stages of a cell's evaluation, each keyed by just what it depends on."""
+    protocol = asdict(suite.protocol)
+    model = method_settings(config) if trained else {}
+    real = {**data_key(reference.config), "code": code_digest(class_paths(reference.config["data"]))}
+    source = digest([digest_of_samples(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
+    base = {"train": trained.stages[0].key if trained else source}
+
+    def stage(name: str, **on: Any) -> Stage:
+        return Stage(name, digest({"stage": name, **base, **on}))
+
+    def answer(name: str, *asked: str, **on: Any) -> Stage:
+        measured = {k: protocol[k] for k in ("seed", "test_images", "batch", *asked)}
+        code = code_digest((QUESTIONS[name], *class_paths(config)))
+        return stage(name, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
+
+    stages: list[Stage] = []
+    if trained:
+        # Some classifiers are read off the density or the denoiser, whose settings then matter.
+        likelihood = model.get("likelihood")
+        stages.append(answer("classify", "noisy_draws", "levels", likelihood=likelihood))
+        stages.append(answer("likelihood", likelihood=likelihood))
+        stages.append(answer("denoise", "denoise_times"))
+        stages.append(answer("diagnose", "denoise_times", likelihood=likelihood))
+        stages.append(answer("gradients", "denoise_times"))
+    drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "test_images")
+    sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}
+    maker = "benchmark.answers.given_samples" if cell.samples else "benchmark.answers.samples"
+    sampling_code = code_digest((maker, *class_paths(config)))
+    for scale in cell.guidance_scales or [None]:
+        tag = scale_tag(scale)
+        drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with, code=sampling_code)
+        stages.append(drawn)
+        for real in reference.stages[2:]:  # one for each feature network
+            name = f"features{real.name.removeprefix('real')}{tag}"
+            stages.append(Stage(name, digest([name, drawn.key, real.key])))
+    metrics = stage(
+        "metrics",
+        on=[s.key for s in stages],
+        real=[real.key for real in reference.stages[1:]],
+        protocol=protocol,
+        cell=cell.name,
+        reference=suite.reference,
+        code=code_digest(("benchmark.records.cost",)),
+    )
+    return (*stages, metrics)

@@ -1,0 +1,87 @@
+"""Resolved configurations, remembered in ``plan.json`` until something changes that they follow from."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmark.suite.class_paths import PACKAGES, ROOT
+from benchmark.suite.contents import unchanged
+from benchmark.suite.jobs import PLAN, arguments
+from benchmark.suite.settings import CONTENT, without
+from benchmark.suite.suite import Suite
+from benchmark.system.files import digest, digest_file, read_manifest
+from benchmark.system.yaml_files import file_named, parse_yaml
+
+
+def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Each cell's configuration with every default, and the hash of what they follow from.
+
+    Args:
+        suite: The suite.
+        engine: Resolves them where they are not remembered.
+        out: Folder of the run.
+        dry: Whether nothing will be run; of data then counts what an earlier run in the folder noted, if that holds.
+    """
+    key, path = configuration_digest(suite, engine.here), out / PLAN
+    known = cached_resolution(path, key)
+    if known is not None:
+        return key, known
+    cells = {
+        name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
+        for name, cell in suite.cells.items()
+        if cell.config is not None
+    }
+    found = engine.resolve(cells, dry=dry)
+    return key, with_known_contents(found, path) if dry else found
+
+
+def configuration_digest(suite: Suite, here: bool = True) -> str:
+    """Hash of what resolved configurations follow from but data and files: YAML, overrides and our source.
+
+    Args:
+        suite: The suite.
+        here: Whether they were held against the devices of this machine.
+    """
+    files: dict[str, str] = {}
+    for cell in suite.cells.values():
+        _add_files([cell.config, *cell.set.values()], Path(), files)
+    modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+    sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
+    cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
+    return digest({"configs": files, "sources": sources, "cells": cells, "here": here})
+
+
+def _add_files(value: Any, beside: Path, found: dict[str, str]) -> None:
+    """Add the sha256 of each YAML file that a value names, and of those that it includes."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _add_files(item, beside, found)
+    named = file_named(value, beside)
+    if named is not None and str(named) not in found:
+        found[str(named)] = digest_file(named)
+        _add_files(parse_yaml(named), named, found)
+
+
+def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
+    """Resolved configurations written earlier under the same key, if data and files are still the same; else None."""
+    cached = read_manifest(path) or {}
+    found = cached.get("resolved")
+    try:
+        return found if cached.get("key") == key and unchanged(c[CONTENT] for c in found.values()) else None
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def with_known_contents(found: dict[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """Configurations whose data stood in, with what an earlier run noted of the same settings, if that still holds."""
+    before = (read_manifest(path) or {}).get("resolved")
+    if not isinstance(before, dict):
+        return found
+    return {name: _with_known_content(config, before.get(name)) for name, config in found.items()}
+
+
+def _with_known_content(config: dict[str, Any], before: Any) -> dict[str, Any]:
+    try:
+        alike = without(before, [CONTENT]) == without(config, [CONTENT]) and unchanged([before[CONTENT]])
+    except (AttributeError, KeyError, TypeError):
+        return config
+    return before if alike else config

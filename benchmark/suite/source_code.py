@@ -1,0 +1,171 @@
+"""Hashes of source: of our modules, and of a user's own that a configuration names, with what they import."""
+
+import ast
+import functools
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, shown
+from benchmark.suite.class_paths import OTHERS, PACKAGES, ROOT
+from benchmark.system.files import digest, digest_file
+
+WITHOUT_EFFECT = {
+    f"benchmark.{name}"
+    for name in (
+        *("errors", "screen", "suite.class_paths", "suite.protocol", "suite.settings", "suite.source_code"),
+        *("suite.stages", "system.files", "system.lock", "system.machine", "system.memory", "system.names"),
+        *("system.surroundings", "system.yaml_files", "training.predict", "training.progress_bar", "training.sample"),
+        "training.saved_config",
+    )
+}
+"""Modules that no number depends on but through what keys name anyway."""
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of libraries: these are part of the environment, which no key holds."""
+STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def class_paths(config: Any) -> list[str]:
+    """Modules of all class paths in a configuration, and of functions of ours or a user's that it names."""
+    if isinstance(config, dict):
+        own = [config["class_path"].rpartition(".")[0]] if isinstance(config.get("class_path"), str) else []
+        return own + [m for key, value in config.items() if key != "class_path" for m in class_paths(value)]
+    if isinstance(config, list):
+        return [m for value in config for m in class_paths(value)]
+    named = config.rpartition(".")[0] if isinstance(config, str) and DOTTED.fullmatch(config) else ""
+    return [named] if named and _counts(named) and _located(named) is not None else []
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Hash of the source that ``modules`` import, whatever its comments and layout.
+
+    Libraries do not count: what is installed, the standard library, torch and Lightning.
+
+    Raises:
+        InputError: If there is no such module.
+    """
+    return digest({module: _meaning(module) for module in _closure(frozenset(modules))})
+
+
+def own_files(modules: Iterable[str]) -> list[Path]:
+    """Files of a user's source that ``modules`` import.
+
+    Raises:
+        InputError: If there is no such module.
+    """
+    return sorted({_source(module) for module in _closure(frozenset(modules)) if module.split(".")[0] not in PACKAGES})
+
+
+@functools.cache
+def _closure(modules: frozenset[str]) -> frozenset[str]:
+    """Modules with source that counts, and all such that they import, packages that hold them included."""
+    found: set[str] = set()
+    queue = [_existing(module) for module in modules if _counts(module)]
+    while queue:
+        module = queue.pop()
+        if module in found or module in WITHOUT_EFFECT or _source(module) is None:
+            continue
+        found.add(module)
+        queue += _imports(module)
+    return frozenset(found)
+
+
+def _existing(module: str) -> str:
+    """A module, or the one that holds it where its last part is a class."""
+    if _located(module) is not None:
+        return module
+    holder = module.rpartition(".")[0]
+    if holder and _source(holder) is not None and not _is_package(holder):
+        return holder
+    raise InputError(f"no module {shown(module, 100)} of which the source can be found; is its folder in PYTHONPATH?")
+
+
+@functools.cache
+def _counts(module: str) -> bool:
+    """Whether a module's top package is ours or a user's."""
+    top = module.split(".")[0]
+    if top in PACKAGES:
+        return True
+    if top in {name.split(".")[0] for name in OTHERS} or top in sys.stdlib_module_names:
+        return False
+    places = _located(top)
+    return places is None or not any(_is_library(place) for place in places)
+
+
+def _is_library(place: Path) -> bool:
+    return any(part in INSTALLED for part in place.parts) or any(folder in place.parents for folder in STANDARD)
+
+
+def _located(module: str) -> list[Path] | None:
+    """A module's file, or its folders where it has none; None if there is none. Nothing is imported."""
+    top, *parts = module.split(".")
+    if top in PACKAGES:
+        path = ROOT.joinpath(top, *parts)
+        files = [p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()]
+        return files[:1] or ([path] if path.is_dir() else None)
+    name, folders = top, None
+    while True:
+        found = (finder.find_spec(name, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is None:
+            return None
+        folders = list(spec.submodule_search_locations or ())
+        if not parts:
+            return [Path(spec.origin)] if spec.has_location else [Path(folder) for folder in folders]
+        if not folders:
+            return None
+        name = f"{name}.{parts.pop(0)}"
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; None if there is none, or it is a folder alone."""
+    return next((place for place in _located(module) or () if place.is_file()), None)
+
+
+def _is_package(module: str) -> bool:
+    return _source(module).stem == "__init__"
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_source(module).read_bytes())
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    """What a module imports of what counts, and the packages that hold it, whose code runs first."""
+    path = _source(module)
+    parts = module.split(".")
+    found = [".".join(parts[:n]) for n in range(1, len(parts))]
+    for node in ast.walk(_tree(module)) if path.suffix == ".py" else ():
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = parts if _is_package(module) else parts[:-1]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *filter(None, [node.module])])
+            found += [source] + [f"{source}.{alias.name}" for alias in node.names]
+    found += [".".join(name.split(".")[:n]) for name in found for n in range(1, name.count(".") + 1)]
+    return tuple(m for m in dict.fromkeys(found) if m and _counts(m))
+
+
+@functools.cache
+def _meaning(module: str) -> str:
+    """Hash of the syntax tree without docstrings, or of a compiled module's bytes."""
+    path = _source(module)
+    if path.suffix != ".py":
+        return digest_file(path)
+    tree = _tree(module)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]
+    return digest(ast.dump(tree))
+
+
+def _is_text(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)

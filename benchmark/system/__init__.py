@@ -1,0 +1,1 @@
+"""Files, locks and facts of the machine."""

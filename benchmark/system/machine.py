@@ -1,0 +1,54 @@
+"""Facts of the machine: processes, memory, GPUs."""
+
+import functools
+import os
+import platform
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def boot_id() -> str:
+    """What tells this start of this machine from others; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others: machine, start of the machine, number, start of the process."""
+    pid = os.getpid()
+    return {"host": platform.node(), "boot": boot_id(), "pid": pid, "start": _start(pid)}
+
+
+def runs_here(process: dict[str, Any]) -> bool | None:
+    """Whether a process runs on this machine; None if it is another machine's, or the system does not say."""
+    if not process.get("start") or (process.get("host"), process.get("boot")) != (platform.node(), boot_id()):
+        return None
+    return _start(process.get("pid")) == process["start"]  # its number alone may be another's by now
+
+
+def _start(pid: int | None) -> str | None:
+    """When a process started, in the kernel's ticks; None if there is none, or the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
+"""Environment variables that would tell a training of another launch, by their beginnings."""
+
+
+@functools.cache
+def end_with_parent(parent: int) -> None:
+    """Watch the parent: a process left behind would write beside the next attempt's."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

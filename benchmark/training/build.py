@@ -1,0 +1,91 @@
+"""Methods and data built from a command line, and trained weights loaded into them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, innermost
+from benchmark.suite import class_paths
+from benchmark.suite.contents import contents
+from benchmark.suite.settings import CONTENT
+from benchmark.training.checkpoints import FINAL, with_weights
+from benchmark.training.config_files import Settings, located
+from datamodules.base import ImageData
+from methods.base import Method
+
+
+def run(arguments: Sequence[str], stop: Callable[[], bool], watchers: Sequence[Any] = ()) -> Any:
+    """Parse ``arguments`` with a subcommand and carry it out, with callbacks that no configuration names."""
+    return _cli(arguments, stop, watchers=watchers)
+
+
+def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, here: bool = True) -> Any:
+    """A CLI with ``trainer``, ``model`` and ``datamodule`` built from ``arguments``, and nothing run.
+
+    Args:
+        arguments: Settings, without a subcommand.
+        stop: See ``BenchmarkCLI``.
+        here: Whether the trainer gets the devices that the settings name; else one CPU, for who asks for the settings.
+    """
+    return _cli(arguments, stop, run=False, here=here)
+
+
+def _cli(arguments: Sequence[str], stop: Callable[[], bool], here: bool = True, **options: Any) -> Any:
+    arguments = located(arguments)
+    settings = Settings(arguments, here)  # refuses unreadable files before anything heavy is imported
+    from benchmark.training.lightning_cli import BenchmarkCLI
+
+    class_paths.enforce()
+    class_paths.import_named(settings.texts)
+    return BenchmarkCLI(settings.explain, args=arguments, stop=stop, here=here, **options)
+
+
+def method_of(arguments: Sequence[str], folder: Path) -> tuple[Method, ImageData]:
+    """A cell's trained method, in evaluation mode on the device that the trainer would use, and its data."""
+    cli = build([*arguments, "--trainer.logger=false"])
+    method = with_weights(cli.model, folder / "checkpoints" / FINAL)
+    return method.to(cli.trainer.strategy.root_device), cli.datamodule
+
+
+def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True) -> dict[str, dict[str, Any]]:
+    """Each cell's configuration with all defaults filled in, from its command line, and the content of what it names.
+
+    Args:
+        cells: Command line by name.
+        dry: Whether nothing will be run: the files of data sets of known size may then be missing, and devices too;
+            content is not noted.
+        here: Whether this machine will run them; devices that it lacks may be another's.
+
+    Raises:
+        InputError: Naming the cell and what is wrong.
+    """
+    import yaml
+
+    resolved: dict[str, dict[str, Any]] = {}
+    known: dict[str, Any] = {}
+    for name, arguments in cells.items():
+        try:
+            words = [*arguments, "--trainer.logger=false"]
+            cli = _built_dry(words) if dry else build(words, here=here)
+            text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
+            config = yaml.safe_load(text)
+            if cli.trainer.fast_dev_run:
+                raise InputError("trainer.fast_dev_run leaves no weights to measure; set trainer.max_steps instead")
+            resolved[name] = config if dry else {**config, CONTENT: contents(config, cli.datamodule, known)}
+        except (InputError, OSError, ValueError) as error:
+            raise InputError(f"cell {name}: {innermost(error)}") from None
+    return resolved
+
+
+def _built_dry(arguments: list[str]) -> Any:
+    """A CLI whose data stands in, and whose weights are not made where the method can do without."""
+    import torch
+
+    from datamodules.base import stand_ins
+
+    with stand_ins():
+        try:
+            with torch.device("meta"):
+                return build(arguments, here=False)
+        except InputError:  # of the configuration, which then comes again, or of a method that computes with weights
+            return build(arguments, here=False)

@@ -1,0 +1,275 @@
+"""What every training run has beside its method: weight averaging, keyed randomness, guards and checkpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks.weight_averaging import WeightAveraging
+from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from benchmark.errors import InputError, Stopped, one_line, shortened, tell
+from methods.base import Method, keyed_seed
+
+
+class _Ramp:
+    """``average += (1 - decay_n) (current - average)`` with ``decay_n = min(decay, (1 + n) / (10 + n))``."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    @torch.no_grad()
+    def __call__(self, averaged: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
+        decay = min(self.decay, (1 + int(n)) / (10 + int(n)))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the parameters; validation, testing and the final weights are the average.
+
+    Differs from the library's own callback: a whole validation run, its hooks included, sees the average; nothing is
+    swapped before the first update; an exception inside validation puts the weights back; buffers are copied, not
+    averaged; it pickles.
+
+    Args:
+        decay: Limit of the decay, in [0, 1]; ramps up as ``(1 + n) / (10 + n)``. 0 keeps the raw weights.
+    """
+
+    def __init__(self, decay: ClosedUnitInterval = 0.999) -> None:
+        super().__init__(use_buffers=False, multi_avg_fn=_Ramp(decay))
+        self.decay = decay
+        self._swapped = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # copied before the trainer gives the weights their precision
+            self._average_model = trainer.precision_plugin.convert_module(self._average_model)
+
+    def _toggle(self, module: LightningModule) -> None:
+        self._swap_models(module)
+        self._swapped = not self._swapped
+
+    @property
+    def _started(self) -> bool:
+        return self._average_model is not None and int(self._average_model.n_averaged) > 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started:
+            self._toggle(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._swapped:
+            self._toggle(pl_module)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swapped for the whole of validation instead."""
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Swapped for the whole of validation instead."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._swapped:
+            self._toggle(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._started:
+            super().on_train_end(trainer, pl_module)
+
+
+class KeyedRandomness(Callback):
+    """Seeds each shard of a step with a function of the run's seed, the step, the shard and their number.
+
+    A run that resumes at a step draws what the unbroken run drew there, and two devices draw what one draws in two
+    accumulated batches; see ``TrainingBatches``. Validation is seeded by batch and device.
+
+    Args:
+        seed: The run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        accumulated, world = trainer.accumulate_grad_batches, trainer.world_size
+        shard, last = batch_idx % accumulated * world + trainer.global_rank, accumulated * world - 1
+        torch.manual_seed(keyed_seed("train", self.seed, trainer.global_step, shard, last))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        torch.manual_seed(keyed_seed("evaluate", self.seed, batch_idx, trainer.global_rank))
+
+    on_test_batch_start = on_validation_batch_start
+    on_predict_batch_start = on_validation_batch_start
+
+
+class FiniteLoss(Callback):
+    """Ends a run at the first loss term, or weight, that is not finite, before it reaches a checkpoint."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        def bad(term: Tensor) -> bool:  # on any device, so that all of them end
+            return trainer.strategy.reduce_boolean_decision(not bool(torch.isfinite(term)), all=False)
+
+        if not bad(outputs["loss"]):
+            return
+        names = [name for name, term in outputs.items() if bad(term)]
+        raise FloatingPointError(
+            f"loss is not finite at step {trainer.global_step}: {', '.join(n for n in names if n != 'loss') or 'loss'}"
+        )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for name, weight in pl_module.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                raise FloatingPointError(f"weights are not finite at step {trainer.global_step}: {name}")
+
+
+class KnownMonitors(Callback):
+    """Ends a run where early stopping looks at a metric that nothing logs, and says what is logged."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, epoch_ends=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer, epoch_ends=True)
+
+    def _check(self, trainer: Trainer, epoch_ends: bool) -> None:
+        """Just before ``EarlyStopping`` looks, which then raises an error of many words that says nothing of it."""
+        logged = trainer.callback_metrics
+        for own in trainer.early_stopping_callbacks:
+            looks = own.strict and own._check_on_train_epoch_end == epoch_ends and not trainer.sanity_checking
+            if looks and own.monitor not in logged:
+                known = ", ".join(logged) or "none"
+                raise InputError(f"EarlyStopping: no metric {shortened(own.monitor)} is logged; there are {known}")
+
+
+def check_precision(trainer: Trainer) -> None:
+    """See that weights are kept in single or double precision.
+
+    Raises:
+        InputError: If they are kept in half precision, in which an average over steps stands still.
+    """
+    plugin = trainer.precision_plugin
+    if isinstance(plugin, HalfPrecision):
+        raise InputError(
+            f"trainer.precision {plugin.precision} keeps the weights themselves in half precision, in which their "
+            "averages stand still; there are 32-true, bf16-mixed, 16-mixed and 64-true"
+        )
+
+
+class UnscaledMixedPrecision(MixedPrecision):
+    """bfloat16 autocast, whose gradients are not scaled.
+
+    The library refuses to clip gradients for a fused optimiser, which would undo their scaling itself, after the
+    clipping. Where nothing is scaled there is nothing to undo.
+    """
+
+    def clip_gradients(
+        self,
+        optimizer: Optimizer,
+        clip_val: int | float = 0.0,
+        gradient_clip_algorithm: GradClipAlgorithmType = GradClipAlgorithmType.NORM,
+    ) -> None:
+        Precision.clip_gradients(self, optimizer, clip_val, gradient_clip_algorithm)
+
+
+ENTRIES = ("forward", "encode", "decode", "features")
+"""Methods of a network that losses call."""
+
+
+class CompiledNetworks(Callback):
+    """Compiles what a method's loss evaluates of its networks, when training begins.
+
+    Losses, samplers and the classifiers and denoisers around the networks stay as they are, and so do random draws.
+    Where nothing can be compiled, networks run as they are after one warning. Evaluation after training does not
+    compile.
+
+    Args:
+        method: The method that is to be trained.
+
+    Raises:
+        InputError: If the method's loss needs second derivatives, which compiled networks do not have.
+    """
+
+    def __init__(self, method: Method) -> None:
+        if method.second_order:
+            name = type(method).__name__
+            raise InputError(f"compile must be false for {name}: its loss needs second derivatives of the network")
+
+    def setup(self, trainer: Trainer, pl_module: Method, stage: str) -> None:
+        if stage != "fit":
+            return
+        try:
+            torch.compile(torch.sin)(torch.zeros(8, device=trainer.strategy.root_device))
+        except Exception as error:
+            if trainer.is_global_zero:
+                tell(f"warning: compile is on, but nothing can be compiled here: {one_line(error)}")
+            return
+        for network in pl_module.networks():
+            found = [name for name in ENTRIES if hasattr(network, name)]
+            network.__dict__.update({name: torch.compile(getattr(network, name)) for name in found})
+
+    def teardown(self, trainer: Trainer, pl_module: Method, stage: str) -> None:
+        for network in pl_module.networks():
+            for name in ENTRIES:
+                network.__dict__.pop(name, None)
+
+
+class StopsUnsaved(Callback):
+    """Ends a trial when it is asked to; what stands in the place of ``ResumePoints``.
+
+    Args:
+        stop: Asked after each batch whether to stop.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.stop(), all=False):
+            raise Stopped("stopped; trainer.fast_dev_run saves nothing")
+
+
+class ShardStatistics(Callback):
+    """After a step, running means and variances are the mean over its shards of what each made of the step before.
+
+    A batch norm normalises each shard by itself. Left alone, its running statistics would take in one accumulated batch
+    after another, and on several devices those of the first alone. A step of one shard is not touched.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._micro = batch_idx % trainer.accumulate_grad_batches
+        if self._micro == 0:
+            self._before = self._sum = None
+            if trainer.world_size * trainer.accumulate_grad_batches > 1:
+                self._before = [buffer.clone() for norm in _norms(pl_module) for buffer in norm.buffers(recurse=False)]
+
+    @torch.no_grad()
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._before:
+            return
+        buffers = [buffer for norm in _norms(pl_module) for buffer in norm.buffers(recurse=False)]
+        statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
+        flat = torch.cat([buffer.flatten() for buffer in statistics])
+        self._sum = flat if self._sum is None else self._sum + flat
+        if self._micro + 1 < trainer.accumulate_grad_batches:
+            torch._foreach_copy_(buffers, self._before)
+            return
+        mean = trainer.strategy.reduce(self._sum / trainer.accumulate_grad_batches, reduce_op="mean")
+        parts = mean.split([buffer.numel() for buffer in statistics])
+        torch._foreach_copy_(statistics, [part.view_as(to) for part, to in zip(parts, statistics, strict=True)])
+
+
+def _norms(module: LightningModule) -> list[_BatchNorm]:
+    """Batch norms that are taking in what they see."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]

@@ -1,0 +1,39 @@
+"""Checks of a method against its data and its checkpoint."""
+
+import math
+
+import torch
+
+from benchmark.errors import InputError
+from benchmark.system.memory import physical_memory
+from datamodules.base import ImageData
+from methods.base import Method
+
+
+def check_shapes(method: Method, data: ImageData) -> None:
+    """See whether a method takes the images of a data set and tells its classes apart, on two grey ones.
+
+    Raises:
+        InputError: Naming what does not match, or a batch that no memory holds.
+    """
+    for key in ("batch_size", "unlabeled_batch_size"):
+        size = getattr(data, key) * 4 * math.prod(data.shape)
+        if size > physical_memory():
+            raise InputError(
+                f"data.init_args.{key}: {getattr(data, key)} images take {size / 2**30:.3g} GiB, "
+                f"this machine has {physical_memory() / 2**30:.3g}; choose a smaller one"
+            )
+    x, name = torch.zeros(2, *data.shape), type(method).__name__
+    training = method.training
+    try:
+        if "classify" not in method.unsupported:
+            classes = method.eval().classify(x).shape[1]
+            if classes != data.classes:
+                raise InputError(f"{name} tells {classes} classes apart, the task of {data.name} has {data.classes}")
+        elif method.denoiser is not None:
+            method.eval().denoiser(x, x.new_full((len(x),), 0.5))
+    except RuntimeError as error:
+        shape = "x".join(map(str, data.shape))
+        raise InputError(f"{name} does not take the {shape} images of {data.name}: {error}") from error
+    finally:
+        method.train(training)

@@ -1,0 +1,179 @@
+"""A training on several devices of this machine: a process each, started by torchrun, that write the cell's files.
+
+Tried with processes on a CPU; on more than one GPU it has not been run.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from benchmark.errors import InputError, Stopped, WriteError, one_line
+from benchmark.system.machine import FOREIGN
+from benchmark.system.memory import peak_memory
+from benchmark.training.checkpoints import ResumePoints
+from benchmark.training.saved_config import KeptConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+ERRORS = {kind.__name__: kind for kind in (Stopped, FloatingPointError, WriteError, InputError)}
+
+
+class Messages(Callback):
+    """Tells the process that started a training, through a file of JSON lines, where it is and how it ended.
+
+    It writes to any path, and so comes with the process, see ``main``; no configuration can name it.
+
+    Args:
+        path: The file.
+        parent: Identifier of the process that started the training; without it there is no life.
+        every: Steps between two messages.
+    """
+
+    def __init__(self, path: str, parent: int, every: int = 25) -> None:
+        self.path, self.parent, self.every = Path(path), parent, every
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        next(c for c in trainer.callbacks if isinstance(c, ResumePoints)).kept = True
+        next(c for c in trainer.callbacks if isinstance(c, KeptConfig)).written = True  # by who started the training
+        threading.Thread(target=self._end_with_parent, daemon=True).start()
+
+    def _end_with_parent(self) -> None:
+        while _alive(self.parent):
+            time.sleep(0.5)
+        os._exit(1)  # what is left behind would write beside the next attempt's
+
+    def _tell(self, trainer: Trainer, **message: Any) -> None:
+        if trainer.is_global_zero:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(message) + "\n")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            loss = float(outputs["loss"]) if outputs else None
+            self._tell(trainer, done=trainer.global_step, total=trainer.max_steps, loss=loss)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._tell(trainer, error=type(exception).__name__, text=one_line(exception))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        clock = next(c for c in trainer.callbacks if isinstance(c, ResumePoints))
+        peak = torch.tensor(peak_memory() or 0, device=trainer.strategy.root_device)
+        result = {
+            "seconds": clock.seconds,
+            "cpu_seconds": clock.cpu_seconds,
+            "steps": trainer.global_step,
+            "peak_memory_bytes": int(trainer.strategy.reduce(peak, reduce_op="max")) or None,
+        }
+        self._tell(trainer, result=result)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def fit(
+    arguments: Sequence[str],
+    processes: int,
+    folder: Path,
+    report: Callable[[dict[str, Any]], None],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train by ``lightning fit`` in ``processes`` processes.
+
+    Args:
+        arguments: Command line after ``fit``, which gives ``trainer.devices`` as many.
+        processes: One a device.
+        folder: Where the file of messages goes.
+        report: Called with ``done``, ``total`` and ``loss``.
+        stop: Whether to save and stop; the processes have 30 seconds for the step that they are in, then torchrun
+            ends them and the last resume point stands.
+
+    Returns:
+        ``seconds``, ``cpu_seconds``, ``steps`` and ``peak_memory_bytes``, of the device with most.
+
+    Raises:
+        Stopped: If asked to stop.
+        FloatingPointError: If a loss is not finite.
+        InputError: If the configuration or a file cannot be used.
+        RuntimeError: If a process ended in another way.
+    """
+    messages = folder / "messages"
+    messages.unlink(missing_ok=True)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}")
+    own = ("-m", "benchmark.device_process", str(messages), str(os.getpid()))
+    command = [sys.executable, *torchrun, *own, "fit", *arguments]
+    process = subprocess.Popen(command, env=_environment(), start_new_session=True)
+    last: dict[str, Any] = {}
+    lines = _lines(messages)
+    stopping = False
+    try:
+        while True:
+            ended = process.poll() is not None
+            for message in lines:
+                if message is None:
+                    break
+                last = message
+                if "done" in message:
+                    report({"stage": "train", **message})
+            if ended:
+                break
+            if stop() and not stopping:
+                stopping = True
+                process.terminate()  # torchrun passes it on
+            time.sleep(0.1)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if "result" in last and process.returncode == 0:
+        messages.unlink()
+        return last["result"]
+    raise _error(last, stopping, process.returncode, processes)
+
+
+def _error(last: dict[str, Any], stopping: bool, code: int, processes: int) -> Exception:
+    """What ended the processes, by their last message."""
+    if last.get("error") in ERRORS:
+        return ERRORS[last["error"]](last["text"])
+    if stopping:
+        return Stopped("stopped")
+    if "error" in last:
+        kind = "" if last["error"] == "RuntimeError" else f"{last['error']}: "
+        return RuntimeError(kind + last["text"])
+    return RuntimeError(f"the {processes} processes of the training ended with exit code {code}; its log says more")
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return {"OMP_NUM_THREADS": str(torch.get_num_threads()), **kept, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The messages of a file that grows; None where there is no more yet."""
+    position = 0
+    while True:
+        if path.is_file():
+            with open(path, encoding="utf-8") as file:
+                file.seek(position)
+                for line in iter(file.readline, ""):
+                    if not line.endswith("\n"):
+                        break
+                    position = file.tell()
+                    yield json.loads(line)
+        yield None

@@ -1,0 +1,280 @@
+"""Suite files: what they may say, what is refused in one line, and the order of cells."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.errors import InputError
+from benchmark.suite.protocol import Protocol
+from benchmark.suite.suite import Cell, Suite, load_suite, order, selected, suites
+
+CONFIG = "digits/supervised.yaml"
+GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"config": CONFIG}}}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The suite in a file with this content, a mapping or text."""
+
+    def load(content):
+        path = tmp_path / "mine.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        return load_suite(str(path))
+
+    return load
+
+
+@pytest.fixture
+def refusal(load):
+    """The message with which a file is refused, on one line."""
+
+    def refusal(content):
+        with pytest.raises(InputError) as refused:
+            load(content)
+        assert "\n" not in str(refused.value)
+        return str(refused.value)
+
+    return refusal
+
+
+def changed(*path, to):
+    """The good suite with one value changed, or taken out for ``...``."""
+    suite = copy.deepcopy(GOOD)
+    place = suite
+    for key in path[:-1]:
+        place = place.setdefault(key, {})
+    place[path[-1]] = to
+    return suite
+
+
+def test_a_suite_says_what_is_run_and_how_it_is_measured(load):
+    protocol = {"samples": 7, "middle": [1, 2], "denoise_times": [0.5]}
+    suite = load({**GOOD, "protocol": protocol, "seeds": [3, 4]})
+    assert (suite.name, suite.reference, suite.seeds) == ("mine", "ref", [3, 4])
+    assert suite.protocol == Protocol(samples=7, middle=(1, 2), denoise_times=(0.5,))
+    assert list(suite.cells) == ["ref", "other"]
+
+
+SMALL = {
+    "protocol": {"samples": 5, "test_images": 50},
+    "overrides": [
+        {"set": {"trainer.max_steps": 9, "data.init_args.batch_size": 8}},
+        {"cells": ["other"], "set": {"trainer.max_steps": 3}, "guidance_scales": [2]},
+    ],
+}
+
+
+def test_a_budget_changes_protocol_and_settings_later_overrides_last_and_shows_in_the_name(tmp_path):
+    content = changed("budgets", to={"small": SMALL})
+    content["cells"]["other"] |= {"set": {"seed_everything": 4, "trainer.max_steps": 99}, "guidance_scales": [1, 3]}
+    content["cells"]["floor"] = {"images": "test"}
+    content["protocol"] = {"levels": 3, "samples": 90}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    paper, small = load_suite(str(path)), load_suite(str(path), "small")
+    assert (paper.name, small.name) == ("mine", "mine-small")
+    assert paper.cells["other"].set["trainer.max_steps"] == 99
+    assert paper.cells["ref"].set == {}
+    assert small.cells["ref"].set == {"trainer.max_steps": 9, "data.init_args.batch_size": 8}
+    expected = {"seed_everything": 4, "trainer.max_steps": 3, "data.init_args.batch_size": 8}
+    assert (small.cells["other"].set, small.cells["other"].guidance_scales) == (expected, [2])
+    assert small.cells["floor"] == paper.cells["floor"]
+    assert small.protocol == Protocol(samples=5, test_images=50, levels=3)
+
+
+def test_a_budget_in_a_file_of_its_own_chooses_cells_by_their_configuration_and_the_suite_has_the_last_word(tmp_path):
+    shared = {"protocol": {"samples": 4}, "overrides": [{"configs": ["supervised"], "set": {"a": 1, "b": 1}}]}
+    (tmp_path / "shared.yaml").write_text(yaml.safe_dump(shared))
+    own = {"include": "shared.yaml", "protocol": {"levels": 2}, "overrides": [{"cells": ["other"], "set": {"b": 2}}]}
+    content = changed("budgets", to={"small": own})
+    content["cells"]["supervised"] = {"config": "digits/joint.yaml"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    suite = load_suite(str(tmp_path / "mine.yaml"), "small")
+    assert suite.protocol == Protocol(samples=4, levels=2)
+    sets = {name: cell.set for name, cell in suite.cells.items()}
+    assert sets == {"ref": {"a": 1, "b": 1}, "other": {"a": 1, "b": 2}, "supervised": {}}
+
+
+def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name_given(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed("budgets", to={"small": SMALL})))
+    suite = load_suite(str(path), "small", {"trainer.max_steps": 2}, "elsewhere")
+    assert suite.name == "elsewhere"
+    assert {cell.set["trainer.max_steps"] for cell in suite.cells.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ({"tiny": SMALL}, "mine.yaml: no budget 'small'; there are: paper, tiny"),
+        (None, "mine.yaml: no budget 'small'; there are: paper"),
+        ([1], "mine.yaml: budgets: expected keys and values, got [1]"),
+        ({"small": {"protocl": {}}}, "budget small: unknown key 'protocl'; did you mean protocol?"),
+        ({"small": {"protocol": {"samples": 0}}}, "protocol: samples must be at least 1, got 0"),
+        ({"small": {"include": "none.yaml"}}, "budget small: no file none.yaml beside the suite file or below configs"),
+        ({"small": {"overrides": "no"}}, "budget small: overrides must be a list, got 'no'"),
+        ({"small": {"overrides": [{"cells": ["nobody"]}]}}, "overrides 0: 'nobody' is no cell with a config"),
+        ({"small": {"overrides": [{"sets": {}}]}}, "overrides 0: unknown key 'sets'; did you mean set?"),
+        ({"small": {"overrides": [{"guidance_scales": [-1]}]}}, "guidance_scales must be distinct numbers >= 0"),
+    ],
+)
+def test_a_budget_that_cannot_be_used_is_refused_in_one_line(tmp_path, budgets, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed("budgets", to=budgets)))
+    with pytest.raises(InputError) as refused:
+        load_suite(str(path), "small")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_in_the_usual_place_is_found_by_its_name():
+    assert "digits" in suites()
+    assert load_suite("digits").name == "digits"
+
+
+def test_a_configuration_is_looked_for_beside_the_suite_file_first(load, tmp_path):
+    assert load(GOOD).cells["ref"].config.endswith(f"configs/{CONFIG}")
+    own = tmp_path / "digits" / "supervised.yaml"
+    own.parent.mkdir()
+    own.write_text("model: {}")
+    assert load(GOOD).cells["ref"].config == str(own)
+
+
+def test_yaml_may_merge_mappings(load):
+    suite = load(f"reference: a\ncells:\n  a: &base {{config: {CONFIG}, seed: 3}}\n  b: {{<<: *base, seed: 4}}\n")
+    assert [suite.cells[name].seed for name in "ab"] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("digist", "no suite named 'digist'; did you mean digits? there are: "),
+        ("../../etc", "no suite named '../../etc'; there are: "),
+        ("nothing.yaml", f"no suite file at {Path.cwd() / 'nothing.yaml'}"),
+    ],
+)
+def test_an_unknown_suite_is_answered_with_those_there_are(name, told):
+    with pytest.raises(InputError) as refused:
+        load_suite(name)
+    assert str(refused.value).startswith(told)
+    assert name.endswith(".yaml") or "digits" in str(refused.value)
+
+
+CELL = ("cells", "other")
+REFUSED = {
+    "unknown key": (changed("sedes", to=[0]), "mine.yaml: unknown key 'sedes'; did you mean seeds?"),
+    "unknown cell key": (
+        changed(*CELL, "guidance_scale", to=[1]), "unknown key 'guidance_scale'; did you mean guidance_scales?"
+    ),
+    "unknown protocol key": (
+        changed("protocol", "sample", to=3), "mine.yaml: protocol: unknown key 'sample'; did you mean samples?"
+    ),
+    "far from any key": (changed("zzz", to=1), "known keys are budgets, cells, protocol, reference, seeds"),
+    "no cells": (changed("cells", to={}), "mine.yaml: cells: expected keys and values, got {}"),
+    "empty cell": (changed(*CELL, to=None), "cell other: expected keys and values, got None"),
+    "no config": (changed(*CELL, to={"floor": True}), "cell other: give one of config, images and samples"),
+    "both": (changed(*CELL, "images", to="test"), "cell other: give one of config, images and samples"),
+    "missing config": (changed(*CELL, "config", to="none.yaml"), "cell other: no file none.yaml beside the suite file"),
+    "no such part": (changed(*CELL, to={"images": "val"}), "cell other: images must be train or test, got 'val'"),
+    "images with scales": (
+        changed(*CELL, to={"images": "test", "guidance_scales": [1]}), "images and samples take no weights, settings"
+    ),
+    "name of a parent folder": (changed("cells", "..", to={"config": CONFIG}), "cell name must be 1 to 64"),
+    "name of a result": (changed("cells", "results.json", to={"config": CONFIG}), "must not end in .json"),
+    "name of a report": (changed("cells", "Report.HTML", to={"config": CONFIG}), "must not end in .json"),
+    "name with a slash": (changed("cells", "a/b", to={"config": CONFIG}), "cell name must be 1 to 64"),
+    "name that is a number": (changed("cells", 3, to={"config": CONFIG}), "cell name must be 1 to 64"),
+    "long name": (changed("cells", "a" * 65, to={"config": CONFIG}), "must be 1 to 64 letters"),
+    "negative scale": (changed(*CELL, "guidance_scales", to=[1, -2]), "distinct numbers >= 0, got [1, -2]"),
+    "scale twice": (changed(*CELL, "guidance_scales", to=[1, 1.0]), "distinct numbers >= 0, got [1, 1.0]"),
+    "scale not a number": (changed(*CELL, "guidance_scales", to=[True]), "guidance_scales must be a number, got True"),
+    "scale not finite": (changed(*CELL, "guidance_scales", to=[float("nan")]), "must be a number, got nan"),
+    "scales not a list": (changed(*CELL, "guidance_scales", to=3), "guidance_scales must be a list, got 3"),
+    "seed not an integer": (changed(*CELL, "seed", to="one"), "cell other: seed must be an integer >= 0, got 'one'"),
+    "negative seed": (changed(*CELL, "seed", to=-1), "cell other: seed must be an integer >= 0, got -1"),
+    "floor not a choice": (changed(*CELL, "floor", to="yes"), "floor must be true or false, got 'yes'"),
+    "set not a mapping": (changed(*CELL, "set", to=["a"]), "set must be keys and values, got ['a']"),
+    "need not a name": (changed(*CELL, "trains_with", to={"k": 3}), "trains_with: k must be text, got 3"),
+    "need of no cell": (changed(*CELL, "trains_with", to={"k": "zz"}), "cell other: k needs 'zz', which is no cell"),
+    "no reference": ({"cells": GOOD["cells"]}, "reference must name a cell with a config, got 'None'"),
+    "reference of images": (
+        {"reference": "i", "cells": {"i": {"images": "test"}}}, "reference must name a cell with a config, got 'i'"
+    ),
+    "circle": (
+        {"reference": "ref", "cells": {
+            "ref": {"config": CONFIG}, "a": {"config": CONFIG, "trains_with": {"k": "b"}},
+            "b": {"config": CONFIG, "samples_with": {"k": "a"}},
+        }},
+        "suite mine: cells need one another in a circle: a -> b -> a",
+    ),
+    "need of itself": (changed(*CELL, "trains_with", to={"k": "other"}), "in a circle: other -> other"),
+    "seeds not a list": (changed("seeds", to=3), "distinct integers from 0 to 2^32 - 1, got 3"),
+    "no seeds": (changed("seeds", to=[]), "distinct integers from 0 to 2^32 - 1, got []"),
+    "seed twice": (changed("seeds", to=[1, 1]), "distinct integers from 0 to 2^32 - 1, got [1, 1]"),
+    "huge seed": (changed("seeds", to=[2**32]), "distinct integers from 0 to 2^32 - 1"),
+    "boolean seed": (changed("seeds", to=[True]), "distinct integers from 0 to 2^32 - 1, got [True]"),
+    "no samples": (changed("protocol", "samples", to=0), "protocol: samples must be at least 1, got 0"),
+    "too few samples": (changed("protocol", "samples", to=3), "samples must exceed neighbours = 3, got 3"),
+    "no levels": (changed("protocol", "levels", to=0), "protocol: levels must be at least 1, got 0"),
+    "no batch": (changed("protocol", "batch", to=0), "protocol: batch must be at least 1, got 0"),
+    "samples as text": (changed("protocol", "samples", to="1e3"), "samples must be an integer >= 0, got 1000.0"),
+    "one bound": (changed("protocol", "middle", to=[1]), "middle must be a list of two numbers, got [1]"),
+    "falling bounds": (changed("protocol", "middle", to=[2, 1]), "middle must be two rising bounds, got [2, 1]"),
+    "time outside": (changed("protocol", "denoise_times", to=[0.0]), "denoise_times must lie in (0, 1], got [0.0]"),
+    "key twice": ("reference: a\nreference: b\n", "mine.yaml, line 2: key 'reference' is given twice"),
+    "cell twice": ("cells:\n  a: {config: x}\n  a: {config: y}\n", "mine.yaml, line 3: key 'a' is given twice"),
+    "not YAML": ("cells: [\n", "mine.yaml, line 2: "),
+    "empty": ("", "mine.yaml: expected keys and values, got None"),
+    "a list": ("- a\n", "mine.yaml: expected keys and values, got ['a']"),
+}  # fmt: skip
+
+
+def test_some_cells_of_a_suite_come_with_the_reference_and_what_they_need():
+    whole = load_suite("digits")
+    guided = next(name for name, cell in whole.cells.items() if cell.samples_with)
+    part = selected(whole, [guided])
+    assert set(part.cells) == {whole.reference, guided, *whole.cells[guided].needs.values()}
+    assert selected(whole, whole.cells) == whole
+
+
+def test_numbers_need_no_decimal_point(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "reference: ref\nprotocol: {middle: [5e-1, 1.25e0]}\n"
+        "cells: {ref: {config: digits/supervised.yaml, guidance_scales: [1e0, 3, 2E+1, .5, -0]}}\n"
+    )
+    suite = load_suite(str(tmp_path / "mine.yaml"))
+    assert suite.protocol.middle == (0.5, 1.25)
+    assert suite.cells["ref"].guidance_scales == [1.0, 3, 20.0, 0.5, 0]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_suite_that_cannot_be_run_is_refused_in_one_line(refusal, case):
+    content, told = REFUSED[case]
+    assert told in refusal(content)
+
+
+def test_bytes_that_are_no_text_and_folders_are_refused(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"# caf\xe9")
+    with pytest.raises(InputError, match=r"latin\.yaml is not UTF-8 text"):
+        load_suite(str(path))
+    with pytest.raises(InputError, match="no suite file at"):
+        load_suite(str(tmp_path) + "/folder.yaml")
+
+
+@given(data=st.data(), count=st.integers(1, 7))
+def test_cells_are_ordered_after_those_they_need(data, count):
+    names = [f"c{i}" for i in range(count)]
+    ranks = data.draw(st.permutations(range(count)))
+    needs = {
+        name: data.draw(st.lists(st.sampled_from([m for m in names if ranks[names.index(m)] < rank] or [None])))
+        for name, rank in zip(names, ranks, strict=True)
+    }
+    cells = {n: Cell(n, config="x", trains_with={f"k{i}": m for i, m in enumerate(needs[n]) if m}) for n in names}
+    placed = order(Suite("s", names[0], Protocol(), cells, [0]))
+    assert sorted(placed) == sorted(names)
+    assert all(placed.index(m) < placed.index(n) for n in names for m in cells[n].needs.values())

@@ -78,11 +78,15 @@ def check_plain(weights: Mapping[Any, Any]) -> None:
 def _unusable(value: Any) -> str | None:
     if not isinstance(value, Tensor):
         return "is no tensor"
-    if value.dtype not in (*REAL, *WHOLE) or value.layout is not torch.strided or value.device.type != "cpu":
+    if (
+        value.dtype not in (*REAL, *WHOLE)
+        or value.layout is not torch.strided
+        or value.device.type not in ("cpu", "meta")
+    ):
         return f"is no plain tensor of real numbers, but of {str(value.dtype).removeprefix('torch.')}"
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         return "has more numbers than are stored"
-    return None if bool(torch.isfinite(value).all()) else "is not finite"
+    return None if value.is_meta or bool(torch.isfinite(value).all()) else "is not finite"
 
 
 def told(name: Any) -> str:

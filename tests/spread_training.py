@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from benchmark import cli
+from benchmark.training.build import build
 from methods.base import KeyedNoise
 
 STEPS = 4
@@ -47,7 +47,7 @@ class Record(Callback):
 def train(name, folder, *more, steps=STEPS):
     """What a training of a method did: loss terms by step, raw weights, and averaged weights with buffers."""
     config, *words = METHODS[name]
-    built = cli.build(
+    built = build(
         [f"--config=configs/digits/{config}.yaml", *words, f"--trainer.max_steps={steps}", "--trainer.logger=false",
          "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1",
          f"--trainer.default_root_dir={folder}", *more]
@@ -67,7 +67,7 @@ def train(name, folder, *more, steps=STEPS):
 def draw(name, rows, batch):
     """Samples with the numbers ``rows`` as grey levels, so many at once, of a method with random weights."""
     torch.set_num_threads(1)
-    built = cli.build(
+    built = build(
         [
             f"--config=configs/digits/{name}.yaml",
             "--model.init_args.sampler.init_args.steps=5",

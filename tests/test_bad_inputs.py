@@ -22,6 +22,7 @@ from PIL import Image
 from benchmark import cli, compare, evaluate, readme, report, run, status
 from benchmark.results.record import Results, measured
 from benchmark.results.results_file import write_results
+from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -202,7 +203,7 @@ WORDS = {
         fit("--data.labels=PositiveUnlabeled", "--data.labels.count=9000", "--data.labels.positive=[1]"), "leave none"
     ),
     "an unknown label split": (fit("--data.labels=LabelsPerClas"), "data.init_args.labels"),
-    "a missing checkpoint": (fit("--ckpt_path=none.ckpt", *FEW), "no checkpoint at none.ckpt"),
+    "a missing checkpoint": (fit("--ckpt_path=none.ckpt", *FEW), "no checkpoint at ", "none.ckpt"),
     "an empty checkpoint name": (fit("--ckpt_path=", *FEW), "no checkpoint at"),
     "no last resume point": (fit("--ckpt_path=last", *FEW), "no resume point"),
     "an output folder that is a file": (fit("--trainer.default_root_dir=/dev/null", *FEW), "/dev/null"),
@@ -266,7 +267,7 @@ PARTS = {
     "a confidence beyond 1": (f"--config={DIGITS / 'few_ssl_noisy.yaml'}", "--model.confidence=1.5", "confidence"),
     "a time beyond 1": (f"--config={DIGITS / 'few_ssl_noisy.yaml'}", "--model.tau=2", "tau"),
     "a trained denoiser that is missing": (
-        ASSISTED, "--model.denoiser.checkpoint=none.ckpt", "no trained denoiser at none"
+        ASSISTED, "--model.denoiser.checkpoint=none.ckpt", "no trained denoiser at ", "none.ckpt"
     ),
 }  # fmt: skip
 
@@ -364,7 +365,7 @@ def test_configuration_files(refused, here, case):
 @pytest.fixture(scope="module")
 def weights():
     """The state of a classifier of digits as the end of a training leaves it."""
-    return {"state_dict": cli.build([SUPERVISED, *QUIET]).model.state_dict()}
+    return {"state_dict": build([SUPERVISED, *QUIET]).model.state_dict()}
 
 
 class Bomb:
@@ -626,7 +627,7 @@ RUN = {
     "no suite": ((), "--suite"),
     "an unknown suite": (("--suite", "digist"), "no suite named 'digist'; did you mean digits?"),
     "a suite that leads out": (("--suite", "../../etc/passwd"), "no suite named"),
-    "a suite file that is missing": (("--suite", "none.yaml"), "no suite file at none.yaml"),
+    "a suite file that is missing": (("--suite", "none.yaml"), "no suite file at ", "none.yaml"),
     "an empty suite": (("--suite", ""), "no suite named ''"),
     "an unknown option": (("--suite", "digits", "--dryrun"), "unknown option --dryrun; did you mean --dry-run?"),
     "an option by its beginning": (("--suite", "digits", "--dry"), "unknown option --dry"),
@@ -654,7 +655,7 @@ RUN = {
         ("--suite", "digits", "--name", "x", "--set", "a=2001-99-99"), "--set a, line 1"
     ),
     "a name that leads out": (("--suite", "digits", "--name", "../x"), "--name must be 1 to 64 letters"),
-    "a data root that is missing": (("--suite", "digits", "--data-root", "none"), "--data-root: no folder at none"),
+    "a data root that is missing": (("--suite", "digits", "--data-root", "none"), "--data-root: no folder at ", "none"),
     "a data root that is a file": (
         ("--suite", "digits", "--data-root", "/dev/null"), "--data-root: no folder at /dev/null"
     ),
@@ -902,11 +903,11 @@ def test_names_that_no_file_can_have(refused, case):
 PROCESSES = {
     "cli": (
         ("benchmark.cli", "fit", "--config=none.yaml"),
-        "error: cannot read none.yaml: No such file or directory\n",
+        "none.yaml: No such file or directory\n",
     ),
     "run": (("benchmark.run", "--sweet", "digits"), "error: unknown option --sweet; did you mean --set? "),
     "compare": (("benchmark.compare", "a.json"), "error: the following arguments are required: NEW "),
-    "report": (("benchmark.report", "none"), "error: none holds no results.json; "),
+    "report": (("benchmark.report", "none"), "none holds no results.json; "),
     "readme": (("benchmark.readme", "--help-me"), "error: unknown option --help-me; did you mean --help? "),
 }
 
@@ -919,5 +920,6 @@ def test_commands_as_processes(here, case):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
     assert listing(here) == {}

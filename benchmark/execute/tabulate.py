@@ -10,7 +10,14 @@ from typing import Any
 
 from benchmark.errors import INCOMPLETE, OK, escaped, tell
 from benchmark.results import per_class
-from benchmark.results.definitions import CLASSIFICATION, DIAGNOSTICS, EYE_CATCHERS, MASKED, NLL, generation_metrics
+from benchmark.results.definitions import (
+    CLASSIFICATION_METRICS,
+    DIAGNOSTICS,
+    EYE_CATCHERS,
+    MASKED,
+    NLL,
+    generation_metrics,
+)
 from benchmark.results.differences import seed_list
 from benchmark.results.page import write_report
 from benchmark.results.per_class import FILE, Numbers
@@ -32,7 +39,7 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """What a failed evaluation would have measured, as failures."""
-    answers = (*CLASSIFICATION, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
+    answers = (*CLASSIFICATION_METRICS, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
     rows = [(metric, {}) for metric in answers]
     looked = [stage.name.partition("@")[0] for stage in job.stages if stage.name.startswith("features+")]
     generation = generation_metrics(dict.fromkeys(name.removeprefix("features+") for name in looked))

@@ -7,7 +7,7 @@ import numpy as np
 from benchmark.metrics import classification
 from benchmark.metrics.arrays import mean_estimate, share
 from benchmark.records.recorder import Recorder
-from benchmark.results.definitions import CLASSIFICATION, MASKED
+from benchmark.results.definitions import CLASSIFICATION_METRICS, MASKED
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
@@ -22,7 +22,7 @@ def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, "classify", {})
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
-        yield from record.absent((*CLASSIFICATION, *MASKED), reason)
+        yield from record.absent((*CLASSIFICATION_METRICS, *MASKED), reason)
         return
     found = load_arrays(job.folder / "logits.npz")
     yield from _accuracies(record, "accuracy", found, 1, protocol)

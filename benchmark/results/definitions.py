@@ -171,7 +171,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
-CLASSIFICATION = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
+CLASSIFICATION_METRICS = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
 MASKED = ("accuracy/masked_x", "accuracy/masked_denoised")
 NLL = ("nll", "nfe/nll")
 DIAGNOSTICS = ("nll/lattice", "level_ce", "accuracy/level", "mse/level", "telescoping")

@@ -4,6 +4,7 @@ import gzip
 import os
 import struct
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_the_root_is_the_argument_else_the_environment_else_the_working_folder(m
     assert data_root("here").name == "here"
     assert data_root(None) == tmp_path / "there"
     monkeypatch.delenv(VARIABLE)
-    assert str(data_root(None)) == "data"
+    assert data_root(None) == Path.cwd() / "data"
 
 
 def test_without_files_the_error_says_where_it_looked_and_what_to_do(tmp_path):

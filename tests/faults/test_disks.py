@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import cli, run
 from benchmark.errors import InputError
 from benchmark.metrics import published_networks
+from benchmark.training.build import build
 from benchmark.training.checkpoints import checkpoints, newest_checkpoint
 from methods.networks.published.known import KNOWN, find
 
@@ -52,7 +53,7 @@ def test_a_training_whose_disk_is_full_fails_naming_file_size_and_space_and_keep
                 if trainer.global_step == 2:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, 2**19))
 
-        built = cli.build(words(tmp_path))
+        built = build(words(tmp_path))
         built.trainer.callbacks.insert(0, Limit())
         try:
             built.trainer.fit(built.model, datamodule=built.datamodule)

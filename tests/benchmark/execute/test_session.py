@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmark.execute import session as suite_run
+from benchmark.execute import tabulate as tables
 from benchmark.execute.journal import progress_path
 from benchmark.execute.session import execute, jobs_of
 from benchmark.execute.tabulate import tabulate
@@ -107,20 +107,20 @@ def test_the_commit_is_that_of_the_source_whatever_repository_the_environment_na
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    ours = suite_run._commit()
+    ours = tables._commit()
     assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", ours)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
-    assert suite_run._commit() == ours
+    assert tables._commit() == ours
 
 
 def test_source_that_lies_in_another_checkout_has_no_commit(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "-C", tmp_path, *author, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    (tmp_path / "suite_run.py").write_text("")
-    monkeypatch.setattr(suite_run, "__file__", str(tmp_path / "suite_run.py"))
-    assert suite_run._commit() == ""
+    (tmp_path / "tabulate.py").write_text("")
+    monkeypatch.setattr(tables, "__file__", str(tmp_path / "tabulate.py"))
+    assert tables._commit() == ""
 
 
 def test_what_killed_processes_left_is_deleted_but_where_a_job_goes_on_elsewhere(suite, tmp_path):

@@ -14,6 +14,7 @@ from benchmark.execute import worker
 from benchmark.suite import class_paths
 from benchmark.suite.jobs import arguments
 from benchmark.suite.suite import load_suite
+from benchmark.training.build import build
 
 ROOT = Path(__file__).parents[3]
 SUPERVISED = ROOT / "configs" / "digits" / "supervised.yaml"
@@ -48,7 +49,7 @@ def test_a_suite_cannot_name_another_module_through_its_settings(own, tmp_path, 
             worker.resolve({"ref": arguments(cell, 0, tmp_path, {})})
         changed = load_suite("digits", changes=setting).cells["supervised"]  # as --set does
         with pytest.raises(InputError, match=rf"class_path {name}\.Mine is outside the allowed modules"):
-            cli.build(arguments(changed, 0, tmp_path, {}))
+            build(arguments(changed, 0, tmp_path, {}))
     assert not mark.exists()
 
 
@@ -155,8 +156,8 @@ def test_a_name_that_is_no_method_is_refused_with_the_nearest_one():
 
 def test_full_class_paths_load_no_module_but_their_own():
     script = (
-        "import sys; from benchmark import cli;"
-        f"cli.build(['--config={SUPERVISED}', '--trainer.logger=false', '--trainer.max_steps=1']);"
+        "import sys; from benchmark.training.build import build;"
+        f"build(['--config={SUPERVISED}', '--trainer.logger=false', '--trainer.max_steps=1']);"
         "print('methods.joint_diffusion' in sys.modules, 'methods.supervised' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -67,8 +67,8 @@ def test_a_trainer_and_its_loggers_write_where_the_command_line_said(home, tmp_p
     """A training goes on while another thread changes the working folder all the time."""
     words = [
         *(SUPERVISED, "--trainer.default_root_dir=run", "--trainer.max_steps=4", "--data.init_args.batch_size=8"),
-        *("--trainer.logger+=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=logs"),
-        *("--trainer.logger+=lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.save_dir=~/board"),
+        *("--trainer.logger+=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=run/logs"),
+        *("--trainer.logger+=lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.save_dir=run/board"),
         *("--trainer.log_every_n_steps=1", "--checkpoint_every=1", "--trainer.accelerator=cpu"),
         "--trainer.enable_progress_bar=false",
     ]
@@ -80,6 +80,6 @@ def test_a_trainer_and_its_loggers_write_where_the_command_line_said(home, tmp_p
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     assert list((tmp_path / "away").iterdir()) == []
     assert (home.parent / "here/run/checkpoints/final.ckpt").is_file()
-    assert list(home.parent.glob("here/logs/**/metrics.csv"))
-    assert list(home.glob("board/**/events.out.*"))
-    assert sorted(path.name for path in (home.parent / "here").iterdir()) == ["logs", "run"]
+    assert list(home.parent.glob("here/run/logs/**/metrics.csv"))
+    assert list(home.parent.glob("here/run/board/**/events.out.*"))
+    assert sorted(path.name for path in (home.parent / "here").iterdir()) == ["run"]

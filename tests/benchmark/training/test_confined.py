@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from benchmark import cli
 from benchmark.errors import InputError
+from benchmark.training.build import build as build_trainer
 from benchmark.training.checkpoints import AtomicCheckpointIO
 from benchmark.training.torchrun import ROOT
 
@@ -23,7 +23,7 @@ def build(tmp_path, monkeypatch):
 
     def build(key, path, **settings):
         part = json.dumps({"class_path": path, "init_args": settings})
-        return cli.build([*WORDS, f"--trainer.default_root_dir={tmp_path / 'root'}", f"--trainer.{key}={part}"])
+        return build_trainer([*WORDS, f"--trainer.default_root_dir={tmp_path / 'root'}", f"--trainer.{key}={part}"])
 
     return build
 

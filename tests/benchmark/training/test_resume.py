@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import cli
+from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL, newest_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -47,7 +48,7 @@ class LastRaw(Callback):
 
 def finished(folder):
     """Raw and averaged final weights of the training in a folder, from its newest resume point or the start."""
-    built, raw = cli.build(words(folder, "--trainer.enable_progress_bar=false")), LastRaw()
+    built, raw = build(words(folder, "--trainer.enable_progress_bar=false")), LastRaw()
     built.trainer.callbacks.append(raw)
     built.trainer.fit(built.model, datamodule=built.datamodule, ckpt_path=newest_checkpoint(folder / "checkpoints"))
     assert built.trainer.global_step == STEPS

@@ -6,11 +6,21 @@ missed. Tried with several nodes on one machine and without GPUs.
 
 import contextlib
 import os
+import socket
+import threading
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+# Read by Ray when it is imported. Without the first, who reaches a cluster's ports can run code on it.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_task_oom_retries", "3")  # ATTEMPTS less one; Ray would try for ever
+
+import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -23,18 +33,6 @@ from benchmark.suite.class_paths import ROOT
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
 from benchmark.system.surroundings import FOLDERS, working_folder
-
-# Read by Ray when it is imported. Without the first, who reaches a cluster's ports can run code on it.
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_task_oom_retries", "3")  # ATTEMPTS less one; Ray would try for ever
-
-import socket
-import threading
-import uuid
-
-import ray
 
 ATTEMPTS = 4
 """Times a job is tried whose worker or node dies."""

@@ -180,7 +180,9 @@ class BenchmarkCLI(LightningCLI):
             return
         parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
         written = config.data
-        config.data = parser.instantiate_classes(Namespace(data=written)).data
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the parser's own method
+            config.data = parser.instantiate_classes(Namespace(data=written)).data
         fill_from_data(config.model, config.data)
         try:
             yield

@@ -278,7 +278,8 @@ def samples_folder(box):
 
 def _spoilt_images(box, folder):
     """Spoil one image of a folder, or put something beside it; says how to see whether all can be read."""
-    path = box.rng.choice(sorted(p for p in folder.rglob("*") if p.is_file()))
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    path, folders = box.rng.choice(files), {p.parent for p in files}
     kind = box.rng.random()
     if kind < 0.2:
         mutations.of_path(path, box.rng, box.bait)
@@ -290,7 +291,8 @@ def _spoilt_images(box, folder):
         path.parent.rename(path.parent.with_name(box.rng.choice(("-1", "99", "1e3", "\x1b[31m", "x" * 200, "٣", "²"))))
     else:
         path.write_bytes(mutations.of_png(path.read_bytes(), box.rng))
-    return _are_images([p for p in folder.rglob("*.[pP][nN][gG]") if p.exists() and not p.name.startswith(".")])
+    found = [p for p in folder.rglob("*.[pP][nN][gG]") if p.parent in folders]  # what lies elsewhere is not read
+    return _are_images([p for p in found if p.exists() and not p.name.startswith(".")])
 
 
 def image_folder(box):

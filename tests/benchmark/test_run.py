@@ -361,7 +361,7 @@ def test_a_folder_in_use_is_refused_naming_who_holds_it(refusal, tmp_path):
 
 
 def test_a_folder_whose_holder_was_killed_can_be_taken(tmp_path):
-    hold = "import sys, time; from pathlib import Path; from benchmark.ownership import owned\n"
+    hold = "import sys, time; from pathlib import Path; from benchmark.system.lock import owned\n"
     hold += "with owned(Path(sys.argv[1]), '--out'): print('held', flush=True); time.sleep(100)"
     holder = subprocess.Popen([sys.executable, "-c", hold, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"

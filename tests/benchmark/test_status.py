@@ -263,7 +263,7 @@ def test_a_watch_ends_when_a_failure_leaves_nothing_to_wait_for(run, capsys):
 
 def gone():
     """What tells a process that has ended."""
-    code = "import json; from benchmark.ownership import this_process; print(json.dumps(this_process()))"
+    code = "import json; from benchmark.system.machine import this_process; print(json.dumps(this_process()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

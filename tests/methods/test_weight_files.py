@@ -81,6 +81,11 @@ def test_weights_that_no_network_can_take_are_named(value, why):
         check_plain({"b": torch.ones(2), "a": value})
 
 
+def test_weights_without_data_are_taken_where_tensors_have_none():
+    with torch.device("meta"):
+        check_plain({"a": torch.ones(2)})
+
+
 def test_a_long_or_unprintable_name_is_cut_and_escaped():
     with pytest.raises(ValueError, match=r"^'x\\x1b\[2J\\n") as error:
         check_plain({"x\x1b[2J\n" + "y" * 10**6: 3})

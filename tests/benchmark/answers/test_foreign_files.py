@@ -42,7 +42,7 @@ def test_a_plan_that_is_none_is_refused(tmp_path, capsys, content):
 
 @pytest.mark.parametrize("name", ["cell", "seed", "part", "stages", "needs", "after", "steps"])
 def test_a_job_of_a_plan_with_a_wrong_field_is_refused(tmp_path, capsys, name):
-    allowed = {"cell": ("x",), "needs": ([],), "after": ([],)}.get(name, ())
+    allowed = {"cell": ("x",), "needs": ([],), "after": ([],), "steps": (-1,)}.get(name, ())
     for job in of(JOB, name):
         if not any(job[name] is value or job[name] == value for value in allowed):
             (tmp_path / "plan.json").write_text(json.dumps({**PLAN, "jobs": [job]}))

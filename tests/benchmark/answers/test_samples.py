@@ -317,7 +317,7 @@ def test_a_started_process_that_is_killed_fails_the_stage_and_its_shards_stay(tr
 def test_started_processes_do_not_outlive_the_one_that_started_them(trained, tmp_path):
     code = (
         "from pathlib import Path; from benchmark.execute import many_samplers;"
-        "from benchmark.sampling import Shards; from benchmark.suite import Protocol;"
+        "from benchmark.answers.samples import Shards; from benchmark.suite.protocol import Protocol;"
         f"shards = Shards(Protocol(samples=10**6), None, Path({str(tmp_path)!r}), 'key');"
         f"many_samplers.draw(shards, {trained[1]!r}, Path({str(trained[0])!r}), [None, None], 1, shards.ranges, print)"
     )

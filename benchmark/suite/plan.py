@@ -20,6 +20,8 @@ QUESTIONS = {
     "gradients": "benchmark.answers.gradients",
 }
 """Stages in which a method is asked a question, and the modules that ask it."""
+RECORDS = "benchmark.records.cell"
+"""Module that computes all records of a cell."""
 
 
 def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: list[int]) -> list[Job]:
@@ -162,6 +164,6 @@ def _evaluation_stages(
         protocol=protocol,
         cell=cell.name,
         reference=suite.reference,
-        code=code_digest(("benchmark.records.cost",)),
+        code=code_digest((RECORDS,)),
     )
     return (*stages, metrics)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import Report
 from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
 from benchmark.metrics.frechet import Statistics
 from benchmark.suite.protocol import REFERENCE, Protocol
 from benchmark.system.arrays import load_arrays, save_arrays
+from benchmark.system.report import Report
 from datamodules.base import ImageData
 from methods.base import Method
 

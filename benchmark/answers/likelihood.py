@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from benchmark.answers.question import Report, dequantised_test, some_test_images
+from benchmark.answers.question import dequantised_test, some_test_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
+from benchmark.system.report import Report
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method
 

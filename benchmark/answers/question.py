@@ -1,16 +1,11 @@
 """Arrays on disk, batching, and the test images of an evaluation."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmark.suite.protocol import Protocol
 from datamodules.base import ImageData
-
-Report = Callable[[str, int, int], None]
-"""Called with the stage, what is done of it, and what there is to do."""
 
 
 def some_test_images(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:

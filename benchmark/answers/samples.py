@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import Report, some_test_images
+from benchmark.answers.question import some_test_images
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage, scale_tag
 from benchmark.system.arrays import batches, load_arrays, save_arrays
 from benchmark.system.files import replacing
 from benchmark.system.images import SHARD, Drawn, channels_last, draw_images
 from benchmark.system.memory import peak_memory
+from benchmark.system.report import Report
 from datamodules.base import ImageData
 from methods.base import Method
 

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from benchmark.answers import features, given_samples, samples
 from benchmark.errors import InputError, one_line, out_of_memory, tell
 from benchmark.execute import many_samplers
 from benchmark.records.cell import write_records
 from benchmark.suite.contents import check_contents
-from benchmark.suite.jobs import Job, Report
+from benchmark.suite.jobs import Job
 from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage, scale_tag
@@ -25,24 +23,12 @@ from benchmark.system.arrays import load_arrays, save_arrays
 from benchmark.system.files import read_manifest, write_text
 from benchmark.system.gpus import visible_gpus
 from benchmark.system.memory import peak_memory, reset_peak_memory
+from benchmark.system.report import Report
 from benchmark.training import saved_config, torchrun
 from benchmark.training.build import build, method_of
 from benchmark.training.checkpoints import FINAL, ResumePoints, remove_checkpoints, resume_point
 from benchmark.training.checks import check_shapes
-
-
-class _Progress(Callback):
-    """Tells the runner where training is."""
-
-    def __init__(self, report: Report, every: int = 25) -> None:
-        self.report, self.every = report, every
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % self.every == 0:
-            loss = float(outputs["loss"]) if outputs else None
-            self.report({"stage": "train", "done": trainer.global_step, "total": trainer.max_steps, "loss": loss})
+from benchmark.training.progress import StepReports
 
 
 def carry_out(
@@ -72,7 +58,7 @@ def carry_out(
 
     for stage in job.stages:
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
-            report({"stage": stage.name, "done": 0, "total": 0})
+            report(stage.name, 0, 0)
             stage.complete(job.folder, lambda stage=stage: done(stage))
         if stage.name == "train":  # its end is on record: nothing to go on from any more
             remove_checkpoints(job.folder / "checkpoints")
@@ -95,10 +81,7 @@ class _Training:
         if stage.name == "real":
             return features.real_images(data, self.protocol, self.job.folder)
         network = stage.name.partition("+")[2]
-        return features.real_features(network, method, data, self.protocol, self.job.folder, self.told)
-
-    def told(self, stage: str, done: int, total: int) -> None:
-        self.report({"stage": stage, "done": done, "total": total})
+        return features.real_features(network, method, data, self.protocol, self.job.folder, self.report)
 
     def train(self, stage: Stage) -> dict[str, Any]:
         job = self.job
@@ -128,7 +111,7 @@ class _Training:
 
     def _fit(self, cli: Any, folder: Path) -> dict[str, Any]:
         """Train in this process."""
-        cli.trainer.callbacks.insert(0, _Progress(self.report))
+        cli.trainer.callbacks.insert(0, StepReports(self.report))
         clock = next(c for c in cli.trainer.callbacks if isinstance(c, ResumePoints))
         clock.kept = True
         reset_peak_memory()
@@ -166,8 +149,7 @@ class _Evaluation:
     """The stages of an evaluation job; what they share is built once, when first needed."""
 
     def __init__(self, job: Job, protocol: Protocol, report: Report) -> None:
-        self.job, self.protocol = job, protocol
-        self.report = lambda stage, done, total: report({"stage": stage, "done": done, "total": total})
+        self.job, self.protocol, self.report = job, protocol, report
         self._built: dict[str, Any] = {}
 
     @property

@@ -72,15 +72,15 @@ class Progress:
         self._stage_start = 0.0, 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def report(self, message: dict[str, Any]) -> None:
-        """Take in where the job is, and at what pace, to be written with the next sign of life."""
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Note how far the job is, and its pace, for the next heartbeat."""
         now = time.monotonic()
-        if message["stage"] != self._news.get("stage"):
-            self._stage_start = now, message["done"]
-        since, done = self._stage_start
-        rate = (message["done"] - done) / (now - since) if now - since > 1 else None
-        told = {name: message[name] for name in ("stage", "done", "total")}
-        self._news = {**self._news, **told, "rate": rate or None}  # whole at any time, for another thread
+        if stage != self._news.get("stage"):
+            self._stage_start = now, done
+        since, first = self._stage_start
+        rate = (done - first) / (now - since) if now - since > 1 else None
+        told = {"stage": stage, "done": done, "total": total, "rate": rate or None}
+        self._news = {**self._news, **told}  # whole at any time, for another thread
 
     def write(self) -> None:
         """Write the file with a sign of life, unless its folder was deleted.
@@ -124,7 +124,7 @@ class Journal:
         elif name in self._running and event is not None:
             self._running.pop(name).end(message)
         elif name in self._running:
-            self._running[name].report(message)
+            self._running[name].report(message["stage"], message["done"], message["total"])
 
     def beat(self) -> None:
         """Write a sign of life of each running job if the last is ``HEARTBEAT`` seconds old."""

@@ -48,7 +48,7 @@ class NoLease:
     def confirm(self) -> None:
         """Nothing can be lost."""
 
-    def report(self, message: dict[str, Any]) -> None:
+    def report(self, stage: str, done: int, total: int) -> None:
         """The process that handed out the job writes its progress."""
 
     def end(self, result: dict[str, Any]) -> None:
@@ -112,9 +112,9 @@ class Lease:
         by = shown(f"process {held.get('pid', '?')} on {held.get('host', '?')}", 100)
         return f"another attempt at this job was started by {by}; this one published nothing more"
 
-    def report(self, message: dict[str, Any]) -> None:
-        """Take in where the job is, to be written with the next sign of life."""
-        self._progress.report(message)
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Note how far the job is, for the next heartbeat."""
+        self._progress.report(stage, done, total)
 
     def end(self, result: dict[str, Any]) -> None:
         """Let go of the job; how it ended stays readable unless it ended well."""

@@ -7,13 +7,14 @@ GPUs, for a process learns which one is its own after it has imported the module
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmark.system.machine import end_with
 
 if TYPE_CHECKING:
     from benchmark.answers.samples import Shards
@@ -78,7 +79,7 @@ def _end(process: multiprocessing.Process) -> None:
 def _share(connection: Connection, device: str | None) -> None:
     """The inside of a process: draw a share of the shards, and tell of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with(multiprocessing.parent_process().pid)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     shards, arguments, trained, threads, share = connection.recv()  # which imports what they are made of
@@ -93,8 +94,3 @@ def _share(connection: Connection, device: str | None) -> None:
     except Exception as error:
         traceback.print_exc()
         connection.send(error)
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # what is left behind would write beside the next attempt's

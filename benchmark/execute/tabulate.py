@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -10,14 +11,7 @@ from typing import Any
 
 from benchmark.errors import INCOMPLETE, OK, escaped, tell
 from benchmark.results import per_class
-from benchmark.results.definitions import (
-    CLASSIFICATION_METRICS,
-    DIAGNOSTICS,
-    EYE_CATCHERS,
-    MASKED,
-    NLL,
-    generation_metrics,
-)
+from benchmark.results.definitions import HEADLINE_METRICS, generation_metrics, metrics_of
 from benchmark.results.differences import seed_list
 from benchmark.results.page import write_report
 from benchmark.results.per_class import FILE, Numbers
@@ -25,6 +19,7 @@ from benchmark.results.record import Record, Results, failed
 from benchmark.results.rows import Row, rows
 from benchmark.results.tables import to_markdown, write_tables
 from benchmark.suite.jobs import Job
+from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.suite import Suite
 from benchmark.system.files import read_json, write_text
 
@@ -38,22 +33,21 @@ def read_records(job: Job) -> list[Record]:
 
 
 def failed_records(job: Job, error: str) -> list[Record]:
-    """What a failed evaluation would have measured, as failures."""
-    answers = (*CLASSIFICATION_METRICS, *MASKED, *NLL, *DIAGNOSTICS) if job.cell.config is not None else ()
-    rows = [(metric, {}) for metric in answers]
-    looked = [stage.name.partition("@")[0] for stage in job.stages if stage.name.startswith("features+")]
-    generation = generation_metrics(dict.fromkeys(name.removeprefix("features+") for name in looked))
+    """Records of a failed evaluation: each metric that it would have measured, as a failure."""
+    kinds = dict.fromkeys(re.split("[+@]", stage.name)[0] for stage in job.stages)
+    found = [(metric, {}) for kind in kinds if kind in QUESTIONS for metric in metrics_of(kind)]
+    networks = [re.split("[+@]", stage.name)[1] for stage in job.stages if stage.name.startswith("features+")]
     for scale in job.cell.guidance_scales or [None]:
         protocol = {} if scale is None else {"guidance_scale": scale}
-        rows += [(metric, protocol) for metric in generation]
-    return [failed(job.cell.name, job.method, job.seed, m, error, protocol=p) for m, p in rows]
+        found += [(metric, protocol) for metric in generation_metrics(networks)]
+    return [failed(job.cell.name, job.method, job.seed, m, error, protocol=p) for m, p in found]
 
 
 def headline_numbers(job: Job) -> str:
     """A few numbers of a finished cell on one line."""
     parts = []
     for record in read_records(job):
-        if record.metric in EYE_CATCHERS and record.value is not None:
+        if record.metric in HEADLINE_METRICS and record.value is not None:
             scale = record.protocol.get("guidance_scale")
             parts.append(f"{record.metric}{'' if scale is None else f'@{scale:g}'} {record.value:.3f}")
     return "  ".join(parts)

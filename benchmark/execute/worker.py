@@ -14,7 +14,7 @@ from benchmark.execute.lease import Lease, NoLease, Superseded
 from benchmark.screen import protect
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
-from benchmark.system.machine import FOREIGN, end_with_parent
+from benchmark.system.machine import FOREIGN, end_with
 
 _context: dict[str, Any] = {}
 
@@ -41,7 +41,7 @@ def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
     protect()
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
-    end_with_parent(parent)
+    end_with(parent)
     _context.update(messages=messages, stop=stop, threads=threads)
 
 
@@ -90,11 +90,11 @@ def _outcome(job: Job, protocol: Protocol, lease: Lease | NoLease) -> dict[str, 
     """How an attempt at a job ended: ``status`` and, of a failure, ``error``."""
     stop = _context["stop"]
 
-    def report(message: dict[str, Any]) -> None:
+    def report(stage: str, done: int, total: int, loss: float | None = None) -> None:
         lease.check()
-        lease.report(message)
-        _context["messages"].put({"job": job.name, **message})
-        if message["stage"] != "train" and stop.value:  # a training saves its state first
+        lease.report(stage, done, total)
+        _context["messages"].put({"job": job.name, "stage": stage, "done": done, "total": total, "loss": loss})
+        if stage != "train" and stop.value:  # a training saves its state first
             raise KeyboardInterrupt
 
     def stopping() -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from benchmark.metrics import classification
 from benchmark.metrics.arrays import mean_estimate, share
 from benchmark.records.recorder import Recorder
-from benchmark.results.definitions import CLASSIFICATION_METRICS, MASKED
+from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
@@ -22,7 +22,7 @@ def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, "classify", {})
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
-        yield from record.absent((*CLASSIFICATION_METRICS, *MASKED), reason)
+        yield from record.absent(metrics_of("classify"), reason)
         return
     found = load_arrays(job.folder / "logits.npz")
     yield from _accuracies(record, "accuracy", found, 1, protocol)
@@ -67,13 +67,12 @@ def _accuracies(
 
 def _masked(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
     """Accuracy with either of two inputs replaced by zeros, on the first draw of ``accuracy/noisy``."""
-    for metric in MASKED:
-        name = metric.partition("/")[2]
+    for name in ("masked_x", "masked_denoised"):
         if name in found:
             hits = classification.hits(found[name], found["y"])
-            yield record(metric, share(hits), draws=1, times="uniform")
+            yield record(f"accuracy/{name}", share(hits), draws=1, times="uniform")
         else:
-            yield from record.absent((metric,), "reads one image, not two")
+            yield from record.absent((f"accuracy/{name}",), "reads one image, not two")
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

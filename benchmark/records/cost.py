@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmark.metrics.arrays import Estimate
 from benchmark.records.recorder import Recorder
-from benchmark.results.definitions import COSTS
+from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
@@ -16,7 +16,7 @@ def cost_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     train = Recorder(job, "train", {})
     total = 0.0
     if job.cell.config is None:
-        yield from train.absent(COSTS, "images, not a model")
+        yield from train.absent((*metrics_of("train"), *metrics_of("sample")), "images, not a model")
     else:
         total = train.manifest["cpu_seconds"]
         yield train("cpu_seconds/train", Estimate(total, None, 1))
@@ -37,7 +37,7 @@ def _sampling_costs(job: Job) -> Iterator[Record]:
     for scale in job.cell.guidance_scales or [None]:
         record = Recorder(job, f"sample{scale_tag(scale)}", {} if scale is None else {"guidance_scale": scale})
         if "reason" in record.manifest:
-            yield from record.absent(("cpu_seconds/sample", "throughput/sample"), record.manifest["reason"])
+            yield from record.absent(metrics_of("sample"), record.manifest["reason"])
             continue
         n = record.manifest["samples"]
         yield record("cpu_seconds/sample", Estimate(record.manifest["cpu_seconds"], None, n))

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmark.metrics.arrays import Estimate, cosines, mean_estimate, share
 from benchmark.records.recorder import Recorder
-from benchmark.results.definitions import DIAGNOSTICS, NLL
+from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
@@ -17,7 +17,7 @@ def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, "likelihood", {})
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
-        yield from record.absent(NLL, reason)
+        yield from record.absent(metrics_of("likelihood"), reason)
         return
     found = load_arrays(job.folder / "log_prob.npz")
     record.protocol |= {"kind": record.manifest["kind"], "data": record.manifest["data"], **record.manifest["settings"]}
@@ -42,7 +42,7 @@ def diagnostic_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     noisy = [f"nll/t={t:g}" for t in protocol.denoise_times]
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
-        yield from record.absent((*DIAGNOSTICS, *noisy), reason)
+        yield from record.absent((*metrics_of("diagnose"), *noisy), reason)
         return
     found = load_arrays(job.folder / "diagnostics.npz")
     yield record("nll/lattice", mean_estimate(found["lattice_bits"]), kind="density at points", data="grey levels")
@@ -75,7 +75,7 @@ def gradient_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, "gradients", {})
     if job.cell.config is None or "reason" in record.manifest:
         if record.manifest.get("expected"):
-            yield from record.absent(("gradient/mse", "gradient/cosine", "score/cosine"), record.manifest["reason"])
+            yield from record.absent(metrics_of("gradients", expected=False), record.manifest["reason"])
         return
     found = load_arrays(job.folder / "gradients.npz")
     for estimate, truth, score, sigma in zip(

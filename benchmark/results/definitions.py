@@ -1,12 +1,12 @@
-"""What each metric means: unit, direction, range, and how far it may fall before a comparison calls it worse.
+"""Definitions of metrics: unit, direction, range, the question that they answer, and the tolerance of comparisons.
 
-The only place that knows a metric by name besides the code that computes it. The tolerances suit results at the
-scale of the digits suite: 360 test images, 1000 samples, minutes of training.
+No other module but the one that computes a metric knows its name. The tolerances suit results at the scale of the
+digits suite: 360 test images, 1000 samples, minutes of training.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import inf
 from typing import NamedTuple
@@ -33,6 +33,8 @@ class MetricDefinition:
         shown: Format of a value in a Markdown table; records and CSV are never rounded.
         gating: False if a worse value only warns, as for timings.
         target: Best value where it is neither the largest nor the smallest.
+        stage: Kind of the stage whose result it is computed from.
+        expected: Whether every cell with that stage has a record of it.
     """
 
     pattern: str
@@ -46,6 +48,8 @@ class MetricDefinition:
     shown: str = "z.3f"
     gating: bool = True
     target: float | None = None
+    stage: str = ""
+    expected: bool = True
 
     @property
     def is_curve(self) -> bool:
@@ -54,12 +58,12 @@ class MetricDefinition:
 
     @property
     def is_plotted(self) -> bool:
-        """Whether it is left out of the tables, for a picture shows its many points."""
+        """Whether a plot shows it in place of the tables."""
         return self.is_curve and self.table == CLASSIFICATION
 
     @property
     def arrow(self) -> str:
-        """Which way is better, for a heading."""
+        """Sign of the better direction, for a heading."""
         if self.target is not None:
             return f"→{self.target:g}"
         return "↑" if self.higher_is_better else "↓"
@@ -90,55 +94,80 @@ def _cost(pattern: str, better: bool, unit: str, absolute: float = 0.0, relative
     return MetricDefinition(pattern, COST, better, absolute, relative, unit, low=0.0, shown="z.1f", gating=False)
 
 
+def _of(stage: str, *definitions: MetricDefinition, expected: bool = True) -> tuple[MetricDefinition, ...]:
+    return tuple(replace(definition, stage=stage, expected=expected) for definition in definitions)
+
+
 # Order of columns. One noise level sees 360 images once, hence its wider floor.
 DEFINITIONS = (
-    _fraction("accuracy/clean", CLASSIFICATION, UP, 0.01),
-    _fraction("accuracy/noisy", CLASSIFICATION, UP, 0.01),
-    _fraction("accuracy/levels", CLASSIFICATION, UP, 0.01),
-    _fraction("accuracy/middle", CLASSIFICATION, UP, 0.015),
-    _fraction("accuracy/t=*", CLASSIFICATION, UP, 0.03),
-    _fraction("accuracy/masked_x", CLASSIFICATION, UP, 0.03),
-    _fraction("accuracy/masked_denoised", CLASSIFICATION, UP, 0.03),
-    _fraction("top5/clean", CLASSIFICATION, UP, 0.01),
-    _fraction("top5/noisy", CLASSIFICATION, UP, 0.01),
-    _fraction("top5/levels", CLASSIFICATION, UP, 0.01),
-    _fraction("top5/middle", CLASSIFICATION, UP, 0.015),
-    _fraction("top5/t=*", CLASSIFICATION, UP, 0.03),
-    _fraction("f1", CLASSIFICATION, UP, 0.01),
-    _fraction("ece", CLASSIFICATION, DOWN, 0.01),
-    MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
-    MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False),
-    MetricDefinition("nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of no density of grey levels: unbounded
-    MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
-    MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
-    _fraction("accuracy/level", DENSITY, UP, 0.01),
-    MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
-    MetricDefinition("telescoping", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
-    MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
-    MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
-    MetricDefinition("gradient/cosine", DENSITY, UP, 0.03, low=-1.0, high=1.0),
-    MetricDefinition("score/cosine", DENSITY, UP, 0.01, low=-1.0, high=1.0),
-    _fraction("accuracy/generated", GENERATION, UP, 0.02),
-    _fraction("top5/generated", GENERATION, UP, 0.02),
-    _distance("fd", 0.05, 0.10),
-    _distance("fid", 0.5, 0.05, shown="z.2f"),
-    _distance("fd/intra", 0.10, 0.15),
-    _distance("fid/intra", 1.0, 0.10, shown="z.2f"),
-    _distance("sfid", 0.5, 0.05, shown="z.2f"),
-    _distance("kd", 0.005, 0.10, shown="z.4f"),
-    _distance("kid", 0.001, 0.10, shown="z.4f"),
-    MetricDefinition("is", GENERATION, UP, 0.0, 0.03, low=0.0, shown="z.2f"),
-    _fraction("precision", GENERATION, UP, 0.03),
-    _fraction("recall", GENERATION, UP, 0.03),
-    _fraction("prd/precision", GENERATION, UP, 0.03),
-    _fraction("prd/recall", GENERATION, UP, 0.03),
-    MetricDefinition("nn_ratio", GENERATION, None, 0.05, low=0.0, shown="z.2f", target=1.0),  # 0: copies; large: noise
-    _cost("throughput/train", UP, "images/s"),
-    _cost("throughput/sample", UP, "images/s"),
-    _cost("cpu_seconds/train", DOWN, "s", 1.0),
-    _cost("cpu_seconds/sample", DOWN, "s", 1.0),
+    *_of(
+        "classify",
+        _fraction("accuracy/clean", CLASSIFICATION, UP, 0.01),
+        _fraction("accuracy/noisy", CLASSIFICATION, UP, 0.01),
+        _fraction("accuracy/levels", CLASSIFICATION, UP, 0.01),
+        _fraction("accuracy/middle", CLASSIFICATION, UP, 0.015),
+        _fraction("accuracy/t=*", CLASSIFICATION, UP, 0.03),
+        _fraction("accuracy/masked_x", CLASSIFICATION, UP, 0.03),
+        _fraction("accuracy/masked_denoised", CLASSIFICATION, UP, 0.03),
+    ),
+    *_of(
+        "classify",
+        _fraction("top5/clean", CLASSIFICATION, UP, 0.01),
+        _fraction("top5/noisy", CLASSIFICATION, UP, 0.01),
+        _fraction("top5/levels", CLASSIFICATION, UP, 0.01),
+        _fraction("top5/middle", CLASSIFICATION, UP, 0.015),
+        _fraction("top5/t=*", CLASSIFICATION, UP, 0.03),
+        expected=False,  # of tasks with few classes
+    ),
+    *_of(
+        "classify",
+        _fraction("f1", CLASSIFICATION, UP, 0.01),
+        _fraction("ece", CLASSIFICATION, DOWN, 0.01),
+    ),
+    *_of(
+        "likelihood",
+        MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
+        MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False),
+    ),
+    *_of(
+        "diagnose",
+        MetricDefinition("nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim"),  # a density at points: unbounded
+        MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
+        MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
+        _fraction("accuracy/level", DENSITY, UP, 0.01),
+        MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
+        MetricDefinition("telescoping", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
+    ),
+    *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g")),
+    *_of(
+        "gradients",
+        MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
+        MetricDefinition("gradient/cosine", DENSITY, UP, 0.03, low=-1.0, high=1.0),
+        MetricDefinition("score/cosine", DENSITY, UP, 0.01, low=-1.0, high=1.0),
+        expected=False,  # of data without an exact score
+    ),
+    *_of(
+        "features",
+        _fraction("accuracy/generated", GENERATION, UP, 0.02),
+        _distance("fd", 0.05, 0.10),
+        _distance("fid", 0.5, 0.05, shown="z.2f"),
+        _distance("fd/intra", 0.10, 0.15),
+        _distance("fid/intra", 1.0, 0.10, shown="z.2f"),
+        _distance("sfid", 0.5, 0.05, shown="z.2f"),
+        _distance("kd", 0.005, 0.10, shown="z.4f"),
+        _distance("kid", 0.001, 0.10, shown="z.4f"),
+        MetricDefinition("is", GENERATION, UP, 0.0, 0.03, low=0.0, shown="z.2f"),
+        _fraction("precision", GENERATION, UP, 0.03),
+        _fraction("recall", GENERATION, UP, 0.03),
+        _fraction("prd/precision", GENERATION, UP, 0.03),
+        _fraction("prd/recall", GENERATION, UP, 0.03),
+        MetricDefinition("nn_ratio", GENERATION, None, 0.05, low=0.0, shown="z.2f", target=1.0),  # 0: copies
+    ),
+    *_of("train", _cost("throughput/train", UP, "images/s")),
+    *_of("sample", _cost("throughput/sample", UP, "images/s")),
+    *_of("train", _cost("cpu_seconds/train", DOWN, "s", 1.0)),
+    *_of("sample", _cost("cpu_seconds/sample", DOWN, "s", 1.0)),
     _cost("cpu_seconds/total", DOWN, "s", 1.0),
-    _cost("nfe", DOWN, "evaluations", 0.0, 0.0),
 )
 _EXACT = {definition.pattern: definition for definition in DEFINITIONS if not definition.is_curve}
 _FAMILIES = tuple(definition for definition in DEFINITIONS if definition.is_curve)
@@ -171,16 +200,16 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
-CLASSIFICATION_METRICS = ("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece")
-MASKED = ("accuracy/masked_x", "accuracy/masked_denoised")
-NLL = ("nll", "nfe/nll")
-DIAGNOSTICS = ("nll/lattice", "level_ce", "accuracy/level", "mse/level", "telescoping")
-COSTS = ("cpu_seconds/train", "throughput/train", "cpu_seconds/sample", "throughput/sample")
-EYE_CATCHERS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
+HEADLINE_METRICS = ("accuracy/clean", "accuracy/middle", "nll", "accuracy/generated", "fd")
+
+
+def metrics_of(stage: str, expected: bool = True) -> tuple[str, ...]:
+    """Metrics computed from a stage's result that every cell has a record of, or all others; without curves."""
+    return tuple(d.pattern for d in DEFINITIONS if d.stage == stage and d.expected == expected and not d.is_curve)
 
 
 class FidelityNames(NamedTuple):
-    """What distances between features are called."""
+    """Names of distances between features."""
 
     frechet: str
     intra: str
@@ -188,13 +217,13 @@ class FidelityNames(NamedTuple):
 
 
 def fidelity_names(network: str) -> FidelityNames:
-    """On Inception's features they are the FID and the KID; on no others."""
+    """Names of distances between a network's features: FID and KID for Inception alone."""
     return FidelityNames("fid", "fid/intra", "kid") if network == "inception" else FidelityNames("fd", "fd/intra", "kd")
 
 
 def generation_metrics(networks: Iterable[str]) -> tuple[str, ...]:
-    """Every metric of samples that are looked at by these networks."""
-    found = ["accuracy/generated", "is", "precision", "recall", "prd/precision", "prd/recall", "nn_ratio"]
+    """Metrics of samples that these networks look at."""
+    absent = {"fid", "fid/intra", "kid", "sfid", "fd", "fd/intra", "kd"}
     for network in networks:
-        found += [*fidelity_names(network), *(["sfid"] if network == "inception" else [])]
-    return tuple(dict.fromkeys(found))
+        absent -= {*fidelity_names(network), "sfid" if network == "inception" else ""}
+    return tuple(metric for metric in metrics_of("features") if metric not in absent)

@@ -1,7 +1,6 @@
 """Jobs of a suite, and plan.json, which lists those of a run."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,6 +155,3 @@ def _read(out: Path, job: dict[str, Any]) -> Job:
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_text, value))
-
-
-Report = Callable[[dict[str, Any]], None]

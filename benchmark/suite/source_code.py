@@ -18,7 +18,7 @@ WITHOUT_EFFECT = {
     for name in (
         *("errors", "screen", "suite.class_paths", "suite.protocol", "suite.settings", "suite.source_code"),
         *("suite.stages", "system.files", "system.lock", "system.machine", "system.memory", "system.names"),
-        *("system.surroundings", "system.yaml_files", "training.predict", "training.progress_bar", "training.sample"),
+        *("system.surroundings", "system.yaml_files", "training.predict", "training.progress", "training.sample"),
         "training.saved_config",
     )
 }

@@ -1,4 +1,4 @@
-"""Facts of the machine: processes, memory, GPUs."""
+"""Processes of this machine."""
 
 import functools
 import os
@@ -31,11 +31,12 @@ def runs_here(process: dict[str, Any]) -> bool | None:
 
 
 def _start(pid: int | None) -> str | None:
-    """When a process started, in the kernel's ticks; None if there is none, or the system does not say."""
+    """Start of a process in the kernel's ticks; None if it does not run, or the system does not say."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if state in "ZX" else fields[18]  # it has ended, and only its exit code is left
 
 
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
@@ -43,11 +44,12 @@ FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE
 
 
 @functools.cache
-def end_with_parent(parent: int) -> None:
-    """Watch the parent: a process left behind would write beside the next attempt's."""
+def end_with(process: int) -> None:
+    """End this process when another ends: left behind, it would write beside the next attempt's."""
+    start = _start(process)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while start is not None and _start(process) == start:
             time.sleep(0.5)
         os._exit(1)
 

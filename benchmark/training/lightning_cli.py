@@ -47,7 +47,7 @@ from benchmark.training.confined import check_confined
 from benchmark.training.data_settings import asks_data, fill_from_data
 from benchmark.training.parser import Parser
 from benchmark.training.predict import predict
-from benchmark.training.progress_bar import StepBar
+from benchmark.training.progress import StepBar
 from benchmark.training.restoring import restoring
 from benchmark.training.sample import SamplingTrainer
 from benchmark.training.saved_config import DATA, KeptConfig, check_same_training

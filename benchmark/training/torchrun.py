@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,56 +14,48 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from benchmark.errors import InputError, Stopped, WriteError, one_line
-from benchmark.system.machine import FOREIGN
+from benchmark.system.machine import FOREIGN, end_with
 from benchmark.system.memory import peak_memory
+from benchmark.system.report import Report
 from benchmark.training.checkpoints import ResumePoints
+from benchmark.training.progress import StepReports
 from benchmark.training.saved_config import KeptConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 ERRORS = {kind.__name__: kind for kind in (Stopped, FloatingPointError, WriteError, InputError)}
 
 
-class Messages(Callback):
-    """Tells the process that started a training, through a file of JSON lines, where it is and how it ended.
+class Messages(StepReports):
+    """Sends the process that started a training its progress and result, in a file of JSON lines.
 
-    It writes to any path, and so comes with the process, see ``main``; no configuration can name it.
+    Writes to any path; therefore ``device_process`` adds it, and no configuration can name it.
 
     Args:
         path: The file.
-        parent: Identifier of the process that started the training; without it there is no life.
-        every: Steps between two messages.
+        parent: Identifier of the process that started the training; this one ends with it.
     """
 
-    def __init__(self, path: str, parent: int, every: int = 25) -> None:
-        self.path, self.parent, self.every = Path(path), parent, every
+    def __init__(self, path: str, parent: int) -> None:
+        super().__init__(self._send_step)
+        self.path, self.parent = Path(path), parent
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         next(c for c in trainer.callbacks if isinstance(c, ResumePoints)).kept = True
         next(c for c in trainer.callbacks if isinstance(c, KeptConfig)).written = True  # by who started the training
-        threading.Thread(target=self._end_with_parent, daemon=True).start()
+        end_with(self.parent)
 
-    def _end_with_parent(self) -> None:
-        while _alive(self.parent):
-            time.sleep(0.5)
-        os._exit(1)  # what is left behind would write beside the next attempt's
+    def _send(self, **message: Any) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(message) + "\n")
 
-    def _tell(self, trainer: Trainer, **message: Any) -> None:
-        if trainer.is_global_zero:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(message) + "\n")
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % self.every == 0:
-            loss = float(outputs["loss"]) if outputs else None
-            self._tell(trainer, done=trainer.global_step, total=trainer.max_steps, loss=loss)
+    def _send_step(self, stage: str, done: int, total: int, loss: float | None = None) -> None:
+        self._send(stage=stage, done=done, total=total, loss=loss)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._tell(trainer, error=type(exception).__name__, text=one_line(exception))
+        if trainer.is_global_zero:
+            self._send(error=type(exception).__name__, text=one_line(exception))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         clock = next(c for c in trainer.callbacks if isinstance(c, ResumePoints))
@@ -75,22 +66,15 @@ class Messages(Callback):
             "steps": trainer.global_step,
             "peak_memory_bytes": int(trainer.strategy.reduce(peak, reduce_op="max")) or None,
         }
-        self._tell(trainer, result=result)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        if trainer.is_global_zero:
+            self._send(result=result)
 
 
 def fit(
     arguments: Sequence[str],
     processes: int,
     folder: Path,
-    report: Callable[[dict[str, Any]], None],
+    report: Report,
     stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Train by ``lightning fit`` in ``processes`` processes.
@@ -99,7 +83,7 @@ def fit(
         arguments: Command line after ``fit``, which gives ``trainer.devices`` as many.
         processes: One a device.
         folder: Where the file of messages goes.
-        report: Called with ``done``, ``total`` and ``loss``.
+        report: Called with the steps of the training.
         stop: Whether to save and stop; the processes have 30 seconds for the step that they are in, then torchrun
             ends them and the last resume point stands.
 
@@ -128,8 +112,8 @@ def fit(
                 if message is None:
                     break
                 last = message
-                if "done" in message:
-                    report({"stage": "train", **message})
+                if "stage" in message:
+                    report(**message)
             if ended:
                 break
             if stop() and not stopping:

@@ -15,14 +15,14 @@ fault what happens                                 test
 11    two runs in one folder                       faults/test_ownership
 12    lock of a process that was killed            faults/test_ownership
 13    Ctrl-C, once and twice                       benchmark/test_resume, test_run, faults/test_signals
-14    SIGTERM to all processes                     faults/test_signals, benchmark/test_multi_device
+14    SIGTERM to all processes                     faults/test_signals, benchmark/training/test_torchrun
 15    read-only output                             faults/test_disks
 16    clock set back                               benchmark/test_callbacks, faults/test_checkpoints
-17    SLURM's variables                            benchmark/test_multi_device
+17    SLURM's variables                            benchmark/training/test_torchrun
 18    out of memory                                faults/test_memory
 19    kill -9 of a run, a worker or both           faults/test_kills, benchmark/test_run
 20    manifest tampered with, code changed         faults/test_tampering, benchmark/test_stages, test_plan
-21    resumed on other devices                     benchmark/test_multi_device, test_callbacks, test_spread
+21    resumed on other devices                     benchmark/training/test_torchrun, test_callbacks, test_spread
 22    stuck cell                                   benchmark/test_run
 23    samples damaged                              faults/test_tampering
 24    exception inside validation                  benchmark/test_callbacks

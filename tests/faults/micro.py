@@ -87,10 +87,12 @@ def carried_out_of(path):
     """The same of the suite at a path."""
     suite, work, done = *jobs_of(path), []
     for job in work:
-        heard = []
-        carry_out(job, suite.protocol, heard.append, lambda: False)
-        begun = [message["stage"] for message in heard if message["done"] == message["total"] == 0]
-        done += [f"{job.cell.name}/{stage}" for stage in begun]
+
+        def report(stage, steps, total, loss=None, cell=job.cell.name):
+            if steps == total == 0:  # it begins
+                done.append(f"{cell}/{stage}")
+
+        carry_out(job, suite.protocol, report, lambda: False)
     return done
 
 

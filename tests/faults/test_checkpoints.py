@@ -25,7 +25,7 @@ def training(tmp_path):
     points = job.folder / "checkpoints"
 
     def go_on(stop=lambda: False):
-        return carry_out(job, suite.protocol, lambda message: None, stop)
+        return carry_out(job, suite.protocol, lambda *progress: None, stop)
 
     with pytest.raises(Exception, match="stopped at step 7"):
         go_on(lambda: len(checkpoints(points)) == 2)

@@ -54,7 +54,7 @@ def resume_point(folder):
     job = next(job for job in jobs if job.cell.name == "reference_classifier" and job.part == "train")
     points = job.folder / "checkpoints"
     with pytest.raises(Exception, match="stopped"):
-        carry_out(job, suite.protocol, lambda message: None, lambda: bool(checkpoints(points)))
+        carry_out(job, suite.protocol, lambda *progress: None, lambda: bool(checkpoints(points)))
     assert not (points / FINAL).exists()
     return checkpoints(points)[-1]
 

@@ -21,7 +21,7 @@ def train(folder, while_running=lambda: None):
     job = next(job for job in jobs if job.cell.name == "two" and job.part == "train")
     beside = threading.Thread(target=while_running)
     beside.start()
-    carry_out(job, suite.protocol, lambda message: None, lambda: False)
+    carry_out(job, suite.protocol, lambda *progress: None, lambda: False)
     beside.join()
     return torch.load(job.folder / "checkpoints" / FINAL, weights_only=True)["state_dict"]
 

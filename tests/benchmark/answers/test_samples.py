@@ -22,7 +22,7 @@ from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.system.arrays import load_arrays
-from benchmark.training import torchrun as multi_device
+from benchmark.training import torchrun
 from benchmark.training.build import build, method_of
 from benchmark.training.checkpoints import FINAL
 from methods.base import KeyedNoise
@@ -38,7 +38,7 @@ CONDITIONAL = ("--config=configs/digits/cdm_conditional.yaml", *STEPS)
 
 @pytest.fixture(autouse=True)
 def from_the_root(monkeypatch):
-    monkeypatch.chdir(multi_device.ROOT)
+    monkeypatch.chdir(torchrun.ROOT)
 
 
 def weights(folder, *words, scale=0.1):
@@ -59,14 +59,14 @@ def trained(tmp_path_factory):
     """Folder of a score model, and its command line."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(multi_device.ROOT)
+        patch.chdir(torchrun.ROOT)
         return folder, weights(folder, *SCORE_MODEL)
 
 
 @pytest.fixture(scope="module")
 def model(trained):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(multi_device.ROOT)
+        patch.chdir(torchrun.ROOT)
         return method_of(trained[1], trained[0])
 
 
@@ -78,18 +78,18 @@ def shards(folder, protocol=PROTOCOL, key="key", scale=None):
 def run(trained, tmp_path):
     """Carries out the job of these samples; its messages of them, and the bytes of the file."""
 
-    def finish(report=lambda message: None):
+    def finish(report=lambda *progress: None):
         told = []
         stage = Stage("sample", "key")
         job = Job(
             Cell("cell", config="digits/score_model.yaml"), 0, "evaluate", tmp_path, (stage,), trained[0],
             arguments=trained[1],
         )  # fmt: skip
-        carry_out(job, PROTOCOL, lambda message: (told.append(message), report(message)), stop=lambda: False)
+        carry_out(job, PROTOCOL, lambda *progress: (told.append(progress), report(*progress)), stop=lambda: False)
         assert job.finished
         assert not (tmp_path / "samples.parts").exists()
-        assert {(m["stage"], m["total"]) for m in told[1:]} == {("sample", 2100)}
-        return [message["done"] for message in told[1:]], (tmp_path / "samples.npz").read_bytes()
+        assert {(stage, total) for stage, _, total in told[1:]} == {("sample", 2100)}
+        return [done for _, done, _ in told[1:]], (tmp_path / "samples.npz").read_bytes()
 
     return finish
 
@@ -158,7 +158,7 @@ def test_a_process_killed_between_two_shards_loses_nothing(model, run, unbroken,
 
 
 def test_a_process_killed_in_the_middle_of_a_shard_loses_that_one(run, unbroken):
-    assert forked(lambda: run(lambda message: kill() if message["done"] == 1400 else None)) == -signal.SIGKILL
+    assert forked(lambda: run(lambda stage, done, total: kill() if done == 1400 else None)) == -signal.SIGKILL
     done, found = run()
     assert done == [1000, 1400, 1800, 2000, 2100]
     assert found == unbroken
@@ -169,7 +169,7 @@ def test_a_process_killed_while_it_writes_a_shard_loses_that_one(run, unbroken, 
     monkeypatch.setattr(os, "replace", lambda old, new: kill() if new.name == f"{MIDDLE}.npz" else replace(old, new))
     assert forked(run) == -signal.SIGKILL
     monkeypatch.undo()
-    monkeypatch.chdir(multi_device.ROOT)
+    monkeypatch.chdir(torchrun.ROOT)
     (half,) = (tmp_path / "samples.parts").glob(f".{MIDDLE}.npz.*.tmp")
     assert half.stat().st_size > 64_000
     done, found = run()
@@ -183,7 +183,7 @@ def test_a_process_killed_before_the_stage_is_recorded_draws_nothing_again(run, 
     monkeypatch.setattr(os, "replace", lambda old, new: kill() if new.name == "sample.json" else replace(old, new))
     assert forked(run) == -signal.SIGKILL
     monkeypatch.undo()
-    monkeypatch.chdir(multi_device.ROOT)
+    monkeypatch.chdir(torchrun.ROOT)
     assert (tmp_path / "samples.npz").read_bytes() == unbroken
     assert run() == ([2100], unbroken)
 

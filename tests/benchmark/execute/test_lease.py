@@ -69,7 +69,7 @@ def test_attempts_at_training_and_evaluation_do_not_meet(tmp_path):
 def test_signs_of_life_say_where_the_job_is_and_an_end_that_was_not_good_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "HEARTBEAT", 0.02)
     attempt = Lease(tmp_path, "train")
-    attempt.report({"stage": "train", "done": 25, "total": 600, "loss": 0.5})
+    attempt.report("train", 25, 600)
     end = time.monotonic() + 20
     while read(progress_path(tmp_path, "train")).get("done") != 25:
         assert time.monotonic() < end
@@ -199,7 +199,7 @@ def test_a_lease_is_kept_while_libraries_change_the_working_folder(tmp_path, mon
     held = Lease(options.out / "a/seed0", "train")
     with elsewhere(ROOT / "configs/digits"):
         for done in range(200):
-            held.report({"stage": "train", "done": done, "total": 200})
+            held.report("train", done, 200)
             held.confirm()
             time.sleep(0.002)
     held.check()
@@ -219,7 +219,7 @@ def test_a_stage_is_confirmed_after_its_work_and_before_its_record(tmp_path, mon
         raise InputError("no")
 
     with pytest.raises(InputError):
-        carry_out(job(folder=tmp_path), Protocol(), lambda message: None, lambda: False, confirm)
+        carry_out(job(folder=tmp_path), Protocol(), lambda *progress: None, lambda: False, confirm)
     assert seen == ["work", False]
 
 
@@ -227,7 +227,7 @@ def test_a_worker_forgets_the_launch_that_it_was_started_in(monkeypatch):
     for name in ("SLURM_NTASKS", "SLURM_JOB_ID", "MASTER_ADDR", "RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "4")
     monkeypatch.setattr(worker, "_context", {})
-    monkeypatch.setattr(worker, "end_with_parent", lambda parent: None)
+    monkeypatch.setattr(worker, "end_with", lambda process: None)
     worker.become(os.getppid(), Messages(), Flag(), threads=1)
     assert not [name for name in os.environ if name.startswith(worker.FOREIGN)]
 

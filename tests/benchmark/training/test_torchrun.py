@@ -18,7 +18,7 @@ from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.system.gpus import gpu_shares
-from benchmark.training import torchrun as multi_device
+from benchmark.training import torchrun
 from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL, checkpoints, newest_checkpoint
 
@@ -27,7 +27,7 @@ STEPS = 40
 
 @pytest.fixture(autouse=True)
 def from_the_root(monkeypatch):
-    monkeypatch.chdir(multi_device.ROOT)
+    monkeypatch.chdir(torchrun.ROOT)
 
 
 def job(folder, *more, config="supervised"):
@@ -45,17 +45,17 @@ def test_a_cell_of_two_devices_stops_goes_on_and_ends_at_what_one_device_accumul
     work, told = job(tmp_path / "cell", "--checkpoint_every=4"), []
     points = tmp_path / "cell" / "checkpoints"
     with pytest.raises(Stopped, match="stopped at step"):
-        carry_out(work, Protocol(), told.append, stop=lambda: bool(checkpoints(points)))
+        carry_out(work, Protocol(), lambda *progress: told.append(progress), stop=lambda: bool(checkpoints(points)))
     assert checkpoints(points)
     assert not work.finished
-    carry_out(work, Protocol(), told.append, stop=lambda: False)
+    carry_out(work, Protocol(), lambda *progress: told.append(progress), stop=lambda: False)
     assert work.finished
     manifest = json.loads((tmp_path / "cell" / "stages" / "train.json").read_text())
     assert manifest["steps"] == STEPS
     assert manifest["seconds"] > 0
     assert manifest["cpu_seconds"] > 0
     assert manifest["peak_memory_bytes"] > 2**20
-    assert {"stage": "train", "done": 25, "total": STEPS} in [{k: m[k] for k in m if k != "loss"} for m in told]
+    assert ("train", 25, STEPS) in [progress[:3] for progress in told]
     assert sorted(p.name for p in (tmp_path / "cell").iterdir()) == [
         ".lock",
         "checkpoints",
@@ -79,14 +79,14 @@ def test_a_cell_of_two_devices_stops_goes_on_and_ends_at_what_one_device_accumul
 def test_a_loss_that_is_not_finite_fails_the_cell_with_step_and_term(tmp_path):
     work = job(tmp_path / "cell", "--optimizer.init_args.lr=1e30")
     with pytest.raises(FloatingPointError, match="loss is not finite at step 2: classify"):
-        carry_out(work, Protocol(), lambda message: None, stop=lambda: False)
+        carry_out(work, Protocol(), lambda *progress: None, stop=lambda: False)
 
 
 @pytest.mark.slow
 def test_the_processes_do_not_outlive_the_one_that_started_them(tmp_path):
     work = job(tmp_path / "cell", "--checkpoint_every=1")
     code = (
-        "from benchmark.execute.multi_device import fit; from pathlib import Path;"
+        "from benchmark.training.torchrun import fit; from pathlib import Path;"
         f"fit({[*work.arguments, '--trainer.max_steps=100000']!r}, 2, Path({str(tmp_path)!r}), print, lambda: False)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -108,7 +108,7 @@ def test_a_terminated_group_of_lightnings_own_processes_saves_its_state_and_ends
     words = job(tmp_path, "--trainer.max_steps=100000", "--checkpoint_every=4").arguments
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmark.cli", "fit", *words],
-        env=multi_device._environment(), start_new_session=True, stderr=subprocess.PIPE, text=True,
+        env=torchrun._environment(), start_new_session=True, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     points = tmp_path / "checkpoints"
     while newest_checkpoint(points) is None:
@@ -148,7 +148,7 @@ def test_one_device_is_the_default():
 def test_several_machines_are_refused(tmp_path):
     work = job(tmp_path, "--trainer.num_nodes=2")
     with pytest.raises(InputError, match=r"trainer\.num_nodes must be 1 in a suite, got 2"):
-        carry_out(work, Protocol(), lambda message: None, stop=lambda: False)
+        carry_out(work, Protocol(), lambda *progress: None, stop=lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_several_machines_are_refused(tmp_path):
     ],
 )
 def test_the_last_message_says_what_ended_the_processes(last, stopping, kind, text):
-    error = multi_device._error(last, stopping, -9, 2)
+    error = torchrun._error(last, stopping, -9, 2)
     assert type(error) is kind
     assert str(error) == text
 
 
 def test_messages_are_read_as_they_come_and_only_whole_ones(tmp_path):
     path = tmp_path / "messages"
-    lines = multi_device._lines(path)
+    lines = torchrun._lines(path)
     assert next(lines) is None
     path.write_text('{"done": 1}\n{"do')
     assert [next(lines), next(lines)] == [{"done": 1}, None]
@@ -182,6 +182,6 @@ def test_messages_are_read_as_they_come_and_only_whole_ones(tmp_path):
 def test_the_environment_of_another_launch_is_not_passed_on(monkeypatch):
     for name in ("SLURM_JOB_ID", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
-    found = multi_device._environment()
-    assert not [name for name in found if name.startswith(multi_device.FOREIGN)]
-    assert Path(found["PYTHONPATH"].split(":")[0]) == multi_device.ROOT
+    found = torchrun._environment()
+    assert not [name for name in found if name.startswith(torchrun.FOREIGN)]
+    assert Path(found["PYTHONPATH"].split(":")[0]) == torchrun.ROOT

@@ -1,9 +1,32 @@
-"""The bar that a training shows."""
+"""Progress of a training: reported to the process that waits for it, and shown as a bar."""
 
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+
+from benchmark.system.report import Report
+
+EVERY = 25
+"""Steps between two reports."""
+
+
+class StepReports(Callback):
+    """Reports every 25th step of a training with its loss.
+
+    Args:
+        report: Called by the first of several processes with the stage ``train``.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_global_zero and trainer.global_step % EVERY == 0:
+            loss = float(outputs["loss"]) if outputs else None
+            self.report("train", trainer.global_step, trainer.max_steps, loss)
 
 
 class StepBar(RichProgressBar):

@@ -17,24 +17,10 @@ from methods.diffusion.noise import KeyedNoise, keyed_seed
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
 
-__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed", "told_labels"]
+__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed"]
 
 Batch = dict[str, Any]
 """``{"labeled": (x, y)}`` and, where a method uses it, ``"unlabeled": x``."""
-
-
-def told_labels(batch: Batch, dropout: float) -> tuple[Tensor, Tensor]:
-    """All images of a batch, ``(B, C, H, W)``, and the labels that a class-conditional network is given, ``(B,)``.
-
-    Images without a label, and a random share ``dropout`` of the others, are ``UNLABELED``.
-    """
-    x, y = batch["labeled"]
-    if "unlabeled" in batch:
-        x = torch.cat([x, batch["unlabeled"]])
-        y = torch.cat([y, y.new_full((len(batch["unlabeled"]),), UNLABELED)])
-    if dropout:
-        y = y.masked_fill(torch.rand(len(y), device=y.device) < dropout, UNLABELED)
-    return x, y
 
 
 class Unsupported(NotImplementedError):
@@ -61,10 +47,6 @@ class Method(LightningModule, ABC):
     clean_time: float = 0.0
     """Time at which the classifier reads images that come without one."""
 
-    idle_parameters: bool = False
-    """Whether the loss of a batch with unlabeled images may leave parameters out, since labels wait until there are as
-    many as images in a batch; several devices must know."""
-
     @property
     def second_order(self) -> bool:
         """Whether the loss is made of gradients of a network, so that training takes second derivatives of it."""
@@ -87,7 +69,6 @@ class Method(LightningModule, ABC):
         self.likelihood = None if likelihood is None else likelihood(denoiser)
         self.guidance_scale, self.guides = guidance_scale, guides
         self.start = start
-        self._step_sums: dict[str, Tensor] = {}
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
@@ -100,9 +81,6 @@ class Method(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss terms by name; their sum is what is minimised."""
-
-    def buffer_labels(self, batch: Batch) -> None:
-        """Take in labels as a step does in which they only wait, and compute nothing; see ``idle_parameters``."""
 
     def guidance(self) -> Denoiser:
         """The denoiser of ``p(x | y)`` at ``guidance_scale``."""
@@ -179,21 +157,9 @@ class Method(LightningModule, ABC):
         return list(dict.fromkeys(found))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """``loss``, the sum of the terms, and each term."""
         terms = self.losses(batch)
-        loss = torch.stack(list(terms.values())).sum()
-        detached = {name: term.detach() for name, term in terms.items()}
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # when the trainer's loggers write
-            self._log_step({**detached, "loss": loss.detach()}, batch_idx)
-        return {"loss": loss, **detached}
-
-    def _log_step(self, found: dict[str, Tensor], batch_idx: int) -> None:
-        """Log one optimiser step: its learning rate, and means over its accumulated batches and over the devices."""
-        accumulated = self.trainer.accumulate_grad_batches
-        micro = batch_idx % accumulated
-        self._step_sums = {name: term + (self._step_sums[name] if micro else 0) for name, term in found.items()}
-        if micro + 1 == accumulated:
-            self.log_dict({f"train/{n}": total / accumulated for n, total in self._step_sums.items()}, sync_dist=True)
-            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return {"loss": torch.stack(list(terms.values())).sum(), **{n: term.detach() for n, term in terms.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step(batch, "val")

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from methods.base import Batch, Method, told_labels
+from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import ClassifierFreeGuidance
+from methods.diffusion.guidance import ClassifierFreeGuidance, told_labels
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.process import DiscreteVP
 from methods.diffusion.samplers import Noise, Sampler

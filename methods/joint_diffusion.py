@@ -195,9 +195,6 @@ class JointDiffusion(Method):
         # Past nn.Module's registration: guidance has no weights of its own, and checkpoints are the same for any rule.
         self.__dict__["guided"] = guidance_rule(self.denoiser, self.classifier, guidance_scale)
 
-    idle_parameters = True
-    """Those of the head, while labels wait."""
-
     @property
     def _supervised(self) -> bool:
         return self.clean_weight > 0 or self.noisy_weight > 0
@@ -252,6 +249,7 @@ class JointDiffusion(Method):
         return terms
 
     def buffer_labels(self, batch: Batch) -> None:
+        """Take in the labels of a step in which they wait, and compute nothing."""
         if self._supervised:
             x, y = batch["labeled"]
             self.waiting.admit(x, y, len(x) + len(batch.get("unlabeled", ())))

@@ -21,6 +21,7 @@ from benchmark.suite.settings import NOT_TRAINING
 from benchmark.suite.suite import Cell, Suite, order
 from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL
+from benchmark.training.checks import BuffersLabels
 from datamodules.base import ImageData, stand_ins
 from methods.base import Method
 
@@ -212,7 +213,7 @@ class _Training:
 
         first = step()
         rounds = math.ceil((data.batch_size + data.unlabeled_batch_size) / data.batch_size)
-        if rounds == 1 or not method.idle_parameters:
+        if rounds == 1 or not isinstance(method, BuffersLabels):
             return 1, first
         for _ in range(rounds - 2):
             method.buffer_labels(batch)

@@ -134,6 +134,34 @@ class FiniteLoss(Callback):
                 raise FloatingPointError(f"weights are not finite at step {trainer.global_step}: {name}")
 
 
+class StepLog(Callback):
+    """Logs the optimiser steps at which the trainer's loggers write: ``train/lr``, each loss term, and their sum.
+
+    Terms are means over the step's accumulated batches and over the devices.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._due = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if self._due:
+            pl_module.log("train/lr", optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        terms = {name: term for name, term in outputs.items() if name != "loss"}
+        if not self._due or not terms:
+            return
+        terms["loss"] = torch.stack(list(terms.values())).sum()  # the trainer's own is divided by the number of batches
+        accumulated = trainer.accumulate_grad_batches
+        micro = batch_idx % accumulated
+        self._sums = {name: term + (self._sums[name] if micro else 0) for name, term in terms.items()}
+        if micro + 1 == accumulated:
+            means = {f"train/{name}": total / accumulated for name, total in self._sums.items()}
+            pl_module.log_dict(means, sync_dist=True)
+
+
 class KnownMonitors(Callback):
     """Ends a run where early stopping looks at a metric that nothing logs, and says what is logged."""
 

@@ -1,6 +1,7 @@
-"""Checks of a method against its data and its checkpoint."""
+"""Checks of a method against its data, and what its steps may leave out."""
 
 import math
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -8,6 +9,17 @@ from benchmark.errors import InputError
 from benchmark.system.memory import physical_memory
 from datamodules.base import ImageData
 from methods.base import Method
+
+
+@runtime_checkable
+class BuffersLabels(Protocol):
+    """A method whose labels wait until they are as many as the images of a batch with unlabeled ones.
+
+    The steps in which they wait leave parameters without a gradient, which several devices must know.
+    """
+
+    def buffer_labels(self, batch: dict[str, Any]) -> None:
+        """Take in the labels of such a step, and compute nothing."""
 
 
 def check_shapes(method: Method, data: ImageData) -> None:

@@ -30,6 +30,7 @@ from benchmark.training.callbacks import (
     KeyedRandomness,
     KnownMonitors,
     ShardStatistics,
+    StepLog,
     StopsUnsaved,
     UnscaledMixedPrecision,
     check_precision,
@@ -42,7 +43,7 @@ from benchmark.training.checkpoints import (
     checkpoints,
     resume_point,
 )
-from benchmark.training.checks import check_shapes
+from benchmark.training.checks import BuffersLabels, check_shapes
 from benchmark.training.confined import check_confined
 from benchmark.training.data_settings import asks_data, fill_from_data
 from benchmark.training.parser import Parser
@@ -57,9 +58,7 @@ from methods.base import Method
 CLASS_PATHS = ["methods", "datamodules", "benchmark", "torch", "lightning"]
 """Packages whose classes a configuration may name; naming a class imports its module."""
 
-
 set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=CLASS_PATHS)
-
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,
@@ -217,7 +216,7 @@ class BenchmarkCLI(LightningCLI):
         check_confined(built)
         check_precision(built)
         if isinstance(built.strategy, DDPStrategy):
-            idle = self.model.idle_parameters and self.datamodule.unlabeled_batch_size > 0
+            idle = isinstance(self.model, BuffersLabels) and self.datamodule.unlabeled_batch_size > 0
             built.strategy._ddp_kwargs.setdefault("find_unused_parameters", idle)
             # Buffers are constants, or kept equal by ShardStatistics.
             built.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
@@ -234,6 +233,7 @@ class BenchmarkCLI(LightningCLI):
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
             ShardStatistics(),
             FiniteLoss(),
+            StepLog(),
             *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             StopsUnsaved(self._stop) if trainer.fast_dev_run else ResumePoints(every_n_steps=every, stop=self._stop),
             *([] if trainer.enable_progress_bar is False else bars),

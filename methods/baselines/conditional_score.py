@@ -4,9 +4,9 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor
 
-from methods.base import Batch, Method, told_labels
+from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import ClassifierFreeGuidance
+from methods.diffusion.guidance import ClassifierFreeGuidance, told_labels
 from methods.diffusion.process import TimeLaw
 from methods.diffusion.samplers import Sampler
 

@@ -1,9 +1,12 @@
 """Classifiers of noisy images, and guidance: a denoiser of ``p(x | y)`` made from a denoiser of ``p(x)``."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods import UNLABELED
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.process import NoiseProcess
 
@@ -161,6 +164,20 @@ class ClassifierFreeGuidance(Denoiser):
             return self.denoiser(x_t, t, y)
         free = self.denoiser(x_t, t)
         return free + self.scale * (self.denoiser(x_t, t, y) - free)
+
+
+def told_labels(batch: dict[str, Any], dropout: float) -> tuple[Tensor, Tensor]:
+    """All images of a batch, ``(B, C, H, W)``, and the labels that a class-conditional network is told, ``(B,)``.
+
+    Images without a label, and a random share ``dropout`` of the others, are ``UNLABELED``.
+    """
+    x, y = batch["labeled"]
+    if "unlabeled" in batch:
+        x = torch.cat([x, batch["unlabeled"]])
+        y = torch.cat([y, y.new_full((len(batch["unlabeled"]),), UNLABELED)])
+    if dropout:
+        y = y.masked_fill(torch.rand(len(y), device=y.device) < dropout, UNLABELED)
+    return x, y
 
 
 def class_log_prob(logits: Tensor, y: Tensor) -> Tensor:

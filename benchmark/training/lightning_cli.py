@@ -110,6 +110,7 @@ class BenchmarkCLI(LightningCLI):
             parser_class=Parser,
             save_config_callback=None,
             seed_everything_default=0,
+            load_from_checkpoint_support=False,  # a checkpoint holds weights alone
             trainer_defaults=dict(TRAINER_DEFAULTS),
             args=args,
             run=run,

@@ -13,8 +13,9 @@ from benchmark.execute.given_rows import check_given, check_row, forget_row, kee
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.session import at_hand, execute, jobs_of, networks_needed, with_given
 from benchmark.execute.tabulate import tabulate
+from benchmark.suite.cells import Cell
 from benchmark.suite.jobs import leave_out
-from benchmark.suite.suite import Cell, Suite, load_suite, suites
+from benchmark.suite.suite import Suite, load_suite, suites
 from benchmark.system.lock import owned
 from benchmark.system.names import check_cell_name
 from benchmark.system.sample_files import check_samples_at

@@ -17,8 +17,9 @@ from benchmark.execute.local import LocalEngine
 from benchmark.execute.session import at_hand, execute, jobs_of, networks_needed, with_given
 from benchmark.execute.slurm import write_scripts
 from benchmark.execute.tabulate import tabulate
+from benchmark.suite.budgets import PAPER
 from benchmark.suite.jobs import PLAN, QUEUE, Job
-from benchmark.suite.suite import PAPER, Suite, check_seeds, load_suite, suites
+from benchmark.suite.suite import Suite, check_seeds, load_suite, suites
 from benchmark.system.files import write_text
 from benchmark.system.lock import hold, owned
 from benchmark.system.names import NAME

@@ -608,7 +608,8 @@ SUITES = {
     "samples in e notation": (suite(protocol={"samples": "1e3"}), "samples must be an integer >= 0, got 1000.0"),
     "times beyond 1": (suite(protocol={"denoise_times": [2]}), "denoise_times must lie in (0, 1], got [2]"),
     "a circle": (
-        suite(cells={"ref": CELL, "a": {**CELL, "trains_with": {"k": "a"}}}), "need one another in a circle: a -> a"
+        suite(cells={"ref": CELL, "a": {"config": "digits/noisy_classifier.yaml", "needs": {"denoiser": "a"}}}),
+        "need one another in a circle: a -> a",
     ),
     "settings that are a list": (other(set=[1]), "set must be keys and values, got [1]"),
     "budgets that are a list": (suite(budgets=[1]), "mine.yaml", ""),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmark import cli
 from benchmark.suite.jobs import arguments
+from benchmark.suite.needs import weights_key
 from benchmark.suite.suite import load_suite
 from benchmark.training.build import build
 from benchmark.training.checks import check_shapes
@@ -21,7 +22,8 @@ from datamodules.base import stand_ins
 CONFIGS = Path(__file__).parents[1] / "configs"
 READ = {path.relative_to(CONFIGS): yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.rglob("*.yaml"))}
 SUITES = [path for path in READ if path.parts[0] == "suites"]
-SHARED_BUDGETS = [path for path in READ if path.parts[0] == "budgets"]
+SHARED_BUDGETS = [path for path in READ if path.parts[0] == "budgets" and len(path.parts) == 2]
+BUDGET_PARTS = [path for path in READ if path.parts[0] == "budgets" and len(path.parts) == 3]
 METHODS = [path for path in READ if "model" in READ[path] and path not in SUITES]
 PARTS = [path for path in READ if "class_path" in READ[path]]
 
@@ -55,7 +57,7 @@ def strings(value):
 
 
 def test_every_file_is_a_suite_a_budget_a_method_or_a_part_of_one():
-    assert sorted([*SUITES, *SHARED_BUDGETS, *METHODS, *PARTS]) == sorted(READ)
+    assert sorted([*SUITES, *SHARED_BUDGETS, *BUDGET_PARTS, *METHODS, *PARTS]) == sorted(READ)
 
 
 @pytest.mark.parametrize("path", SHARED_BUDGETS, ids=str)
@@ -67,6 +69,7 @@ def test_a_shared_budget_changes_configurations_that_there_are(path):
 def test_every_part_is_included_somewhere():
     included = {path.parent / text for path, value in READ.items() for text in strings(value) if text.endswith(".yaml")}
     assert set(PARTS) <= included
+    assert set(BUDGET_PARTS) <= included
 
 
 @pytest.mark.parametrize("path", METHODS, ids=str)
@@ -96,15 +99,15 @@ def test_every_suite_loads_and_its_cells_take_their_settings(name, budget, tmp_p
     folders = {cell: tmp_path / cell for cell in suite.cells}
     for cell in suite.cells.values():
         if cell.set or cell.needs:
-            needed = {key: folders[other] for key, other in cell.needs.items()}
+            words = arguments(cell, 0, tmp_path, {a: folders[other] for a, other in cell.needs.items()})
             with torch.device("meta"):  # weights of the right shapes that nobody draws
-                built = build([*arguments(cell, 0, tmp_path, needed), "--trainer.logger=false"])
+                built = build([*words, "--trainer.logger=false"])
             dumped = yaml.safe_load(built.parser.dump(built.config))
-            for key, folder in needed.items():
+            for argument, other in cell.needs.items():
                 value = dumped
-                for part in key.split("."):
+                for part in weights_key(argument).split("."):
                     value = value[part]
-                assert value == str(folder / "checkpoints" / "final.ckpt")
+                assert value == str(folders[other] / "checkpoints" / "final.ckpt")
 
 
 def test_the_commands_are_installed():

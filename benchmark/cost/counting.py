@@ -15,10 +15,12 @@ from benchmark.cost.meter import META, Call, measured
 from benchmark.cost.times import CellCost, Work
 from benchmark.errors import one_line
 from benchmark.metrics.published_networks import NETWORKS
+from benchmark.suite.cells import Cell
+from benchmark.suite.graph import closure, order
 from benchmark.suite.jobs import arguments
 from benchmark.suite.protocol import REFERENCE
 from benchmark.suite.settings import NOT_TRAINING
-from benchmark.suite.suite import Cell, Suite, order
+from benchmark.suite.suite import Suite
 from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL
 from benchmark.training.checks import BuffersLabels
@@ -58,12 +60,12 @@ def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
     Cells leave weights without data where others look for them, so that those that need them are counted whole, and a
     cell that would not fit what it gets is found before anything is trained.
     """
-    first, wanted = _with_needs(suite, [suite.reference]), _with_needs(suite, [suite.reference, *names])
+    first, wanted = closure(suite.needs, [suite.reference]), closure(suite.needs, [suite.reference, *names])
     costs: dict[str, CellCost | str] = {}
     steps: dict[str, tuple[int, Call]] = {}
     reference: Reference | None = None
     with TemporaryDirectory() as temporary:
-        for name in sorted(wanted, key=lambda name: (name not in first, order(suite).index(name))):
+        for name in sorted(filter(wanted.__contains__, order(suite.needs)), key=lambda name: name not in first):
             cell = suite.cells[name]
             try:
                 if cell.config is None:
@@ -76,15 +78,6 @@ def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
             except Exception as error:  # whatever it is, the other cells' costs are of use
                 costs[name] = one_line(error)
     return costs
-
-
-def _with_needs(suite: Suite, names: Iterable[str]) -> set[str]:
-    """Cells, and all whose weights they need."""
-    found = set(names)
-    for name in reversed(order(suite)):  # where those that need come before what they need
-        if name in found:
-            found.update(suite.cells[name].needs.values())
-    return found
 
 
 def _built(cell: Cell, folder: Path) -> Any:

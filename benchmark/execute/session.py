@@ -16,11 +16,13 @@ from benchmark.execute.journal import Journal, lives, read_progress
 from benchmark.execute.lease import clear
 from benchmark.execute.progress import LiveView, PlainView, State
 from benchmark.execute.tabulate import headline_numbers, tabulate_partly
+from benchmark.suite.cells import Cell
+from benchmark.suite.graph import closure
 from benchmark.suite.jobs import Job, write_plan
 from benchmark.suite.plan import plan
 from benchmark.suite.protocol import REFERENCE
 from benchmark.suite.resolution import resolved
-from benchmark.suite.suite import Cell, Suite, selected
+from benchmark.suite.suite import Suite, selected
 from benchmark.system.files import sweep
 from benchmark.system.signals import ENDING, end
 
@@ -65,10 +67,7 @@ def _all_seeds(suite: Suite, out: Path, asked: list[int]) -> list[int]:
 
 def chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
     """The jobs of some cells, and the trainings that those need."""
-    wanted = {job.name for job in jobs if job.cell.name in cells}
-    for job in reversed(jobs):  # needs come first
-        if job.name in wanted:
-            wanted.update(job.needs)
+    wanted = closure({job.name: job.needs for job in jobs}, [job.name for job in jobs if job.cell.name in cells])
     return [job for job in jobs if job.name in wanted]
 
 

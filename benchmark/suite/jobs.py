@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, shortened
+from benchmark.suite.cells import Cell
+from benchmark.suite.needs import weights_key
 from benchmark.suite.stages import Stage
-from benchmark.suite.suite import Cell
 from benchmark.system.files import read_manifest, write_json
 from benchmark.system.names import NAME
 from benchmark.system.values import MAX_SEED, is_int, is_text
@@ -68,10 +69,10 @@ class Job:
 
 
 def arguments(cell: Cell, seed: int | str, folder: Path, needed: dict[str, Path]) -> tuple[str, ...]:
-    """Command line of a cell; ``needed`` are the folders of the weights it needs, by configuration key."""
+    """Command line of a cell; ``needed`` are the folders of the trainings that it needs, by argument of its method."""
     words = [f"--config={cell.config}", f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
     words += [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in cell.set.items()]
-    words += [f"--{key}={needed[key] / 'checkpoints' / 'final.ckpt'}" for key in cell.needs]
+    words += [f"--{weights_key(a)}={needed[a] / 'checkpoints' / 'final.ckpt'}" for a in cell.needs]
     return tuple(words)
 
 

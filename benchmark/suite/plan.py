@@ -4,11 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmark.suite.cells import Cell
+from benchmark.suite.graph import closure, order
 from benchmark.suite.jobs import Job, arguments
+from benchmark.suite.needs import weights_key
 from benchmark.suite.settings import SAMPLING, data_key, method_settings, training_settings, without
 from benchmark.suite.source_code import class_paths, code_digest
 from benchmark.suite.stages import Stage, scale_tag
-from benchmark.suite.suite import Cell, Suite, order
+from benchmark.suite.suite import Suite
 from benchmark.system.files import digest
 from benchmark.system.sample_files import digest_of_samples
 
@@ -35,8 +38,8 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
     """
     trainings: dict[tuple[str, int], Job] = {}
     protocol = asdict(suite.protocol)
-    names = order(suite)
-    judging = {suite.reference, *_ancestors(suite, suite.reference)}
+    names = order(suite.needs)
+    judging = closure(suite.needs, [suite.reference])
     names.sort(key=lambda name: name not in judging)
 
     def seeds_of(name: str, asked: list[int] = seeds) -> list[int]:
@@ -61,7 +64,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
             config = resolved[name]
             # Weights from other cells enter by their own keys, not by where they lie.
-            training = without(training_settings(config), cell.needs)
+            training = without(training_settings(config), map(weights_key, cell.needs))
             key = digest(
                 {"stage": "train", "config": training, "seed": seed,
                  "deps": {k: needed[k].stages[0].key for k in cell.trains_with},
@@ -105,13 +108,6 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             )  # fmt: skip
             evaluations.append(job)
     return [*alike.values(), *evaluations]
-
-
-def _ancestors(suite: Suite, name: str) -> set[str]:
-    found: set[str] = set()
-    for needed in suite.cells[name].needs.values():
-        found |= {needed} | _ancestors(suite, needed)
-    return found
 
 
 def _evaluation_stages(

@@ -7,6 +7,7 @@ SAMPLING = ("sampler", "guidance_rule", "guides")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
 """Parts of a method that its weights do not depend on: ``Method`` trains by its losses, which use none of them."""
 WITHOUT_EFFECT = {
+    "needs": "the weights that come from other cells have keys of their own",
     "checkpoint_every": "resume points are copies of the state",
     "trainer.default_root_dir": "where files go",
     "trainer.logger": "watches",

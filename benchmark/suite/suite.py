@@ -1,90 +1,22 @@
-"""Suite files: which cells to run, what each needs from others, and the protocol they are measured by."""
+"""Suite files: the cells to run, their needs, and the protocol by which they are measured."""
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from graphlib import CycleError
+from typing import Any
 
 from benchmark.errors import InputError
+from benchmark.suite.budgets import PAPER, Overrides, read_budget
+from benchmark.suite.cells import CONFIGS, Cell, read_cells
+from benchmark.suite.fields import build, check_keys
+from benchmark.suite.graph import closure, order
+from benchmark.suite.needs import with_denoisers
 from benchmark.suite.protocol import REFERENCE, Protocol
-from benchmark.system.names import NAME, check_cell_name
-from benchmark.system.sample_files import check_samples_at
+from benchmark.system.names import NAME
 from benchmark.system.surroundings import absolute
-from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-PAPER = "paper"
-"""The budget that a suite's file and configurations state, before anything is made smaller."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of work: a method on its data, plain images as a floor, or samples that somebody else made.
-
-    Attributes:
-        name: Name in tables and folders.
-        config: Path of the method's configuration.
-        images: Instead of a method, the images of this part as if they were samples.
-        samples: Instead of a method, an ``.npz`` file of samples or a folder of image files; see ``given_files``.
-        seed: A fixed seed, where the cell must not vary with the suite's seeds.
-        trains_with: Configuration keys that get the trained weights of other cells, by cell name.
-        samples_with: The same for keys that training does not use.
-        set: Overrides of the configuration, by dotted key.
-        guidance_scales: Scales to sample at; empty for unconditional samples.
-        floor: Whether the row is a floor for comparison rather than a method.
-    """
-
-    name: str
-    config: str | None = None
-    images: Literal["train", "test"] | None = None
-    samples: str | None = None
-    seed: int | None = None
-    trains_with: dict[str, str] = field(default_factory=dict)
-    samples_with: dict[str, str] = field(default_factory=dict)
-    set: dict[str, Any] = field(default_factory=dict)
-    guidance_scales: list[float] = field(default_factory=list)
-    floor: bool = False
-
-    @property
-    def needs(self) -> dict[str, str]:
-        """All configuration keys that get trained weights."""
-        return {**self.trains_with, **self.samples_with}
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """Settings that a budget changes in some cells.
-
-    Cells are chosen by ``configs`` or by ``cells``, or by neither: then all that have a configuration.
-
-    Attributes:
-        set: Overrides of the configuration, by dotted key.
-        configs: Names of configuration files, without folder and suffix.
-        cells: Names of cells.
-        guidance_scales: In place of those cells' own.
-    """
-
-    set: dict[str, Any] = field(default_factory=dict)
-    configs: list[str] | None = None
-    cells: list[str] | None = None
-    guidance_scales: list[float] | None = None
-
-    def concern(self, cell: Cell) -> bool:
-        """Whether they are for a cell."""
-        if cell.config is None:
-            return False
-        if self.configs is self.cells is None:
-            return True
-        return Path(cell.config).stem in (self.configs or ()) or cell.name in (self.cells or ())
-
-    def on(self, cell: Cell) -> Cell:
-        """The cell with these settings."""
-        scales = cell.guidance_scales if self.guidance_scales is None else self.guidance_scales
-        return dataclasses.replace(cell, set={**cell.set, **self.set}, guidance_scales=scales)
+from benchmark.system.yaml_files import optional_mapping, read_yaml
 
 
 @dataclass(frozen=True)
@@ -104,6 +36,11 @@ class Suite:
     protocol: Protocol
     cells: dict[str, Cell]
     seeds: list[int]
+
+    @property
+    def needs(self) -> dict[str, list[str]]:
+        """Cells whose weights each cell needs."""
+        return {name: [*cell.needs.values()] for name, cell in self.cells.items()}
 
 
 def suites() -> list[str]:
@@ -136,127 +73,22 @@ def load_suite(
         hint = f"did you mean {close[0]}? " if close else ""
         raise InputError(f"no suite named {name!r}; {hint}there are: {', '.join(suites())}")
     raw = read_yaml(path)
-    _check_keys(raw, {"reference", "protocol", "cells", "seeds", "budgets"}, f"{path.name}")
-    protocol = optional_mapping(raw, "protocol", path.name)
-    cells = {cell: _cell(cell, spec, path) for cell, spec in mapping(raw.get("cells"), f"{path.name}: cells").items()}
-    changed = [Overrides(set=changes)] if changes else []
-    if budget != PAPER:
-        smaller, overrides = _budget(raw, budget, path, cells)
-        protocol, changed = {**protocol, **smaller}, [*overrides, *changed]
-    for change in changed:
+    check_keys(raw, {"reference", "protocol", "cells", "seeds", "budgets"}, path.name)
+    cells = read_cells(raw.get("cells"), path)
+    smaller, overrides = read_budget(raw, budget, path, cells)
+    for change in [*overrides, Overrides(set=changes or {})]:
         cells = {name: change.on(cell) if change.concern(cell) else cell for name, cell in cells.items()}
+    protocol = {**optional_mapping(raw, "protocol", path.name), **smaller}
     suite = Suite(
         name=rename or (path.stem if budget == PAPER else f"{path.stem}-{budget}"),
         reference=str(raw.get("reference")),
-        protocol=_build(Protocol, protocol, f"{path.name}: protocol"),
+        protocol=build(Protocol, protocol, f"{path.name}: protocol"),
         cells=cells,
         seeds=check_seeds(raw.get("seeds", [0]), f"{path.name}: seeds"),
     )
     _check_protocol(suite.protocol, f"{path.name}: protocol")
     _check_links(suite, path.name)
-    return suite
-
-
-def _budget(
-    raw: dict[str, Any], name: str, path: Path, cells: dict[str, Cell]
-) -> tuple[dict[str, Any], list[Overrides]]:
-    """What a suite file says of a budget: changes of the protocol, and of cells, later ones over earlier ones."""
-    budgets = optional_mapping(raw, "budgets", path.name)
-    if name not in budgets:
-        raise InputError(f"{path.name}: no budget {name!r}; there are: {', '.join([PAPER, *budgets])}")
-    where = f"{path.name}: budget {name}"
-    own = mapping(budgets[name], where)
-    parts = [(where, own)]
-    if "include" in own:
-        found = [p for p in (path.parent / str(own["include"]), CONFIGS / str(own["include"])) if p.is_file()]
-        if not found:
-            raise InputError(f"{where}: no file {own['include']} beside the suite file or below configs")
-        parts.insert(0, (found[0].name, read_yaml(found[0])))
-    protocol: dict[str, Any] = {}
-    overrides: list[Overrides] = []
-    for place, part in parts:
-        _check_keys(part, {"protocol", "overrides", *(["include"] if part is own else [])}, place)
-        protocol |= optional_mapping(part, "protocol", place)
-        overrides += _overrides(part.get("overrides") or [], cells, place)
-    return protocol, overrides
-
-
-def _overrides(raw: Any, cells: dict[str, Cell], where: str) -> list[Overrides]:
-    if not isinstance(raw, list):
-        raise InputError(f"{where}: overrides must be a list, got {raw!r}")
-    found = []
-    for number, spec in enumerate(raw):
-        change = _build(Overrides, spec, f"{where}: overrides {number}")
-        for name in change.cells or ():
-            if name not in cells or cells[name].config is None:
-                raise InputError(f"{where}: overrides {number}: {name!r} is no cell with a config")
-        found.append(change)
-    return found
-
-
-def _check_keys(raw: dict[str, Any], known: set[str], where: str) -> None:
-    for key in raw:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(sorted(known))}"
-            raise InputError(f"{where}: unknown key {key!r}; {hint}")
-
-
-def _cell(name: str, spec: Any, file: Path) -> Cell:
-    where = f"{file.name}: cell {name}"
-    check_cell_name(name, f"{file.name}: cell name")
-    cell = _build(Cell, {"name": name, **mapping(spec, where)}, where)
-    if [cell.config, cell.images, cell.samples].count(None) != 2:
-        raise InputError(f"{where}: give one of config, images and samples")
-    if cell.config is None and (cell.needs or cell.set or cell.guidance_scales):
-        raise InputError(f"{where}: images and samples take no weights, settings or guidance_scales")
-    if cell.samples is not None:
-        path = file.parent / cell.samples
-        try:
-            check_samples_at(path)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        cell = dataclasses.replace(cell, samples=str(path.resolve()))
-    if cell.config is not None:
-        found = [path for path in (file.parent / cell.config, CONFIGS / cell.config) if path.is_file()]
-        if not found:
-            raise InputError(f"{where}: no file {cell.config} beside the suite file or below configs")
-        cell = dataclasses.replace(cell, config=str(found[0].resolve()))
-    return cell
-
-
-def _build(kind: type, raw: Any, where: str) -> Any:
-    """A dataclass from a mapping, each value of the type that its field declares."""
-    types = get_type_hints(kind)
-    _check_keys(mapping(raw, where) if raw else {}, set(types), where)
-    return kind(**{key: _typed(value, types[key], f"{where}: {key}") for key, value in raw.items()})
-
-
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    """``value`` if it is of a type, lists made tuples where the type says so."""
-    kinds = get_args(kind) if NoneType in get_args(kind) else (kind,)
-    if value is None and NoneType in kinds:
-        return None
-    base, parts = get_origin(kinds[0]) or kinds[0], get_args(kinds[0])
-    if base is Any:
-        return value
-    if base is dict and isinstance(value, dict):
-        return {_typed(k, parts[0], where): _typed(v, parts[1], f"{where}: {k}") for k, v in value.items()}
-    if base in (list, tuple) and isinstance(value, list) and (parts[-1] is ... or base is list or len(value) == 2):
-        return base(_typed(item, parts[0], where) for item in value)
-    fits, expected = {
-        bool: (isinstance(value, bool), "true or false"),
-        int: (type(value) is int and value >= 0, "an integer >= 0"),
-        float: (type(value) in (int, float) and math.isfinite(value), "a number"),
-        str: (isinstance(value, str), "text"),
-        Literal: (value in parts, " or ".join(map(str, parts))),
-        dict: (False, "keys and values"),
-        list: (False, "a list"),
-        tuple: (False, "a list of numbers" if ... in parts else "a list of two numbers"),
-    }[base]
-    if not fits:
-        raise InputError(f"{where} must be {expected}, got {value!r}")
-    return value
+    return dataclasses.replace(suite, cells=with_denoisers(cells, path.name))
 
 
 def _check_protocol(protocol: Protocol, where: str) -> None:
@@ -298,37 +130,14 @@ def _check_links(suite: Suite, file: str) -> None:
         for key, needed in cell.needs.items():
             if needed not in suite.cells or suite.cells[needed].config is None:
                 raise InputError(f"{file}: cell {cell.name}: {key} needs {needed!r}, which is no cell with a config")
-    order(suite)
+    try:
+        order(suite.needs)
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise InputError(f"{file}: cells need one another in a circle: {circle}") from None
 
 
 def selected(suite: Suite, names: Iterable[str]) -> Suite:
     """A suite of some cells alone, with the reference and all that those need."""
-    found: set[str] = set()
-    waiting = [suite.reference, *names]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += suite.cells[name].needs.values()
-    return dataclasses.replace(suite, cells={name: cell for name, cell in suite.cells.items() if name in found})
-
-
-def order(suite: Suite) -> list[str]:
-    """Cells such that each comes after those whose weights it needs.
-
-    Raises:
-        InputError: If cells need one another in a circle.
-    """
-    placed: list[str] = []
-
-    def place(name: str, trail: tuple[str, ...]) -> None:
-        if name in trail:
-            raise InputError(f"suite {suite.name}: cells need one another in a circle: {' -> '.join((*trail, name))}")
-        if name not in placed:
-            for needed in suite.cells[name].needs.values():
-                place(needed, (*trail, name))
-            placed.append(name)
-
-    for name in suite.cells:
-        place(name, ())
-    return placed
+    kept = closure(suite.needs, [suite.reference, *names])
+    return dataclasses.replace(suite, cells={name: cell for name, cell in suite.cells.items() if name in kept})

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, shortened
+from benchmark.suite.cells import CONFIGS
 from benchmark.suite.class_paths import modules_by_class, refused
-from benchmark.suite.suite import CONFIGS
 from benchmark.system.gpus import visible_gpus
 from benchmark.system.surroundings import absolute
 from benchmark.system.yaml_files import file_named, parse_text, parse_yaml, read_yaml

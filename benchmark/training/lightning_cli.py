@@ -124,6 +124,9 @@ class BenchmarkCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EMA, "ema")
+        parser.add_argument(
+            "--needs", type=dict[str, dict[str, str]], default={}, help="cells of a suite whose weights the method gets"
+        )
         parser.add_argument("--channels_last", type=bool, default=True, help="layout of the weights of convolutions")
         parser.add_argument(
             "--compile", type=bool, default=False, help="compile networks for training; not for second derivatives"

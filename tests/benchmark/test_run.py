@@ -31,7 +31,6 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}
 SAMPLER = {"model.init_args.sampler.init_args.steps": 3}
 MEASURED = ("value", "stderr", "status", "reason")
-CHECKPOINT = "model.init_args.denoiser.init_args.checkpoint"
 SUITE = {
     "reference": "reference_classifier",
     "protocol": {"samples": 24, "noisy_draws": 1, "levels": 2, "batch": 100, "denoise_times": [0.5]},
@@ -42,7 +41,6 @@ SUITE = {
         },
         "noisy_classifier": {
             "config": "digits/noisy_classifier.yaml", "set": {**SHORT, **SAMPLER}, "guidance_scales": [1],
-            "samples_with": {CHECKPOINT: "score_model"},
         },
         "held_out_images": {"images": "test", "floor": True},
         "gaussian": {"config": "digits/gaussian.yaml", "floor": True},

@@ -58,7 +58,6 @@ FOUR = {
     "guided": {
         "config": "digits/noisy_classifier.yaml",
         "set": {**micro.SHORT, "model.init_args.sampler.init_args.steps": 2},
-        "samples_with": {"model.init_args.denoiser.init_args.checkpoint": "score_model"},
         "guidance_scales": [1],
     }
 }

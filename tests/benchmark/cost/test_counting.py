@@ -21,7 +21,6 @@ from methods.networks.ddpm_unet import DDPMUNet
 from methods.networks.ncsnpp import NCSNpp
 
 B, SIDE = 4, 8
-CHECKPOINT = "model.init_args.denoiser.init_args.checkpoint"
 
 
 def two_convolutions():
@@ -160,6 +159,8 @@ def paper(tmp_path_factory):
         "calibrating": config(
             method("SelfCalibrating", "self_calibrating", denoiser=frozen, sampler=sampler, network=encoder), 20_000),
     }  # fmt: skip
+    files["assisted"]["needs"] = {"training": {"denoiser": "score"}}
+    files["calibrating"]["needs"] = {"sampling": {"denoiser": "score"}}
     for name, content in files.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
     suite = {
@@ -169,10 +170,8 @@ def paper(tmp_path_factory):
         "cells": {
             "reference": {"config": "supervised.yaml", "seed": 1000},
             "score": {"config": "score.yaml"},
-            "assisted": {"config": "assisted.yaml", "trains_with": {CHECKPOINT: "score"}, "guidance_scales": [1]},
-            "calibrating": {
-                "config": "calibrating.yaml", "samples_with": {CHECKPOINT: "score"}, "guidance_scales": [1, 3]
-            },
+            "assisted": {"config": "assisted.yaml", "guidance_scales": [1]},
+            "calibrating": {"config": "calibrating.yaml", "guidance_scales": [1, 3]},
             "held_out": {"images": "test", "floor": True},
         },
     }  # fmt: skip

@@ -10,12 +10,13 @@ from lightning import Trainer
 
 from benchmark.suite import source_code
 from benchmark.suite.jobs import arguments
+from benchmark.suite.needs import weights_key
 from benchmark.suite.plan import plan
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.settings import PLACE, WITHOUT_EFFECT
 from benchmark.suite.suite import Cell, Suite
 
-CHECKPOINT = "model.init_args.denoiser.init_args.checkpoint"
+NEEDED = {"denoiser": "score"}
 
 
 def config(class_path, **init_args):
@@ -49,8 +50,8 @@ SUITE = Suite(
     Protocol(),
     {
         "ref": Cell("ref", config="a.yaml", seed=1000),
-        "assisted": Cell("assisted", config="a.yaml", trains_with={CHECKPOINT: "score"}, guidance_scales=[1, 3]),
-        "noisy": Cell("noisy", config="a.yaml", samples_with={CHECKPOINT: "score"}, guidance_scales=[1, 3]),
+        "assisted": Cell("assisted", config="a.yaml", trains_with=NEEDED, guidance_scales=[1, 3]),
+        "noisy": Cell("noisy", config="a.yaml", samples_with=NEEDED, guidance_scales=[1, 3]),
         "score": Cell("score", config="a.yaml"),
         "held_out": Cell("held_out", images="test"),
     },
@@ -288,7 +289,7 @@ def test_every_seed_has_its_own_keys_and_a_fixed_seed_stays():
 
 def test_cells_take_the_weights_of_their_own_seed():
     jobs = {job.name: job for job in plan(SUITE, RESOLVED, Path("out"), [0, 1])}
-    assert f"--{CHECKPOINT}=out/score/seed1/checkpoints/final.ckpt" in jobs["noisy/seed1/train"].arguments
+    assert f"--{weights_key('denoiser')}=out/score/seed1/checkpoints/final.ckpt" in jobs["noisy/seed1/train"].arguments
     assert jobs["assisted/seed1/train"].needs == ("score/seed1/train",)
     assert jobs["noisy/seed1/train"].needs == ()
     assert jobs["noisy/seed1/evaluate"].needs == ("noisy/seed1/train", "ref/seed1000/train", "score/seed1/train")
@@ -346,7 +347,7 @@ def test_changed_code_of_sampling_costs_samples_but_no_other_answers(monkeypatch
 
 
 def test_cells_that_differ_in_sampling_alone_share_one_training():
-    cells = {"twin": Cell("twin", config="a.yaml", samples_with={CHECKPOINT: "score"}), **SUITE.cells}
+    cells = {"twin": Cell("twin", config="a.yaml", samples_with=NEEDED), **SUITE.cells}
     twin = copy.deepcopy(RESOLVED["noisy"])
     twin["model"]["init_args"]["guidance_rule"] = {"class_path": "methods.diffusion.guidance.ClassifierGuidance"}
     jobs = plan(dataclasses.replace(SUITE, cells=cells), {**RESOLVED, "twin": twin}, Path("out"), [0, 1])

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import InputError
+from benchmark.suite.graph import closure, order
 from benchmark.suite.protocol import Protocol
-from benchmark.suite.suite import Cell, Suite, load_suite, order, selected, suites
+from benchmark.suite.suite import load_suite, selected, suites
 
-CONFIG = "digits/supervised.yaml"
+CONFIG, GUIDED = "digits/supervised.yaml", "digits/noisy_classifier.yaml"
 GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"config": CONFIG}}}
 
 
@@ -20,10 +21,10 @@ GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"conf
 def load(tmp_path):
     """The suite in a file with this content, a mapping or text."""
 
-    def load(content):
+    def load(content, **options):
         path = tmp_path / "mine.yaml"
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
-        return load_suite(str(path))
+        return load_suite(str(path), **options)
 
     return load
 
@@ -49,6 +50,11 @@ def changed(*path, to):
         place = place.setdefault(key, {})
     place[path[-1]] = to
     return suite
+
+
+def needing(needs):
+    """The good suite with a guided method that gets weights from the cells named."""
+    return changed(*CELL, to={"config": GUIDED, "needs": needs})
 
 
 def test_a_suite_says_what_is_run_and_how_it_is_measured(load):
@@ -198,20 +204,41 @@ REFUSED = {
     "negative seed": (changed(*CELL, "seed", to=-1), "cell other: seed must be an integer >= 0, got -1"),
     "floor not a choice": (changed(*CELL, "floor", to="yes"), "floor must be true or false, got 'yes'"),
     "set not a mapping": (changed(*CELL, "set", to=["a"]), "set must be keys and values, got ['a']"),
-    "need not a name": (changed(*CELL, "trains_with", to={"k": 3}), "trains_with: k must be text, got 3"),
-    "need of no cell": (changed(*CELL, "trains_with", to={"k": "zz"}), "cell other: k needs 'zz', which is no cell"),
+    "need not a name": (needing({"denoiser": 3}), "needs: denoiser must be text, got 3"),
+    "need of no cell": (needing({"denoiser": "zz"}), "cell other: denoiser needs 'zz', which is no cell"),
+    "need that the method does not state": (needing({"network": "ref"}), "cell other: needs: unknown key 'network'"),
+    "needs of one that has none": (changed(*CELL, "needs", to={"denoiser": "ref"}), "unknown key 'denoiser'"),
+    "weights by the key of the plan": (changed(*CELL, "trains_with", to={"denoiser": "ref"}), "unknown key 'trains_wi"),
     "no reference": ({"cells": GOOD["cells"]}, "reference must name a cell with a config, got 'None'"),
     "reference of images": (
         {"reference": "i", "cells": {"i": {"images": "test"}}}, "reference must name a cell with a config, got 'i'"
     ),
     "circle": (
         {"reference": "ref", "cells": {
-            "ref": {"config": CONFIG}, "a": {"config": CONFIG, "trains_with": {"k": "b"}},
-            "b": {"config": CONFIG, "samples_with": {"k": "a"}},
+            "ref": {"config": CONFIG}, "a": {"config": GUIDED, "needs": {"denoiser": "b"}},
+            "b": {"config": GUIDED, "needs": {"denoiser": "a"}},
         }},
-        "suite mine: cells need one another in a circle: a -> b -> a",
+        "mine.yaml: cells need one another in a circle: a -> b -> a",
     ),
-    "need of itself": (changed(*CELL, "trains_with", to={"k": "other"}), "in a circle: other -> other"),
+    "need of one that trains no denoiser": (
+        needing({"denoiser": "ref"}), "cell other: denoiser needs 'ref', which trains no denoiser"
+    ),
+    "need of one that has another's denoiser": (
+        {"reference": "ref", "cells": {
+            "ref": {"config": CONFIG}, "score_model": {"config": "digits/score_model.yaml"},
+            "guided": {"config": GUIDED}, "other": {"config": GUIDED, "needs": {"denoiser": "guided"}},
+        }},
+        "cell other: denoiser needs 'guided', which trains no denoiser",
+    ),
+    "sweep without values": (
+        changed("cells", "sweep", to={"for": {"x": []}, "cells": {"{x}": {"config": CONFIG}}}),
+        "cells: sweep: for: x must be a list, or values by name, got []",
+    ),
+    "sweep over a cell that there is": (
+        changed("cells", "sweep", to={"for": {"x": ["other"]}, "cells": {"{x}": {"config": CONFIG}}}),
+        "cells: 'other' is given twice",
+    ),
+    "need of itself": (needing({"denoiser": "other"}), "in a circle: other -> other"),
     "seeds not a list": (changed("seeds", to=3), "distinct integers from 0 to 2^32 - 1, got 3"),
     "no seeds": (changed("seeds", to=[]), "distinct integers from 0 to 2^32 - 1, got []"),
     "seed twice": (changed("seeds", to=[1, 1]), "distinct integers from 0 to 2^32 - 1, got [1, 1]"),
@@ -266,15 +293,96 @@ def test_bytes_that_are_no_text_and_folders_are_refused(tmp_path):
         load_suite(str(tmp_path) + "/folder.yaml")
 
 
+def test_a_method_states_its_needs_and_a_suite_may_name_other_cells(load):
+    suite = load({
+        **GOOD,
+        "cells": {
+            "ref": {"config": CONFIG}, "score_model": {"config": "digits/score_model.yaml"},
+            "mine": {"config": "digits/score_model.yaml"}, "guided": {"config": GUIDED},
+            "other": {"config": GUIDED, "needs": {"denoiser": "mine"}},
+            "assisted": {"config": "digits/denoising_assisted.yaml"},
+        },
+    })  # fmt: skip
+    assert (suite.cells["guided"].trains_with, suite.cells["guided"].samples_with) == ({}, {"denoiser": "score_model"})
+    assert suite.cells["other"].needs == {"denoiser": "mine"}
+    assert suite.cells["assisted"].trains_with == {"denoiser": "score_model"}
+    assert suite.cells["mine"].needs == {}
+
+
+@pytest.mark.parametrize(
+    "key", ["model.init_args.denoiser.init_args.network.init_args.width", "model.denoiser.network.width"]
+)
+def test_a_needed_cell_brings_its_settings_with_its_weights(load, key):
+    suite = load({
+        **GOOD,
+        "cells": {
+            "ref": {"config": CONFIG},
+            "score_model": {"config": "digits/score_model.yaml", "set": {key: 8}},
+            "guided": {"config": GUIDED},
+        },
+    })  # fmt: skip
+    given = suite.cells["guided"].set["model.init_args.denoiser"]
+    assert given["class_path"] == "methods.diffusion.denoiser.Pretrained"
+    denoiser = given["init_args"]["denoiser"]
+    assert denoiser["class_path"] == "methods.diffusion.denoiser.EDMDenoiser"
+    assert denoiser["init_args"]["network"]["class_path"] == "methods.networks.unet.UNet"
+    assert denoiser["init_args"]["network"]["init_args"]["width"] == 8
+
+
+def test_a_denoiser_that_overrides_name_by_its_file_is_brought_too(load, tmp_path):
+    part = tmp_path / "part.yaml"
+    part.write_text("class_path: methods.diffusion.denoiser.EDMDenoiser\ninit_args: {data_std: 0.25}\n")
+    cells = {
+        **GOOD["cells"],
+        "score_model": {"config": "digits/score_model.yaml", "set": {"model.init_args.denoiser": str(part)}},
+        "guided": {"config": GUIDED, "set": {"model.init_args.denoiser.init_args.denoiser.init_args.data_std": 0.5}},
+    }
+    settings = load({**GOOD, "cells": cells}).cells["guided"].set
+    assert list(settings) == [
+        "model.init_args.denoiser",
+        *cells["guided"]["set"],
+    ]  # what a cell sets itself comes later
+    denoiser = settings["model.init_args.denoiser"]["init_args"]["denoiser"]
+    assert denoiser["init_args"] == {"data_std": 0.25}
+
+
+SWEEP = {
+    "for": {"share": {5: 0.05, "half": 0.5}, "width": [1, 2]},
+    "cells": {
+        "a_{share}_{width}": {"config": CONFIG, "set": {"x": "{share}", "y": ["{width}"], "z": "w{width} of {share}"}},
+        "b_{share}_{width}": {"config": CONFIG},
+    },
+}
+
+
+def test_a_sweep_is_its_cells_for_every_value(load):
+    suite = load({**GOOD, "cells": {**GOOD["cells"], "sweep": SWEEP}})
+    names = [f"{cell}_{share}_{width}" for share in ("5", "half") for width in (1, 2) for cell in "ab"]
+    assert list(suite.cells) == [*GOOD["cells"], *names]
+    assert suite.cells["a_half_2"].set == {"x": 0.5, "y": [2], "z": "w2 of 0.5"}
+    assert suite.cells["b_5_1"].set == {}
+
+
+def test_parts_of_a_budget_are_put_below_their_key_and_cells_may_be_named_by_pattern(load, tmp_path):
+    (tmp_path / "small.yaml").write_text("init_args.width: 8\ninit_args.depth: 10\n")
+    changes = [{"cells": ["o*"], "parts": {"model.network": "small.yaml"}, "set": {"model.network.init_args.depth": 4}}]
+    suite = load({**GOOD, "budgets": {"small": {"overrides": changes}}}, budget="small")
+    assert suite.cells["other"].set == {"model.network.init_args.width": 8, "model.network.init_args.depth": 4}
+    assert suite.cells["ref"].set == {}
+
+
 @given(data=st.data(), count=st.integers(1, 7))
 def test_cells_are_ordered_after_those_they_need(data, count):
     names = [f"c{i}" for i in range(count)]
     ranks = data.draw(st.permutations(range(count)))
     needs = {
-        name: data.draw(st.lists(st.sampled_from([m for m in names if ranks[names.index(m)] < rank] or [None])))
+        name: data.draw(st.sets(st.sampled_from(lower)) if lower else st.just(set()))
         for name, rank in zip(names, ranks, strict=True)
+        for lower in [[m for m, other in zip(names, ranks, strict=True) if other < rank]]
     }
-    cells = {n: Cell(n, config="x", trains_with={f"k{i}": m for i, m in enumerate(needs[n]) if m}) for n in names}
-    placed = order(Suite("s", names[0], Protocol(), cells, [0]))
+    placed = order(needs)
     assert sorted(placed) == sorted(names)
-    assert all(placed.index(m) < placed.index(n) for n in names for m in cells[n].needs.values())
+    assert all(placed.index(m) < placed.index(n) for n in names for m in needs[n])
+    for name in names:
+        found = closure(needs, [name])
+        assert found == {name}.union(*(closure(needs, [needed]) for needed in needs[name]))

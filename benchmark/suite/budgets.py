@@ -1,0 +1,107 @@
+"""Budgets of a suite: changes of its protocol and of its cells' settings."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+from benchmark.suite.cells import Cell, beside
+from benchmark.suite.fields import build, check_keys
+from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
+
+PAPER = "paper"
+"""The budget that a suite's file and configurations state, before anything is made smaller."""
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Settings that a budget changes in some cells.
+
+    Cells are chosen by ``configs`` or by ``cells``; without either, all that have a configuration are.
+
+    Attributes:
+        set: Overrides of the configuration, by dotted key.
+        parts: YAML files whose settings are put below a dotted key, before ``set``.
+        configs: Names of configuration files, without folder and suffix.
+        cells: Names of cells, or patterns such as ``cg_sc_*``.
+        guidance_scales: Scales that replace those of the cells.
+    """
+
+    set: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, str] = field(default_factory=dict)
+    configs: list[str] | None = None
+    cells: list[str] | None = None
+    guidance_scales: list[float] | None = None
+
+    def concern(self, cell: Cell) -> bool:
+        """Whether they change a cell."""
+        if cell.config is None:
+            return False
+        if self.configs is self.cells is None:
+            return True
+        return Path(cell.config).stem in (self.configs or ()) or any(_matches(cell, name) for name in self.cells or ())
+
+    def on(self, cell: Cell) -> Cell:
+        """The cell with these settings."""
+        scales = cell.guidance_scales if self.guidance_scales is None else self.guidance_scales
+        return dataclasses.replace(cell, set={**cell.set, **self.set}, guidance_scales=scales)
+
+
+def read_budget(
+    raw: dict[str, Any], name: str, file: Path, cells: dict[str, Cell]
+) -> tuple[dict[str, Any], list[Overrides]]:
+    """Changes of the protocol and of cells, later ones over earlier ones.
+
+    Args:
+        raw: The whole suite file.
+        name: Name of the budget.
+        file: Path of the suite file.
+        cells: All cells, by name.
+
+    Raises:
+        InputError: Naming file, key and remedy.
+    """
+    if name == PAPER:
+        return {}, []
+    budgets = optional_mapping(raw, "budgets", file.name)
+    if name not in budgets:
+        raise InputError(f"{file.name}: no budget {name!r}; there are: {', '.join([PAPER, *budgets])}")
+    where = f"{file.name}: budget {name}"
+    own = mapping(budgets[name], where)
+    parts = [(where, own, file.parent)]
+    if "include" in own:
+        included = beside(str(own["include"]), file.parent, where)
+        parts.insert(0, (included.name, read_yaml(included), included.parent))
+    protocol: dict[str, Any] = {}
+    overrides: list[Overrides] = []
+    for place, part, folder in parts:
+        check_keys(part, {"protocol", "overrides", *(["include"] if part is own else [])}, place)
+        protocol |= optional_mapping(part, "protocol", place)
+        overrides += _overrides(part.get("overrides") or [], cells, place, folder)
+    return protocol, overrides
+
+
+def _overrides(raw: Any, cells: dict[str, Cell], where: str, folder: Path) -> list[Overrides]:
+    """Overrides from their YAML, the settings of ``parts`` among ``set``; files lie in ``folder`` or below configs."""
+    if not isinstance(raw, list):
+        raise InputError(f"{where}: overrides must be a list, got {raw!r}")
+    found = []
+    for number, spec in enumerate(raw):
+        place = f"{where}: overrides {number}"
+        change = build(Overrides, spec, place)
+        for name in change.cells or ():
+            if not any(_matches(cell, name) for cell in cells.values() if cell.config is not None):
+                raise InputError(f"{place}: {name!r} is no cell with a config")
+        of_parts = {
+            f"{key}.{inner}": value
+            for key, file in change.parts.items()
+            for inner, value in read_yaml(beside(file, folder, f"{place}: parts")).items()
+        }
+        found.append(dataclasses.replace(change, set={**of_parts, **change.set}))
+    return found
+
+
+def _matches(cell: Cell, pattern: str) -> bool:
+    return fnmatchcase(cell.name, pattern)

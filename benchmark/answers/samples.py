@@ -50,7 +50,7 @@ class Shards:
     @property
     def parts(self) -> Path:
         """Folder of the shards."""
-        return _parts(self.folder, scale_tag(self.scale))
+        return _parts(self.folder, self.scale)
 
     @property
     def ranges(self) -> list[range]:
@@ -174,13 +174,12 @@ def image_samples(part: Literal["train", "test"], data: ImageData, protocol: Pro
 
 def remove_parts(folder: Path, stage: Stage) -> None:
     """Remove the shards of a stage that is recorded, if it is one of samples: it has no more use for them."""
-    kind, at, scale = stage.name.partition("@")
-    if kind == "sample":
-        shutil.rmtree(_parts(folder, at + scale), ignore_errors=True)
+    if stage.kind == "sample":
+        shutil.rmtree(_parts(folder, stage.scale), ignore_errors=True)
 
 
-def _parts(folder: Path, tag: str) -> Path:
-    return folder / f"samples{tag}.parts"
+def _parts(folder: Path, scale: float | None) -> Path:
+    return folder / f"samples{scale_tag(scale)}.parts"
 
 
 def _file(rows: range) -> str:

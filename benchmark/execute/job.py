@@ -60,7 +60,7 @@ def carry_out(
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report(stage.name, 0, 0)
             stage.complete(job.folder, lambda stage=stage: done(stage))
-        if stage.name == "train":  # its end is on record: nothing to go on from any more
+        if stage.kind == "train":  # its end is on record: nothing to go on from any more
             remove_checkpoints(job.folder / "checkpoints")
         samples.remove_parts(job.folder, stage)
     gc.collect()
@@ -74,14 +74,13 @@ class _Training:
         self.job, self.protocol, self.report, self.stop = job, protocol, report, stop
 
     def do(self, stage: Stage) -> dict[str, Any]:
-        if stage.name == "train":
+        if stage.kind == "train":
             return self.train(stage)
         method, data = method_of(self.job.arguments, self.job.folder)
         check_contents(self.job.config, data)
-        if stage.name == "real":
+        if stage.network is None:
             return features.real_images(data, self.protocol, self.job.folder)
-        network = stage.name.partition("+")[2]
-        return features.real_features(network, method, data, self.protocol, self.job.folder, self.report)
+        return features.real_features(stage.network, method, data, self.protocol, self.job.folder, self.report)
 
     def train(self, stage: Stage) -> dict[str, Any]:
         job = self.job
@@ -168,23 +167,20 @@ class _Evaluation:
 
     def do(self, stage: Stage) -> dict[str, Any]:
         job, protocol = self.job, self.protocol
-        kind, _, tag = stage.name.partition("@")
-        kind, _, network = kind.partition("+")
-        scale = float(tag) if tag else None
         reset_peak_memory()
-        if kind == "metrics":
+        if stage.kind == "metrics":
             return write_records(job, protocol)
-        if kind == "features":
-            return self.features(network, scale)
+        if stage.kind == "features":
+            return self.features(stage)
         if job.cell.samples is not None:
             return given_samples.take(Path(job.cell.samples), self.reference[1], job.folder)
         if job.cell.config is None:
             return samples.image_samples(job.cell.images, self.reference[1], protocol, job.folder)
         method, data = self.method
-        if kind == "sample":
-            result = self.sample(samples.Shards(protocol, scale, job.folder, stage.key))
+        if stage.kind == "sample":
+            result = self.sample(samples.Shards(protocol, stage.scale, job.folder, stage.key))
         else:
-            work = getattr(import_module(QUESTIONS[kind]), kind)
+            work = getattr(import_module(QUESTIONS[stage.kind]), stage.kind)
             result = work(method, data, protocol, job.folder, self.report)
         return {"peak_memory_bytes": peak_memory(), **result}
 
@@ -197,16 +193,16 @@ class _Evaluation:
             draw = partial(many_samplers.draw, shards, self.job.arguments, self.job.trained, gpus, threads)
         return samples.sample(method, data, shards, self.report, draw)
 
-    def features(self, network: str, scale: float | None) -> dict[str, Any]:
-        tag = scale_tag(scale)
-        if "reason" in (read_manifest(Stage(f"sample{tag}", "").manifest(self.job.folder)) or {}):
+    def features(self, stage: Stage) -> dict[str, Any]:
+        drawn = read_manifest(Stage("sample", scale=stage.scale).manifest(self.job.folder)) or {}
+        if "reason" in drawn:
             return {"outputs": []}
         reference, data = self.reference
-        images = load_arrays(self.job.folder / f"samples{tag}.npz")["images"]
+        images = load_arrays(self.job.folder / f"samples{scale_tag(stage.scale)}.npz")["images"]
         found = features.sample_features(
-            network, reference, data, self.protocol.batch, self.job.reference, images,
-            lambda done: self.report(f"features+{network}{tag}", done, len(images)),
+            stage.network, reference, data, self.protocol.batch, self.job.reference, images,
+            lambda done: self.report(stage.name, done, len(images)),
         )  # fmt: skip
-        file = f"features+{network}{tag}.npz"
+        file = f"{stage.name}.npz"
         save_arrays(self.job.folder / file, **found)
         return {"outputs": [file]}

@@ -89,9 +89,8 @@ def networks_needed(jobs: list[Job]) -> set[str]:
     waiting: set[str] = set()
     for job in jobs:
         for stage in job.stages:
-            network = stage.name.partition("+")[2].partition("@")[0]
-            if network not in ("", REFERENCE, *waiting) and stage.completed(job.folder) is None:
-                waiting.add(network)
+            if stage.network not in (None, REFERENCE, *waiting) and stage.completed(job.folder) is None:
+                waiting.add(stage.network)
     return waiting
 
 

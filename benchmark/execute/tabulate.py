@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +25,7 @@ from benchmark.system.files import read_json, write_text
 
 def read_records(job: Job) -> list[Record]:
     """Records of a finished evaluation; none if it has not been finished."""
-    if job.stages[-1].completed(job.folder) is None:
+    if job.stage("metrics").completed(job.folder) is None:
         return []
     items = read_json(job.folder / "record.json")
     return [Record(**item) for item in items]
@@ -34,9 +33,8 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """Records of a failed evaluation: each metric that it would have measured, as a failure."""
-    kinds = dict.fromkeys(re.split("[+@]", stage.name)[0] for stage in job.stages)
-    found = [(metric, {}) for kind in kinds if kind in QUESTIONS for metric in metrics_of(kind)]
-    networks = [re.split("[+@]", stage.name)[1] for stage in job.stages if stage.name.startswith("features+")]
+    found = [(metric, {}) for stage in job.stages if stage.kind in QUESTIONS for metric in metrics_of(stage.kind)]
+    networks = [stage.network for stage in job.stages if stage.kind == "features"]
     for scale in job.cell.guidance_scales or [None]:
         protocol = {} if scale is None else {"guidance_scale": scale}
         found += [(metric, protocol) for metric in generation_metrics(networks)]
@@ -160,7 +158,7 @@ def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> 
     """
     numbers: Numbers = []
     for job in jobs:
-        if job.part == "evaluate" and job.stages[-1].completed(job.folder) is not None:
+        if job.part == "evaluate" and job.stage("metrics").completed(job.folder) is not None:
             numbers += read_json(job.folder / FILE)
     write_text(out / "per_class.csv", per_class.to_csv(numbers))
     write_text(out / "per_class.md", per_class.to_markdown(numbers, all_rows))

@@ -11,6 +11,7 @@ from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.stages import Stage
 from benchmark.system.arrays import load_arrays
 
 TOP5_ABOVE = 10
@@ -19,7 +20,7 @@ the time. Tasks of fewer have no such column."""
 
 
 def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = Recorder(job, "classify", {})
+    record = Recorder(job, Stage("classify"))
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
         yield from record.absent(metrics_of("classify"), reason)

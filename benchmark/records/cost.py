@@ -8,12 +8,12 @@ from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
-from benchmark.suite.stages import scale_tag
+from benchmark.suite.stages import Stage
 from benchmark.system.files import read_manifest
 
 
 def cost_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    train = Recorder(job, "train", {})
+    train = Recorder(job, Stage("train"))
     total = 0.0
     if job.cell.config is None:
         yield from train.absent((*metrics_of("train"), *metrics_of("sample")), "images, not a model")
@@ -35,7 +35,7 @@ def cost_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 def _sampling_costs(job: Job) -> Iterator[Record]:
     for scale in job.cell.guidance_scales or [None]:
-        record = Recorder(job, f"sample{scale_tag(scale)}", {} if scale is None else {"guidance_scale": scale})
+        record = Recorder(job, Stage("sample", scale=scale))
         if "reason" in record.manifest:
             yield from record.absent(metrics_of("sample"), record.manifest["reason"])
             continue

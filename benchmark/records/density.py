@@ -10,11 +10,12 @@ from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.stages import Stage
 from benchmark.system.arrays import load_arrays
 
 
 def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = Recorder(job, "likelihood", {})
+    record = Recorder(job, Stage("likelihood"))
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
         yield from record.absent(metrics_of("likelihood"), reason)
@@ -27,7 +28,7 @@ def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 def denoising_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     names = [f"mse/denoise/t={t:g}" for t in protocol.denoise_times]
-    record = Recorder(job, "denoise", {})
+    record = Recorder(job, Stage("denoise"))
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
         yield from record.absent(tuple(names), reason)
@@ -38,7 +39,7 @@ def denoising_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 
 def diagnostic_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = Recorder(job, "diagnose", {})
+    record = Recorder(job, Stage("diagnose"))
     noisy = [f"nll/t={t:g}" for t in protocol.denoise_times]
     reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
     if reason is not None:
@@ -72,7 +73,7 @@ def _telescoping(steps: np.ndarray) -> Estimate:
 
 def gradient_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     """Nothing of cells that have no exact score, unless their data was made to have one: few data sets are."""
-    record = Recorder(job, "gradients", {})
+    record = Recorder(job, Stage("gradients"))
     if job.cell.config is None or "reason" in record.manifest:
         if record.manifest.get("expected"):
             yield from record.absent(metrics_of("gradients", expected=False), record.manifest["reason"])

@@ -104,11 +104,12 @@ def _held_out_distance(folder: Path, key: str) -> Estimate:
 @functools.lru_cache(maxsize=4)
 def _real(folder: Path, network: str, key: str) -> Real:
     """Read once by a process, which evaluates many cells against it; ``key`` tells files of other stages apart."""
-    return Real(folder, network, _images(folder, _key(folder, "real")))
+    return Real(folder, network, _images(folder, _key(folder)))
 
 
-def _key(folder: Path, stage: str) -> str:
-    return (read_manifest(Stage(stage, "").manifest(folder)) or {}).get("key", "")
+def _key(folder: Path) -> str:
+    """Key of the real images in a reference's folder."""
+    return (read_manifest(Stage("real").manifest(folder)) or {}).get("key", "")
 
 
 def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
@@ -116,20 +117,20 @@ def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     per_class: list[PerClass] = []
     for scale in job.cell.guidance_scales or [None]:
         tag = scale_tag(scale)
-        record = Recorder(job, f"sample{tag}", {} if scale is None else {"guidance_scale": scale})
+        record = Recorder(job, Stage("sample", scale=scale))
         if "reason" in record.manifest:
             yield from record.absent(generation_metrics(protocol.features), record.manifest["reason"])
             continue
         record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
         drawn = load_arrays(job.folder / f"samples{tag}.npz")
         for network in protocol.features:
-            stage = read_manifest(Stage(f"real+{network}", "").manifest(job.reference)) or {}
+            stage = read_manifest(Stage("real", network=network).manifest(job.reference)) or {}
             real = _real(job.reference, network, stage["key"])
             seen = load_arrays(job.folder / f"features+{network}{tag}.npz")
             compared = _Compared(job, protocol, record, real, stage["network"], seen, drawn["labels"])
             yield from compared.records()
             per_class += compared.per_class
-        held_out = _held_out_distance(job.reference, _key(job.reference, "real"))
+        held_out = _held_out_distance(job.reference, _key(job.reference))
         near = mean_estimate(nearest_distances(drawn["images"], real.images["train_images"], device=device()))
         among = {} if protocol.real_images is None else {"against": _against(protocol, real)}
         yield record("nn_ratio", distance_ratio(near, held_out), **among)

@@ -15,17 +15,21 @@ class Recorder:
 
     Args:
         job: The cell's evaluation.
-        stage: Name of the stage that answered.
-        protocol: What all its numbers were measured by.
+        stage: The stage that answered, with or without its key.
+
+    Attributes:
+        manifest: What the stage recorded.
+        protocol: Settings that all its numbers share.
     """
 
-    def __init__(self, job: Job, stage: str, protocol: dict[str, Any]) -> None:
+    def __init__(self, job: Job, stage: Stage) -> None:
         self.job = job
-        trained = read_manifest(Stage("train", "").manifest(job.trained)) if job.trained else None
-        own = trained if stage == "train" else read_manifest(Stage(stage, "").manifest(job.folder))
+        trained = read_manifest(Stage("train").manifest(job.trained)) if job.trained else None
+        own = trained if stage.kind == "train" else read_manifest(stage.manifest(job.folder))
         self.manifest = own or {}
         about = {key: trained.get(key) for key in ("n_labeled", "task")} if trained else {}
-        self.protocol = {key: value for key, value in about.items() if value is not None} | protocol
+        about["guidance_scale"] = stage.scale
+        self.protocol = {key: value for key, value in about.items() if value is not None}
 
     def __call__(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
         return measured(

@@ -1,7 +1,7 @@
 """Jobs of a suite, and plan.json, which lists those of a run."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from benchmark.suite.needs import weights_key
 from benchmark.suite.stages import Stage
 from benchmark.system.files import read_manifest, write_json
 from benchmark.system.names import NAME
-from benchmark.system.values import MAX_SEED, is_int, is_text
+from benchmark.system.values import MAX_SEED, is_int, is_number, is_text
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Job:
         if self.cell.config is None:
             return "given_samples" if self.cell.images is None else f"images_{self.cell.images}"
         return self.config["model"]["class_path"].split(".")[-2]
+
+    def stage(self, kind: str) -> Stage:
+        """The first stage of a kind."""
+        return next(stage for stage in self.stages if stage.kind == kind)
 
     @property
     def finished(self) -> bool:
@@ -112,7 +116,7 @@ def _written(job: Job) -> dict[str, Any]:
         "cell": job.cell.name,
         "seed": job.seed,
         "part": job.part,
-        "stages": [[stage.name, stage.key] for stage in job.stages],
+        "stages": [asdict(stage) for stage in job.stages],
         "needs": list(job.needs),
         "after": list(job.after),
         "steps": job.steps,
@@ -145,14 +149,20 @@ def _read(out: Path, job: dict[str, Any]) -> Job:
     """
     cell, seed, part = job["cell"], job["seed"], job["part"]
     valid = NAME.fullmatch(cell) and is_int(seed, 0, MAX_SEED) and part in ("train", "evaluate")
-    lists = (job["needs"], job["after"], *job["stages"])
-    if not valid or not job["stages"] or not is_int(job["steps"], -1, 2**63) or not all(map(_are_texts, lists)):
+    valid = valid and is_int(job["steps"], -1, 2**63) and _are_texts(job["needs"]) and _are_texts(job["after"])
+    stages = tuple(Stage(**stage) for stage in job["stages"])
+    if not valid or not stages or not all(map(_is_stage, stages)):
         raise ValueError(f"no job: {shortened(job)}")
     return Job(
-        Cell(cell), seed, part, out / cell / f"seed{seed}", tuple(Stage(name, key) for name, key in job["stages"]),
+        Cell(cell), seed, part, out / cell / f"seed{seed}", stages,
         needs=tuple(job["needs"]), after=tuple(job["after"]), steps=job["steps"],
     )  # fmt: skip
 
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_text, value))
+
+
+def _is_stage(stage: Stage) -> bool:
+    network, scale = stage.network is None or is_text(stage.network), stage.scale is None or is_number(stage.scale)
+    return is_text(stage.kind) and is_text(stage.key) and network and scale

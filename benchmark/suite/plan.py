@@ -10,7 +10,7 @@ from benchmark.suite.jobs import Job, arguments
 from benchmark.suite.needs import weights_key
 from benchmark.suite.settings import SAMPLING, data_key, method_settings, training_settings, without
 from benchmark.suite.source_code import class_paths, code_digest
-from benchmark.suite.stages import Stage, scale_tag
+from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Suite
 from benchmark.system.files import digest
 from benchmark.system.sample_files import digest_of_samples
@@ -67,7 +67,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             training = without(training_settings(config), map(weights_key, cell.needs))
             key = digest(
                 {"stage": "train", "config": training, "seed": seed,
-                 "deps": {k: needed[k].stages[0].key for k in cell.trains_with},
+                 "deps": {k: needed[k].stage("train").key for k in cell.trains_with},
                  "code": code_digest((*class_paths(training), "benchmark.training.lightning_cli"))}
             )  # fmt: skip
             stages = [Stage("train", key)]
@@ -76,7 +76,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
                 code = code_digest(("benchmark.answers.features",))
                 stages.append(Stage("real", real := digest([key, on, code, data_key(config)])))
                 seen = [real, protocol["batch"]]
-                stages += [Stage(f"real+{net}", digest([*seen, net])) for net in protocol["features"]]
+                stages += [Stage("real", digest([*seen, net]), net) for net in protocol["features"]]
             job = Job(
                 cell, seed, "train", folder, tuple(stages), folder,
                 arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}),
@@ -92,7 +92,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             folder = out / name / f"seed{seed}"
             trained = trainings.get((name, seed))
             needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
-            sampled_with = {k: needed[k].stages[0].key for k in cell.samples_with}
+            sampled_with = {k: needed[k].stage("train").key for k in cell.samples_with}
             weights = {job.name for job in (reference, trained, *needed.values()) if job is not None}
             borrows = trained is not None and trained.folder != folder
             job = Job(
@@ -123,17 +123,18 @@ def _evaluation_stages(
     model = method_settings(config) if trained else {}
     real = {**data_key(reference.config), "code": code_digest(class_paths(reference.config["data"]))}
     source = digest([digest_of_samples(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
-    base = {"train": trained.stages[0].key if trained else source}
+    base = {"train": trained.stage("train").key if trained else source}
 
-    def stage(name: str, **on: Any) -> Stage:
-        return Stage(name, digest({"stage": name, **base, **on}))
+    def stage(kind: str, scale: float | None = None, **on: Any) -> Stage:
+        return Stage(kind, digest({"stage": kind, "scale": scale, **base, **on}), scale=scale)
 
-    def answer(name: str, *asked: str, **on: Any) -> Stage:
+    def answer(kind: str, *asked: str, **on: Any) -> Stage:
         measured = {k: protocol[k] for k in ("seed", "test_images", "batch", *asked)}
-        code = code_digest((QUESTIONS[name], *class_paths(config)))
-        return stage(name, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
+        code = code_digest((QUESTIONS[kind], *class_paths(config)))
+        return stage(kind, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
 
     stages: list[Stage] = []
+    reals = [stage for stage in reference.stages if stage.kind == "real"]
     if trained:
         # Some classifiers are read off the density or the denoiser, whose settings then matter.
         likelihood = model.get("likelihood")
@@ -147,16 +148,17 @@ def _evaluation_stages(
     maker = "benchmark.answers.given_samples" if cell.samples else "benchmark.answers.samples"
     sampling_code = code_digest((maker, *class_paths(config)))
     for scale in cell.guidance_scales or [None]:
-        tag = scale_tag(scale)
-        drawn = stage(f"sample{tag}", scale=scale, sampling=sampling, with_=sampled_with, code=sampling_code)
+        drawn = stage("sample", scale, sampling=sampling, with_=sampled_with, code=sampling_code)
         stages.append(drawn)
-        for real in reference.stages[2:]:  # one for each feature network
-            name = f"features{real.name.removeprefix('real')}{tag}"
-            stages.append(Stage(name, digest([name, drawn.key, real.key])))
+        stages += [
+            Stage("features", digest(["features", drawn.key, real.key]), real.network, scale)
+            for real in reals
+            if real.network is not None
+        ]
     metrics = stage(
         "metrics",
         on=[s.key for s in stages],
-        real=[real.key for real in reference.stages[1:]],
+        real=[real.key for real in reals],
         protocol=protocol,
         cell=cell.name,
         reference=suite.reference,

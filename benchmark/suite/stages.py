@@ -16,14 +16,22 @@ class Stage:
     """A piece of work of one cell, identified by the hash of all that determines its result.
 
     Attributes:
-        name: ``train``, ``real``, ``real+<network>``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``,
-            ``gradients``, ``sample@<scale>``, ``features+<network>@<scale>`` or ``metrics``; of a shard of samples,
-            which ones it holds.
-        key: Hash of configuration, code and the keys of the stages it builds on.
+        kind: ``train``, ``real``, ``classify``, ``likelihood``, ``denoise``, ``diagnose``, ``gradients``, ``sample``,
+            ``features`` or ``metrics``; the numbers of its samples for a shard.
+        key: Hash of configuration, code and the keys of the stages it builds on; empty where it does not matter.
+        network: Network that looks at images, in a stage of its features.
+        scale: Guidance scale of the samples, if they have one.
     """
 
-    name: str
-    key: str
+    kind: str
+    key: str = ""
+    network: str | None = None
+    scale: float | None = None
+
+    @property
+    def name(self) -> str:
+        """``<kind>+<network>@<scale>``, in messages and names of files."""
+        return f"{self.kind}{'' if self.network is None else f'+{self.network}'}{scale_tag(self.scale)}"
 
     def manifest(self, folder: Path) -> Path:
         """Where its completion is recorded."""

@@ -12,7 +12,8 @@ from benchmark.system.files import digest, read_json, write_json
 from benchmark.system.lock import read_owner
 from benchmark.system.machine import this_process
 
-JOB = {"cell": "a", "seed": 0, "part": "train", "stages": [["train", "k"]], "needs": [], "after": [], "steps": 1}
+TRAIN = {"kind": "train", "key": "k", "network": None, "scale": None}
+JOB = {"cell": "a", "seed": 0, "part": "train", "stages": [TRAIN], "needs": [], "after": [], "steps": 1}
 PLAN = {"suite": "s", "key": "", "resolved": {}, "jobs": [JOB]}
 STAGE = {"stage": "train", "key": "k", "outputs": {}, "seconds": 1.5}
 OWNER = {**this_process(), "since": "2026-01-01 00:00:00", "workers": 2}
@@ -49,6 +50,18 @@ def test_a_job_of_a_plan_with_a_wrong_field_is_refused(tmp_path, capsys, name):
             refused(capsys, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("kind", None), ("kind", 3), ("key", None), ("key", ["k"]), ("network", 1.5), ("network", [])),
+        *(("scale", "3"), ("scale", True), ("scale", float("nan")), ("scale", 10**400), ("more", 1)),
+    ],
+)
+def test_a_stage_of_a_plan_with_a_wrong_field_is_refused(tmp_path, capsys, name, value):
+    (tmp_path / "plan.json").write_text(json.dumps({**PLAN, "jobs": [{**JOB, "stages": [{**TRAIN, name: value}]}]}))
+    refused(capsys, tmp_path)
+
+
 def test_a_plan_of_the_right_fields_is_read(tmp_path):
     write_json(tmp_path / "plan.json", PLAN)
     suite, (job,) = read_plan(tmp_path)
@@ -56,7 +69,7 @@ def test_a_plan_of_the_right_fields_is_read(tmp_path):
 
 
 def test_escape_codes_of_a_plan_do_not_reach_the_terminal(tmp_path, capsys):
-    stages = [["\x1b[2J", "k"]]
+    stages = [{**TRAIN, "kind": "\x1b[2J"}]
     write_json(tmp_path / "plan.json", {**PLAN, "suite": "\x1b[31mred[bold]", "jobs": [{**JOB, "stages": stages}]})
     write_json(tmp_path / "owner.json", {**OWNER, "host": "\x1b]0;title\a"})
     assert main([str(tmp_path)]) == 4

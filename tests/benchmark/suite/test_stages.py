@@ -8,7 +8,7 @@ import pytest
 from benchmark.suite.stages import Stage
 from benchmark.system.files import read_manifest
 
-STAGE = Stage("sample@3", "key of today")
+STAGE = Stage("sample", "key of today", scale=3)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_a_stage_that_was_never_done_is_not_finished(tmp_path):
 
 
 def test_a_stage_of_another_key_or_name_is_not_finished(folder):
-    assert Stage("sample@3", "key of tomorrow").completed(folder) is None
-    assert Stage("sample@1", STAGE.key).completed(folder) is None
+    assert Stage("sample", "key of tomorrow", scale=3).completed(folder) is None
+    assert Stage("sample", STAGE.key, scale=1).completed(folder) is None
 
 
 def change_output(folder):
@@ -110,7 +110,7 @@ def test_a_finished_stage_is_adopted_with_its_files_and_only_under_its_key(folde
     assert STAGE.adopt(other, folder)
     assert STAGE.completed(other) == STAGE.completed(folder)
     assert (other / "a.npz").read_bytes() == b"first"
-    assert not Stage("sample@3", "key of tomorrow").adopt(tmp_path / "third", folder)
+    assert not Stage("sample", "key of tomorrow", scale=3).adopt(tmp_path / "third", folder)
     assert not STAGE.adopt(folder, folder)
     lose_output(folder)
     assert not STAGE.adopt(tmp_path / "third", folder)

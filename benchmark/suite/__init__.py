@@ -1,1 +1,1 @@
-"""The questions of a run: suites, jobs, keys of stages. Imports no torch."""
+"""Suites, their jobs, and the keys of stages. Imports no torch."""

@@ -12,7 +12,7 @@ from benchmark.suite.fields import build, check_keys
 from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
 
 PAPER = "paper"
-"""The budget that a suite's file and configurations state, before anything is made smaller."""
+"""Name of the budget that a suite's file and configurations state."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Which classes a configuration may name. To name one imports its module, and that runs the module's code.
+"""Classes that a configuration may name.
 
-A name is looked at before anything is imported, and what it leads to has to be defined in an allowed module too. That
-a class is also of the kind that its key declares is checked once it is there.
+The parser imports the module of a named class, which runs the module's code. So names are checked before the import,
+and the class itself must be defined in an allowed module. The parser checks later that it is of the declared type.
 """
 
 import importlib
@@ -14,11 +14,11 @@ from pathlib import Path
 from benchmark.errors import InputError
 
 VARIABLE = "DIFFCLASS_ALLOW"
-"""Environment variable of modules or packages to allow besides, separated by commas: a user's own methods."""
+"""Environment variable that allows more modules or packages, separated by commas, for a user's own methods."""
 PACKAGES = ("benchmark", "methods", "datamodules")
-"""Our packages: their source counts in keys."""
+"""Our packages, whose source counts in keys."""
 NAMEABLE = ("methods", "datamodules", "benchmark.training.schedules")
-"""Packages and modules of ours whose classes may be named."""
+"""Our packages and modules whose classes may be named."""
 OTHERS = (
     "torch.optim",
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers", "strategies")),
@@ -30,7 +30,7 @@ def allowed() -> list[str]:
     """Modules and packages whose classes may be named.
 
     Raises:
-        InputError: If the environment variable holds something else than names of modules.
+        InputError: If the environment variable holds anything but names of modules.
     """
     added = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     for name in added:
@@ -40,20 +40,20 @@ def allowed() -> list[str]:
 
 
 def enforce() -> None:
-    """Have the parser refuse all other names."""
+    """Make the parser refuse all other names."""
     from jsonargparse import set_parsing_settings  # heavy
 
     set_parsing_settings(import_path_denylist=["*", "benchmark", "torch", "lightning"], import_path_allowlist=allowed())
 
 
 def refused(name: str) -> str:
-    """What to say of a name that is not allowed."""
+    """Message about a name that is not allowed."""
     return f"class_path {name} is outside the allowed modules ({', '.join(allowed())}); {VARIABLE}=MODULE adds yours"
 
 
 @cache
 def modules_by_class() -> dict[str, list[str]]:
-    """Modules of ours that define a class of a name, found in their text."""
+    """Our modules that define a class, by its name; found in their text."""
     found: dict[str, list[str]] = {}
     for file in (file for name in NAMEABLE for file in _files(ROOT.joinpath(*name.split(".")))):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
@@ -63,12 +63,12 @@ def modules_by_class() -> dict[str, list[str]]:
 
 
 def _files(place: Path) -> list[Path]:
-    """Of a package or of one module."""
+    """Source files of a package or of one module."""
     return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
 
 
 def import_named(texts: Iterable[str]) -> None:
-    """Import modules of ours whose classes are named without their module: the parser knows those that are loaded."""
+    """Import our modules whose classes are named without a module: the parser finds loaded classes by their name."""
     for text in texts:
         if re.fullmatch(r"[A-Z]\w*", text):
             for module in modules_by_class().get(text, ()):

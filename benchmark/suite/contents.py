@@ -1,4 +1,4 @@
-"""Data and files that a configuration names: what they hold, noted where it is resolved, and whether they still do."""
+"""Content of the data and files that a configuration names: noted when it is resolved, and checked later."""
 
 import os
 from collections.abc import Iterable
@@ -17,17 +17,17 @@ PARTS = ("train", "test")
 
 
 def contents(config: dict[str, Any], data: "ImageData", known: dict[str, Any]) -> dict[str, Any]:
-    """What a resolved configuration names, by content.
+    """Content of what a resolved configuration names.
 
     Args:
         config: The configuration.
         data: Its data set.
-        known: What was found of earlier data sets of the same settings; added to.
+        known: Fingerprints of earlier data sets, by their settings; this one is added.
 
     Returns:
         ``data``, the fingerprint of each official part; ``files``, the sha256 of each file that a setting names;
-        ``root``, the folder of data sets; ``sources``, the state of each file or folder that any of it came from, None
-        where the data set does not tell its own.
+        ``root``, the folder of data sets; ``sources``, the state of each file or folder that was read, or None if the
+        data set does not name its own.
     """
     paths = sorted(set(_paths({k: v for k, v in config.items() if k != "data"})))
     sources = None if data.sources is None else [*map(str, data.sources), *paths, *own_files(class_paths(config))]
@@ -44,7 +44,7 @@ def contents(config: dict[str, Any], data: "ImageData", known: dict[str, Any]) -
 
 
 def unchanged(contents: Iterable[dict[str, Any]]) -> bool:
-    """Whether data and files are as they were noted, by names, sizes and dates, or gone: then nothing else is there."""
+    """Whether data and files have the noted names, sizes and dates, or are gone without a replacement."""
     now: dict[str, str | None] = {}
     for content in contents:
         if content["sources"] is None or (content["sources"] and content["root"] != _root()):
@@ -58,10 +58,10 @@ def unchanged(contents: Iterable[dict[str, Any]]) -> bool:
 
 
 def check_contents(config: dict[str, Any], data: "ImageData", parts: Iterable[str] = PARTS) -> None:
-    """See that data and files hold what was noted when the configuration was resolved: results are known by that.
+    """Check that data and files still hold what was noted when the configuration was resolved, as keys of results say.
 
     Raises:
-        InputError: If they do not.
+        InputError: If they were changed.
     """
     noted = config.get(CONTENT) or {}
     again = "start the run again, with --fresh if that does not help"
@@ -77,7 +77,7 @@ def check_contents(config: dict[str, Any], data: "ImageData", parts: Iterable[st
 
 
 def _root() -> str:
-    """The folder of data sets where a data set names none: that of the environment, else ``data`` here."""
+    """Folder of data sets that name none of their own: from the environment, else ``data`` in the working folder."""
     return str(absolute(os.environ.get(FOLDERS["--data-root"]) or "data"))
 
 

@@ -1,4 +1,4 @@
-"""Jobs of a suite, and plan.json, which lists those of a run."""
+"""Jobs of a suite, and ``plan.json``, the list of a run's jobs."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -16,23 +16,23 @@ from benchmark.system.values import MAX_SEED, is_int, is_number, is_text
 
 @dataclass(frozen=True)
 class Job:
-    """The training, or the evaluation, of one cell with one seed.
+    """Training or evaluation of one cell with one seed.
 
     Attributes:
         cell: The cell.
         seed: Its seed.
         part: ``train`` or ``evaluate``.
         folder: Where its files go.
-        stages: What is to be done, in order.
-        trained: Folder of the training whose weights it uses: its own, or that of an earlier cell that trains alike.
+        stages: Pieces of its work, in order.
+        trained: Folder of the training whose weights it uses: its own, or that of an earlier cell with equal training.
         arguments: Command line that builds the method.
         needs: Jobs that must be finished first.
-        after: Jobs that are better done first, for it can take over some of their stages.
+        after: Jobs to run first if possible; their stages can be reused.
         reference: Folder of the reference classifier's cell.
         reference_arguments: Command line that builds the reference.
         reference_config: Resolved configuration of the reference, with the content of its data.
-        config: Resolved configuration of the cell, likewise.
-        steps: Of the training, 0 if no number limits it.
+        config: Resolved configuration of the cell, with the content of its data.
+        steps: Steps of the training; 0 if no number limits it.
     """
 
     cell: Cell
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def method(self) -> str:
-        """Module name of the method, or what kind of images there are in its place."""
+        """Module name of the method, or the kind of images in its place."""
         if self.cell.config is None:
             return "given_samples" if self.cell.images is None else f"images_{self.cell.images}"
         return self.config["model"]["class_path"].split(".")[-2]
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether every stage is."""
+        """Whether every stage is finished."""
         return all(stage.completed(self.folder) is not None for stage in self.stages)
 
 
@@ -81,20 +81,20 @@ def arguments(cell: Cell, seed: int | str, folder: Path, needed: dict[str, Path]
 
 
 PLAN = "plan.json"
-"""In a run's folder: what it sets out to do."""
+"""File of a run's folder that lists its jobs."""
 QUEUE = "queue"
-"""In a run's folder: the script that submits its jobs to Slurm, where they may wait while no process is at them."""
+"""Script in a run's folder that submits its jobs to Slurm, where they may wait without a process."""
 
 
 def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, Any]], jobs: list[Job]) -> None:
-    """Record a run's jobs and, for the next run, the resolved configurations that they follow from.
+    """Write a run's jobs and, for the next run, the resolved configurations that they come from.
 
     Args:
         out: Folder of the run.
         suite: Name of the suite.
-        key: Hash of what the configurations follow from.
-        resolved: Configurations by cell.
-        jobs: In an order in which needs come first.
+        key: Hash of everything that the configurations depend on.
+        resolved: Configurations, by cell.
+        jobs: Jobs in an order in which needs come first.
     """
     plan = {"suite": suite, "key": key, "resolved": resolved, "jobs": [_written(job) for job in jobs]}
     if read_manifest(out / PLAN) != plan:
@@ -102,7 +102,7 @@ def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, An
 
 
 def leave_out(out: Path, cell: str) -> None:
-    """Take the jobs of a cell out of a run's plan, if there is one that can be read."""
+    """Remove a cell's jobs from a run's plan, if there is a readable one."""
     plan = read_manifest(out / PLAN)
     try:
         jobs = [job for job in plan["jobs"] if job["cell"] != cell]
@@ -124,7 +124,7 @@ def _written(job: Job) -> dict[str, Any]:
 
 
 def read_plan(out: Path) -> tuple[str, list[Job]]:
-    """Name of the suite and the jobs of a run's folder, wherever that lies now.
+    """Name of the suite and jobs of a run's folder, also after the folder was moved.
 
     Raises:
         InputError: If the folder holds no run, or its plan cannot be read.
@@ -142,7 +142,7 @@ def read_plan(out: Path) -> tuple[str, list[Job]]:
 
 
 def _read(out: Path, job: dict[str, Any]) -> Job:
-    """A job as ``_written`` wrote it.
+    """Job from its entry in a plan.
 
     Raises:
         KeyError, TypeError, ValueError: If it is anything else.

@@ -22,19 +22,19 @@ QUESTIONS = {
     "diagnose": "benchmark.answers.noise_levels",
     "gradients": "benchmark.answers.gradients",
 }
-"""Stages in which a method is asked a question, and the modules that ask it."""
+"""Stages that ask a method a question, and the modules that do."""
 RECORDS = "benchmark.records.cell"
 """Module that computes all records of a cell."""
 
 
 def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: list[int]) -> list[Job]:
-    """All jobs of a suite, each after those that it needs.
+    """Jobs of a suite, each after those that it needs.
 
     Args:
         suite: The suite.
-        resolved: Each cell's configuration with every default filled in, needed weights by cell name.
-        out: Folder of the suite's runs.
-        seeds: Seeds of the cells that have no fixed one.
+        resolved: Each cell's configuration with all defaults, by cell.
+        out: Folder of the run.
+        seeds: Seeds of the cells without a fixed one.
     """
     trainings: dict[tuple[str, int], Job] = {}
     protocol = asdict(suite.protocol)
@@ -50,7 +50,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
         fixed = suite.cells[name].seed
         return trainings[name, seed if fixed is None else fixed]
 
-    # One judge, whichever seeds are asked for: rows of all seeds are measured alike.
+    # The reference has one seed, whichever seeds are asked for: the rows of all seeds are measured alike.
     reference_folder = out / suite.reference / f"seed{seeds_of(suite.reference, suite.seeds)[0]}"
     alike: dict[str, Job] = {}
     evaluations: list[Job] = []
@@ -63,7 +63,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             folder = out / name / f"seed{seed}"
             needed = {key: training_of(other, seed) for key, other in cell.needs.items()}
             config = resolved[name]
-            # Weights from other cells enter by their own keys, not by where they lie.
+            # Weights from other cells count by their keys, not by their paths.
             training = without(training_settings(config), map(weights_key, cell.needs))
             key = digest(
                 {"stage": "train", "config": training, "seed": seed,
@@ -118,7 +118,7 @@ def _evaluation_stages(
     sampled_with: dict[str, str],
     reference: Job,
 ) -> tuple[Stage, ...]:
-    """Stages of a cell's evaluation, each keyed by just what it depends on."""
+    """Stages of a cell's evaluation, each with a key of exactly what it depends on."""
     protocol = asdict(suite.protocol)
     model = method_settings(config) if trained else {}
     real = {**data_key(reference.config), "code": code_digest(class_paths(reference.config["data"]))}
@@ -136,7 +136,7 @@ def _evaluation_stages(
     stages: list[Stage] = []
     reals = [stage for stage in reference.stages if stage.kind == "real"]
     if trained:
-        # Some classifiers are read off the density or the denoiser, whose settings then matter.
+        # Some classifiers are computed from the density or the denoiser, so that its settings matter.
         likelihood = model.get("likelihood")
         stages.append(answer("classify", "noisy_draws", "levels", likelihood=likelihood))
         stages.append(answer("likelihood", likelihood=likelihood))

@@ -1,31 +1,31 @@
-"""How every cell of a suite is measured."""
+"""Protocol of a suite: the settings by which all its cells are measured."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 REFERENCE = "reference"
-"""Among feature networks, the suite's reference classifier."""
+"""Name of the suite's reference classifier among feature networks."""
 FeatureName = Literal["reference", "inception", "clip-vit-b-32", "efficientnet-lite0"]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How every cell is measured.
+    """Settings by which all cells are measured.
 
     Attributes:
-        samples: Generated images a cell and guidance scale, balanced over the classes.
-        seed: Seed of noise levels, noise and generation; not a run's seed.
+        samples: Generated images of each cell and guidance scale, balanced over the classes.
+        seed: Seed of noise levels, noise and generation, beside the seed of the run.
         noisy_draws: Noise levels drawn for each test image in ``accuracy/noisy``.
-        levels: Noise levels of the accuracy curve, the midpoints of so many equal parts of [0, 1].
-        middle: The levels of the curve whose sigma / alpha lies between these bounds make ``accuracy/middle``.
-        denoise_times: Times at which the noise predicted by a method's own denoiser is compared with the true one.
+        levels: Noise levels of the accuracy curve: the midpoints of this many equal parts of [0, 1].
+        middle: Bounds of sigma / alpha; the levels of the curve between them make ``accuracy/middle``.
+        denoise_times: Times at which the noise that a method's denoiser predicts is compared with the true noise.
         batch: Images evaluated at once.
         neighbours: ``k`` of precision and recall.
-        features: Networks on whose features samples are compared with real images: the suite's ``reference``
-            classifier, and those that others trained (``metrics/published_networks.py``).
-        test_images: Test images that answers are asked for, a stratified choice; all when not given.
-        real_images: Training images that samples are held against, a stratified choice; all when not given.
-        neighbour_images: Of those, the images that precision and recall look at, a random choice; all when not given.
+        features: Networks whose features compare samples with real images: the suite's ``reference`` classifier, and
+            published ones (``metrics/published_networks.py``).
+        test_images: Number of test images that methods are asked about, a stratified choice; all by default.
+        real_images: Number of training images that samples are compared with, a stratified choice; all by default.
+        neighbour_images: Number of those that precision and recall use, a random choice; all by default.
     """
 
     samples: int = 1000

@@ -1,4 +1,4 @@
-"""Resolved configurations, remembered in ``plan.json`` until something changes that they follow from."""
+"""Resolved configurations, kept in ``plan.json`` until something changes that they depend on."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,13 @@ from benchmark.system.yaml_files import file_named, parse_yaml
 
 
 def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Each cell's configuration with every default, and the hash of what they follow from.
+    """Hash of everything that the cells' configurations depend on, and each configuration with all defaults.
 
     Args:
         suite: The suite.
-        engine: Resolves them where they are not remembered.
+        engine: Engine that resolves them if the folder holds no valid ones.
         out: Folder of the run.
-        dry: Whether nothing will be run; of data then counts what an earlier run in the folder noted, if that holds.
+        dry: Whether nothing will be run; the content of data is then taken from an earlier run in the folder, if valid.
     """
     key, path = configuration_digest(suite, engine.here), out / PLAN
     known = cached_resolution(path, key)
@@ -36,11 +36,11 @@ def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict
 
 
 def configuration_digest(suite: Suite, here: bool = True) -> str:
-    """Hash of what resolved configurations follow from but data and files: YAML, overrides and our source.
+    """Hash of what resolved configurations depend on, except data and files: YAML, overrides and our source.
 
     Args:
         suite: The suite.
-        here: Whether they were held against the devices of this machine.
+        here: Whether they were checked against the devices of this machine.
     """
     files: dict[str, str] = {}
     for cell in suite.cells.values():
@@ -62,7 +62,7 @@ def _add_files(value: Any, beside: Path, found: dict[str, str]) -> None:
 
 
 def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
-    """Resolved configurations written earlier under the same key, if data and files are still the same; else None."""
+    """Resolved configurations of an earlier run under the same key; None if data or files have changed since."""
     cached = read_manifest(path) or {}
     found = cached.get("resolved")
     try:
@@ -72,7 +72,7 @@ def cached_resolution(path: Path, key: str) -> dict[str, dict[str, Any]] | None:
 
 
 def with_known_contents(found: dict[str, dict[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
-    """Configurations whose data stood in, with what an earlier run noted of the same settings, if that still holds."""
+    """Configurations resolved without data, with the content that an earlier run noted for equal settings, if valid."""
     before = (read_manifest(path) or {}).get("resolved")
     if not isinstance(before, dict):
         return found

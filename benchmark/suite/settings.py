@@ -1,13 +1,13 @@
-"""Settings of a resolved configuration that numbers depend on: all but those that are named here, with the reason."""
+"""Settings of a resolved configuration that numbers depend on: all except those named here, with reasons."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 SAMPLING = ("sampler", "guidance_rule", "guides")
 NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
-"""Parts of a method that its weights do not depend on: ``Method`` trains by its losses, which use none of them."""
+"""Arguments of a method that its weights do not depend on: the losses use none of them."""
 WITHOUT_EFFECT = {
-    "needs": "the weights that come from other cells have keys of their own",
+    "needs": "weights from other cells have keys of their own",
     "checkpoint_every": "resume points are copies of the state",
     "trainer.default_root_dir": "where files go",
     "trainer.logger": "watches",
@@ -20,13 +20,13 @@ WITHOUT_EFFECT = {
     "trainer.limit_test_batches": "a training does not test",
     "trainer.limit_predict_batches": "a training does not predict",
 }
-"""Settings that trained weights do not depend on, by dotted key, and why."""
+"""Settings that trained weights do not depend on, by dotted key, with the reason."""
 PLACE = {
-    "root": "the images in it count, by their content",
-    "download": "the images that come count, by their content",
-    "workers": "batches are functions of the step, whoever reads them",
+    "root": "images count by their content",
+    "download": "images count by their content",
+    "workers": "batches are functions of the step, whichever worker reads them",
 }
-"""Settings of data sets, also of one inside another, that say where images come from and not which, and why."""
+"""Settings of data sets, nested ones included, that do not change the images, with the reason."""
 WATCHING = {
     "benchmark.training.torchrun.Messages",
     *(
@@ -37,13 +37,13 @@ WATCHING = {
         )
     ),
 }
-"""Callbacks that watch a training, or write copies of its state."""
+"""Callbacks that watch a training or write copies of its state."""
 CONTENT = "content"
-"""Key beside the settings of a resolved configuration: what the data and files hold that it names, see ``contents``."""
+"""Key of a resolved configuration that holds the content of its data and files, see ``contents``."""
 
 
 def training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that trained weights depend on, with the content of data and files.
+    """Part of a resolved configuration that trained weights depend on, with the content of data and files.
 
     Raises:
         KeyError, TypeError, AttributeError: If it is no configuration.
@@ -66,12 +66,12 @@ def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_key(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What images of the data of a resolved configuration are known by: its settings, and what all parts hold."""
+    """Identity of the images of a resolved configuration's data: its settings, and the content of all parts."""
     return {"data": _without_place(config["data"]), CONTENT: (config.get(CONTENT) or {}).get("data")}
 
 
 def without(config: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
-    """A copy of nested mappings that lacks the dotted keys."""
+    """Copy of nested mappings without the dotted keys."""
     copy = {k: without(v, ()) if isinstance(v, dict) else v for k, v in config.items()}
     for key in dotted:
         *path, last = key.split(".")
@@ -87,14 +87,14 @@ def _without_place(data: Any) -> Any:
 
 
 def _with_effect(callbacks: Any) -> Any:
-    """Callbacks that weights may depend on; None where there are none."""
+    """Callbacks that weights may depend on; None if there are none."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
     kept = [c for c in listed if c and not (isinstance(c, dict) and c.get("class_path") in WATCHING)]
     return kept or None
 
 
 def _by_content(value: Any, files: Mapping[str, str]) -> Any:
-    """Nested settings in which the path of a file has given place to the digest of what it holds."""
+    """Nested settings with the path of each file replaced by the digest of its content."""
     if isinstance(value, dict):
         return {k: _by_content(v, files) for k, v in value.items()}
     if isinstance(value, list):

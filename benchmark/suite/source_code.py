@@ -1,4 +1,4 @@
-"""Hashes of source: of our modules, and of a user's own that a configuration names, with what they import."""
+"""Hashes of source: our modules and a user's own that a configuration names, with all that they import."""
 
 import ast
 import functools
@@ -22,15 +22,15 @@ WITHOUT_EFFECT = {
         "training.saved_config",
     )
 }
-"""Modules that no number depends on but through what keys name anyway."""
+"""Modules left out of code digests: they cannot change a result."""
 INSTALLED = ("site-packages", "dist-packages")
-"""Folders of libraries: these are part of the environment, which no key holds."""
+"""Folders of libraries, which belong to the environment; keys do not hold it."""
 STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def class_paths(config: Any) -> list[str]:
-    """Modules of all class paths in a configuration, and of functions of ours or a user's that it names."""
+    """Modules of all classes that a configuration names, and of functions of ours or a user's."""
     if isinstance(config, dict):
         own = [config["class_path"].rpartition(".")[0]] if isinstance(config.get("class_path"), str) else []
         return own + [m for key, value in config.items() if key != "class_path" for m in class_paths(value)]
@@ -41,9 +41,9 @@ def class_paths(config: Any) -> list[str]:
 
 
 def code_digest(modules: Iterable[str]) -> str:
-    """Hash of the source that ``modules`` import, whatever its comments and layout.
+    """Hash of the source of ``modules`` and of what they import, without comments and layout.
 
-    Libraries do not count: what is installed, the standard library, torch and Lightning.
+    Libraries do not count: installed packages, the standard library, torch and Lightning.
 
     Raises:
         InputError: If there is no such module.
@@ -52,7 +52,7 @@ def code_digest(modules: Iterable[str]) -> str:
 
 
 def own_files(modules: Iterable[str]) -> list[Path]:
-    """Files of a user's source that ``modules`` import.
+    """Files of a user's own source among ``modules`` and what they import.
 
     Raises:
         InputError: If there is no such module.
@@ -62,7 +62,7 @@ def own_files(modules: Iterable[str]) -> list[Path]:
 
 @functools.cache
 def _closure(modules: frozenset[str]) -> frozenset[str]:
-    """Modules with source that counts, and all such that they import, packages that hold them included."""
+    """Modules whose source counts, with those that they import and the packages that hold them."""
     found: set[str] = set()
     queue = [_existing(module) for module in modules if _counts(module)]
     while queue:
@@ -75,7 +75,7 @@ def _closure(modules: frozenset[str]) -> frozenset[str]:
 
 
 def _existing(module: str) -> str:
-    """A module, or the one that holds it where its last part is a class."""
+    """The module of this name, or the module that holds it if the last part is a class."""
     if _located(module) is not None:
         return module
     holder = module.rpartition(".")[0]
@@ -86,7 +86,7 @@ def _existing(module: str) -> str:
 
 @functools.cache
 def _counts(module: str) -> bool:
-    """Whether a module's top package is ours or a user's."""
+    """Whether a module's top package is ours or a user's own."""
     top = module.split(".")[0]
     if top in PACKAGES:
         return True
@@ -101,7 +101,7 @@ def _is_library(place: Path) -> bool:
 
 
 def _located(module: str) -> list[Path] | None:
-    """A module's file, or its folders where it has none; None if there is none. Nothing is imported."""
+    """A module's file, or its folders if it has no file; None if there is no such module. Nothing is imported."""
     top, *parts = module.split(".")
     if top in PACKAGES:
         path = ROOT.joinpath(top, *parts)
@@ -122,7 +122,7 @@ def _located(module: str) -> list[Path] | None:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module; None if there is none, or it is a folder alone."""
+    """File of a module; None if there is no such module, or if it is a folder without a file."""
     return next((place for place in _located(module) or () if place.is_file()), None)
 
 
@@ -137,7 +137,7 @@ def _tree(module: str) -> ast.Module:
 
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
-    """What a module imports of what counts, and the packages that hold it, whose code runs first."""
+    """Modules whose source counts among what a module imports, and the packages that hold it, whose code runs first."""
     path = _source(module)
     parts = module.split(".")
     found = [".".join(parts[:n]) for n in range(1, len(parts))]
@@ -155,7 +155,7 @@ def _imports(module: str) -> tuple[str, ...]:
 
 @functools.cache
 def _meaning(module: str) -> str:
-    """Hash of the syntax tree without docstrings, or of a compiled module's bytes."""
+    """Hash of a module's syntax tree without docstrings, or of the bytes of a compiled module."""
     path = _source(module)
     if path.suffix != ".py":
         return digest_file(path)

@@ -1,4 +1,4 @@
-"""Stages of a cell: finished once its manifest, with the hashes of what it wrote, has been renamed into place."""
+"""Stages of a cell. A stage is finished once its manifest, with the hashes of its files, is renamed into place."""
 
 import shutil
 import time
@@ -34,18 +34,18 @@ class Stage:
         return f"{self.kind}{'' if self.network is None else f'+{self.network}'}{scale_tag(self.scale)}"
 
     def manifest(self, folder: Path) -> Path:
-        """Where its completion is recorded."""
+        """File that records that it is finished."""
         return folder / "stages" / f"{self.name}.json"
 
     def recorded(self, folder: Path) -> dict[str, Any] | None:
-        """Its manifest, if that is of this key and says what it must; whether it is true, ``completed`` sees."""
+        """Its manifest, if that has this key and the required fields; ``completed`` also checks the files."""
         manifest = read_manifest(self.manifest(folder)) or {}
         outputs, seconds = manifest.get("outputs"), manifest.get("seconds", 0)
         whole = isinstance(outputs, dict) and all(map(is_text, outputs.values())) and is_number(seconds)
         return manifest if whole and manifest.get("key") == self.key else None
 
     def completed(self, folder: Path) -> dict[str, Any] | None:
-        """Its manifest, if the stage was finished under this key and nothing was changed since; else None."""
+        """Its manifest, if the stage was finished under this key and its files are unchanged; else None."""
         manifest = self.recorded(folder)
         if manifest is None or manifest.pop("digest", "") != digest(manifest):
             return None
@@ -56,8 +56,8 @@ class Stage:
         return manifest if intact else None
 
     def complete(self, folder: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do the work and record it. ``work`` returns ``outputs`` (file names) and whatever else is worth keeping."""
-        # Until it is done again, an older result of this stage must not pass for finished.
+        """Do the work and record it; ``work`` returns ``outputs`` (names of files) and further values to keep."""
+        # An older result must not count as finished while the work is done again.
         self.manifest(folder).unlink(missing_ok=True)
         wall, cpu = time.perf_counter(), time.process_time()
         result = work()
@@ -73,7 +73,7 @@ class Stage:
         return manifest
 
     def adopt(self, folder: Path, other: Path) -> bool:
-        """Take the result of the same stage from another folder, if it is finished there; whether it was."""
+        """Copy the result of the same stage from another folder; whether it is finished there."""
         manifest = None if other == folder else self.completed(other)
         if manifest is None:
             return False

@@ -24,11 +24,11 @@ class Suite:
     """A suite file, at one of its budgets.
 
     Attributes:
-        name: The file's name; at another budget than the papers', followed by a dash and the budget's.
+        name: Name of the file, followed by a dash and the budget unless that is ``paper``.
         reference: Cell whose classifier judges samples and gives the features of fidelity.
         protocol: How cells are measured.
-        cells: By name, in the order of the table.
-        seeds: Seeds to run unless told otherwise.
+        cells: Cells by name, in the order of the table.
+        seeds: Seeds to run by default.
     """
 
     name: str
@@ -53,7 +53,7 @@ def load_suite(
 ) -> Suite:
     """Read and check ``configs/suites/<name>.yaml``, or the suite file at a path that ends in ``.yaml``.
 
-    The configurations of a suite's cells are looked for beside the suite file, then below ``configs``.
+    Configurations of cells are searched beside the suite file, then below ``configs``.
 
     Args:
         name: Name or path.
@@ -107,7 +107,7 @@ def _check_protocol(protocol: Protocol, where: str) -> None:
 
 
 def check_seeds(seeds: Any, where: str) -> list[int]:
-    """Seeds as a list of distinct integers in 0 .. 2^32 - 1.
+    """Check that seeds are a list of distinct integers from 0 to 2^32 - 1, and return them.
 
     Raises:
         InputError: If they are anything else.
@@ -138,6 +138,6 @@ def _check_links(suite: Suite, file: str) -> None:
 
 
 def selected(suite: Suite, names: Iterable[str]) -> Suite:
-    """A suite of some cells alone, with the reference and all that those need."""
+    """Suite of the named cells, the reference, and all cells that those need."""
     kept = closure(suite.needs, [suite.reference, *names])
     return dataclasses.replace(suite, cells={name: cell for name, cell in suite.cells.items() if name in kept})

@@ -1,5 +1,6 @@
 """Every test runs on one thread with random numbers that are a function of its name alone."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 from methods.diffusion.noise import keyed_seed
 
 torch.set_num_threads(1)
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # in processes that tests start
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 

@@ -913,6 +913,7 @@ PROCESSES = {
 }
 
 
+@pytest.mark.slow
 @table(PROCESSES)
 def test_commands_as_processes(here, case):
     words, told = case

@@ -116,6 +116,7 @@ def test_the_commands_are_installed():
     assert all(point.load() is cli.main for point in ours.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lightning", "diffclass"])
 def test_an_installed_command_is_ours_from_any_folder(name, tmp_path):
     script = Path(sys.executable).with_name(name)

@@ -59,6 +59,7 @@ def test_the_committed_results_compare_equal_with_themselves():
     assert run("benchmark.compare", "results/digits.json", "results/digits.json").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_cells_and_what_they_cost(tmp_path):
     done = run("benchmark.run", "--suite", "digits", "--dry-run", "--out", str(tmp_path / "none"))
     assert done.returncode == 0, done.stderr

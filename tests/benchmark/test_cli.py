@@ -562,6 +562,7 @@ def test_a_class_of_another_package_is_refused_wherever_a_file_names_it(edited, 
 # As a process
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_refused_before_anything_heavy_is_imported(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("trainer: {}\ntrainer: {}\n")

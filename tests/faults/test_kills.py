@@ -32,6 +32,7 @@ def in_a_copy(folder):
     return child
 
 
+@pytest.mark.slow
 def test_jobs_killed_at_random_moments_end_at_the_same_numbers(tmp_path, whole):
     micro.jobs(tmp_path)  # configurations are read once, before the copies are made
     start = time.monotonic()

@@ -92,6 +92,7 @@ list(data.train_dataloader())
 """
 
 
+@pytest.mark.slow
 @small_shared_memory
 def test_shared_memory_too_small_for_a_batch_ends_a_training_with_the_remedy(tmp_path):
     levels = np.random.default_rng(0).integers(0, 256, (70, 70, 3)).astype(np.uint8)

@@ -60,6 +60,7 @@ def test_a_folder_that_is_deleted_or_replaced_is_held_no_more(tmp_path):
     assert (tmp_path / "run/owner.json").read_text() == "of another run"
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_is_deleted_ends_and_says_so(tmp_path):
     micro.suite_file(tmp_path)
     process = micro.started(tmp_path)

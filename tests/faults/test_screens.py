@@ -75,6 +75,7 @@ def run(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screen", [*SCREENS.values(), ""], ids=[*SCREENS.keys(), "open"])
 def test_commands_end_alike_on_any_screen(run, screen):
     for encoding in ("utf-8", "ascii"):

@@ -26,6 +26,7 @@ def training(copied):
     return training
 
 
+@pytest.mark.slow
 def test_a_run_whose_processes_are_all_terminated_saves_its_state_and_ends(training, copied):
     process, points = training(**{"checkpoint_every": 20})
     before, start = newest_checkpoint(points), time.monotonic()
@@ -47,6 +48,7 @@ def test_a_run_whose_processes_are_all_terminated_saves_its_state_and_ends(train
     assert not (copied / "run/results.md").exists()
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_a_run_at_once_with_its_last_point_whole(training):
     # Steps of several seconds, in which the first one waits.
     process, points = training(

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from faults import micro
 
 SCORE, GAUSSIAN, REFERENCE = (
@@ -14,6 +15,7 @@ def edit_a_number(path):
     path.write_text(path.read_text().replace("0", "1", 1))
 
 
+@pytest.mark.slow
 def test_damaged_samples_features_answers_and_records_are_made_again(copied, whole):
     micro.truncate(copied / SCORE / "samples.npz")
     micro.flip_a_byte(copied / GAUSSIAN / "features+reference.npz")

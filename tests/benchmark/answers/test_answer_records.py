@@ -61,6 +61,7 @@ def score_model(tmp_path):
     return tmp_path / "final.ckpt"
 
 
+@pytest.mark.slow
 def test_answers_in_batches_of_any_size_have_the_same_records(tmp_path):
     method, data = built("cdm_conditional", *SMALL_LEVELS)
     found = [records_of(method, data, tmp_path / f"{batch}", batch) for batch in (64, 7, 1)]

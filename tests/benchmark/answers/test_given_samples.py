@@ -170,6 +170,7 @@ cells:
 """
 
 
+@pytest.mark.slow
 def test_a_suite_and_the_command_measure_given_samples_alike(tmp_path, digits, capsys):
     u, y = digits.images("train")
     np.savez(tmp_path / "theirs.npz", images=u[:200, 0].numpy(), labels=y[:200].numpy())

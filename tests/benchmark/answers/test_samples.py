@@ -276,6 +276,7 @@ def on_two(folder, arguments, trained, protocol=PROTOCOL, scale=None, report=lam
     sample(method, data, work, report, draw)
 
 
+@pytest.mark.slow
 def test_guided_samples_of_two_started_processes_are_those_of_one(tmp_path):
     arguments, told = weights(tmp_path, *CONDITIONAL, scale=0.02), []
     protocol = Protocol(samples=1100, batch=400)

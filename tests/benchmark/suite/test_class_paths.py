@@ -112,6 +112,7 @@ def resolved(*words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_class_of_ours_may_be_named_without_its_module(tmp_path):
     (tmp_path / "network.yaml").write_text(
         "class_path: WideResNet\ninit_args: {in_channels: 1, classes: 10, depth: 10, width: 1, noise: false}\n"
@@ -128,6 +129,7 @@ def test_a_class_of_ours_may_be_named_without_its_module(tmp_path):
     assert found["lr_scheduler"]["class_path"] == "benchmark.training.schedules.WarmupCosine"
 
 
+@pytest.mark.slow
 def test_a_file_may_name_classes_without_their_modules(tmp_path, capsys):
     short = SUPERVISED.read_text()
     for module in (
@@ -146,6 +148,7 @@ def test_a_file_may_name_classes_without_their_modules(tmp_path, capsys):
     assert done.stdout == capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_method_is_refused_with_the_nearest_one():
     done = resolved("--model=NoisyClassifier", "--data=Digits")
     assert done.returncode == 2
@@ -154,6 +157,7 @@ def test_a_name_that_is_no_method_is_refused_with_the_nearest_one():
     )
 
 
+@pytest.mark.slow
 def test_full_class_paths_load_no_module_but_their_own():
     script = (
         "import sys; from benchmark.training.build import build;"

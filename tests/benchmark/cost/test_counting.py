@@ -197,11 +197,13 @@ def costs(paper):
     return count(paper, list(paper.cells))
 
 
+@pytest.mark.slow
 def test_every_cell_is_counted_without_images_weights_or_much_time(paper, costs):
     assert {name: cost for name, cost in costs.items() if not isinstance(cost, CellCost)} == {}
     assert costs.keys() == paper.cells.keys()
 
 
+@pytest.mark.slow
 def test_a_training_is_its_steps(costs):
     """FLOPs of an image: forward and backward of the network of 107 M weights."""
     per_image = costs["score"].flops("train") / (100_000 * 128)
@@ -210,6 +212,7 @@ def test_a_training_is_its_steps(costs):
     assert costs["score"].seconds("train") == pytest.approx(per_image * 100_000 * 128 / 200e12, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sampling_is_its_evaluations(costs):
     """An assisted step evaluates the score network once, for score and classifier, and its gradient once."""
     unguided, assisted = (costs[name].flops("evaluate") for name in ("score", "assisted"))
@@ -218,6 +221,7 @@ def test_sampling_is_its_evaluations(costs):
     assert costs["calibrating"].flops("evaluate") / 2 > unguided
 
 
+@pytest.mark.slow
 def test_disk_and_memory_are_of_the_size_of_what_is_kept(costs):
     weights = 4 * 107.587e6
     assert costs["score"].disk["train"] == pytest.approx(weights + 2 * 4 * weights, rel=0.01)
@@ -226,6 +230,7 @@ def test_disk_and_memory_are_of_the_size_of_what_is_kept(costs):
     assert costs["score"].disk["evaluate"] == pytest.approx(samples + features + 4 * 10_000 * 4, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_total_is_the_sum_of_the_cells(jobs, costs):
     *rows, total = forecast(jobs, costs, {})
     for column in ("stages", "train", "evaluate", "one_gpu", "disk"):
@@ -239,6 +244,7 @@ def test_the_total_is_the_sum_of_the_cells(jobs, costs):
     assert total.one_gpu / 8 <= total.gpus < total.one_gpu
 
 
+@pytest.mark.slow
 def test_a_plan_shows_a_line_for_each_cell(paper, jobs, costs, monkeypatch, capsys):
     broken = {**costs, "assisted": "no such network"}
     monkeypatch.setattr("benchmark.cost.counting.count", lambda suite, names: broken)

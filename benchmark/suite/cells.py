@@ -29,7 +29,7 @@ class Cell:
         samples: ``.npz`` file of samples or folder of image files, in place of a method; see ``given_samples``.
         seed: Fixed seed of a cell that must not vary with the suite's seeds.
         trains_with: Cells whose weights training uses, by the argument of the method that gets them. The method's
-            configuration states them under ``needs``; a suite may name other cells.
+            configuration states them under ``needs``; a suite may name other cells, or None for weights of its own.
         samples_with: Cells whose weights sampling alone uses, likewise.
         set: Overrides of the configuration, by dotted key.
         guidance_scales: Scales to sample at; empty for unconditional samples.
@@ -154,14 +154,16 @@ def _needs(config: Path, instead: dict[str, Any], where: str) -> dict[str, dict[
 
     Args:
         config: Configuration of the method, with ``needs: {training: {ARGUMENT: CELL}, sampling: {ARGUMENT: CELL}}``.
-        instead: Cells that the suite names in place of those, by argument.
+        instead: Cells that the suite names in place of those, by argument; None for the file that the configuration
+            names.
         where: Name of the cell in messages.
     """
     needs = optional_mapping(read_yaml(config), "needs", config.name)
     check_keys(needs, USES, f"{config.name}: needs")
     stated = {use: optional_mapping(needs, use, f"{config.name}: needs") for use in USES}
     check_keys(instead, {argument for cells in stated.values() for argument in cells}, f"{where}: needs")
+    found = {use: {argument: instead.get(argument, cell) for argument, cell in stated[use].items()} for use in USES}
     return {
-        USES[use]: {a: typed(instead.get(a, cell), str, f"{where}: needs: {a}") for a, cell in cells.items()}
-        for use, cells in stated.items()
+        USES[use]: {a: typed(cell, str, f"{where}: needs: {a}") for a, cell in cells.items() if cell is not None}
+        for use, cells in found.items()
     }

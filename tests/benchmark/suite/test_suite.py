@@ -301,12 +301,13 @@ def test_a_method_states_its_needs_and_a_suite_may_name_other_cells(load):
             "mine": {"config": "digits/score_model.yaml"}, "guided": {"config": GUIDED},
             "other": {"config": GUIDED, "needs": {"denoiser": "mine"}},
             "assisted": {"config": "digits/denoising_assisted.yaml"},
+            "own_weights": {"config": GUIDED, "needs": {"denoiser": None}},
         },
     })  # fmt: skip
     assert (suite.cells["guided"].trains_with, suite.cells["guided"].samples_with) == ({}, {"denoiser": "score_model"})
     assert suite.cells["other"].needs == {"denoiser": "mine"}
     assert suite.cells["assisted"].trains_with == {"denoiser": "score_model"}
-    assert suite.cells["mine"].needs == {}
+    assert suite.cells["mine"].needs == suite.cells["own_weights"].needs == suite.cells["own_weights"].set == {}
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,6 @@ class InputError(Exception):
     code = UNUSABLE_INPUT
 
 
-class NotComparableError(InputError):
-    """Two results that measure different things."""
-
-    code = NOT_COMPARABLE
-
-
 class WriteError(InputError):
     """A file that could not be written in the midst of work; what it held before is intact."""
 

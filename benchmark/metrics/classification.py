@@ -1,8 +1,8 @@
-"""How well class probabilities name the class: accuracy, F1, calibration.
+"""Metrics of class probabilities: accuracy, F1, calibration and proper scores.
 
-``probabilities`` are ``(N, K)`` with rows that sum to 1, never logits; ``labels`` are ``(N,)`` in ``0 .. K - 1``. Every
-function returns a value with its standard error over the images, and raises ``ValueError`` on logits, on unlabeled
-images and on shapes that do not fit.
+``probabilities`` are ``(N, K)`` with rows that sum to 1, never logits; ``labels`` are ``(N,)`` in ``0 .. K - 1``.
+Functions return a value with its standard error over the images, or one value for each image; they raise ``ValueError``
+on logits, on unlabeled images and on shapes that do not fit.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics.functional.classification import binary_f1_score, multiclass_calibration_error, multiclass_f1_score
 
-from benchmark.metrics.arrays import Array, Estimate, bootstrap, mean_estimate, probability_matrix, share, to_numpy
+from benchmark.metrics.arrays import (
+    Array,
+    Estimate,
+    bootstrap,
+    matrix,
+    mean_estimate,
+    probability_matrix,
+    share,
+    to_numpy,
+)
 
 
 def _checked(probabilities: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -30,15 +40,6 @@ def accuracy(probabilities: Array, labels: Array) -> Estimate:
     """Share of images whose most probable class is their label, in [0, 1]; of equal classes the first counts."""
     p, y = _checked(probabilities, labels)
     return share(p.argmax(1) == y)
-
-
-def top_k_accuracy(probabilities: Array, labels: Array, k: int = 5) -> Estimate:
-    """Share of images whose label has fewer than ``k`` more probable classes; a tie goes to the smaller class."""
-    p, y = _checked(probabilities, labels)
-    if not 1 <= k <= p.shape[1]:
-        raise ValueError(f"k must be 1 to the number of classes, {p.shape[1]}, got {k}")
-    ranked = p.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return share((ranked == y[:, None]).any(1))
 
 
 def hits(scores: Array, labels: Array, k: int = 1) -> np.ndarray:
@@ -58,6 +59,25 @@ def hits(scores: Array, labels: Array, k: int = 1) -> np.ndarray:
     own = np.take_along_axis(scores, np.broadcast_to(labels, (*scores.shape[:-1], 1)), -1)
     before = (scores > own) | ((scores == own) & (np.arange(scores.shape[-1]) < labels))
     return before.sum(-1) < k
+
+
+def label_nll(logits: Array, labels: Array) -> np.ndarray:
+    """Negative log-likelihood ``-log softmax(logits)[label]`` of each image in nats, float64 ``(N,)``; 0 is best.
+
+    It takes logits ``(N, K)``: a probability that rounds to 0 would have no logarithm.
+    """
+    logits = matrix(logits, "logits").double().cpu()
+    _, y = _checked(logits.softmax(1), labels)
+    return to_numpy(cross_entropy(logits, y, reduction="none"))
+
+
+def brier(probabilities: Array, labels: Array) -> np.ndarray:
+    """Brier score ``sum_k (p_k - [k = label])**2`` of each image in [0, 2], float64 ``(N,)``; 0 is best.
+
+    Source: Brier 1950, Eq. 2.
+    """
+    p, y = _checked(probabilities, labels)
+    return to_numpy((p - one_hot(y, p.shape[1])).square().sum(1))
 
 
 class LevelAccuracy(NamedTuple):

@@ -12,49 +12,10 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from benchmark.metrics.arrays import Array, Estimate, bootstrap, matrix, pair, probability_matrix, to_numpy
-from benchmark.metrics.frechet import IntraClass, Statistics, frechet_distance, frechet_estimate, intra_class_frechet
-from benchmark.metrics.neighbours import (
-    PrecisionRecall,
-    nearest_distances,
-    nearest_neighbour_ratio,
-    neighbour_radii,
-    precision_recall,
-)
-
-__all__ = [
-    "PRD",
-    "Estimate",
-    "InceptionScore",
-    "IntraClass",
-    "PrecisionRecall",
-    "Statistics",
-    "bootstrap",
-    "frechet_distance",
-    "frechet_estimate",
-    "inception_score",
-    "intra_class_frechet",
-    "kernel_distance",
-    "kernel_mean",
-    "nearest_distances",
-    "nearest_neighbour_ratio",
-    "neighbour_radii",
-    "prd",
-    "prd_scores",
-    "precision_recall",
-]
+from benchmark.metrics.arrays import Array, Estimate, matrix, pair, probability_matrix, to_numpy
 
 
-class InceptionScore(NamedTuple):
-    """Mean over splits, (population) standard deviation over splits as papers print it, and standard error."""
-
-    mean: float
-    std: float
-    stderr: float
-    n: int
-
-
-def inception_score(probabilities: Array, splits: int = 10, seed: int | None = 0) -> InceptionScore:
+def inception_score(probabilities: Array, splits: int = 10, seed: int | None = 0) -> Estimate:
     """``exp(mean KL(p(y | x) || p(y)))``, in [1, K], higher is better; the mean over equal splits.
 
     The standard error is ``IS * std(KL) / sqrt(n)``, exact to first order: the marginal's own error cancels.
@@ -83,7 +44,7 @@ def inception_score(probabilities: Array, splits: int = 10, seed: int | None = 0
         divergences.append(divergence)
     spread = float(torch.cat(divergences).std(correction=0)) / math.sqrt(n)
     mean = float(np.mean(scores))
-    return InceptionScore(mean, float(np.std(scores)), mean * spread, n)
+    return Estimate(mean, mean * spread, n)
 
 
 def _kernel_sums(a: Tensor, b: Tensor, block: int) -> Tensor:
@@ -106,63 +67,38 @@ def kernel_mean(real: Array, block: int = 1024, device: str | torch.device = "cp
     return float(((_kernel_sums(real, real, block) - _own_kernel(real)) / (len(real) - 1)).mean())
 
 
-def _squared_mmd(real: Tensor, fake: Tensor, block: int, real_mean: float | None = None) -> tuple[float, float]:
-    """Unbiased squared maximum mean discrepancy, and its standard error over the samples."""
-    n, m = len(real), len(fake)
-    within = (_kernel_sums(fake, fake, block) - _own_kernel(fake)) / (m - 1)
-    across = _kernel_sums(fake, real, block) / n
-    real_mean = kernel_mean(real, block, real.device) if real_mean is None else real_mean
-    value = float(within.mean() - 2 * across.mean()) + real_mean
-    return value, 2 * float((within - across).std()) / math.sqrt(m)
-
-
 def kernel_distance(
     real: Array,
     fake: Array,
-    subsets: int | None = None,
-    subset_size: int = 1000,
-    seed: int = 2020,
     block: int = 1024,
     device: str | torch.device = "cpu",
     real_mean: float | None = None,
 ) -> Estimate:
     """Kernel distance (KID on Inception features): unbiased squared MMD with the kernel ``(a . b / D + 1)**3``.
 
-    0 is best; it is unbiased, so a good model may score a little below 0. All pairs are used unless ``subsets`` is
-    given, which is the noisier estimate that papers print: the mean over random subsets of both sets. In double.
-
-    The standard error holds the real images fixed. For all pairs it is the first-order one of a U-statistic; for
-    subsets ``std / sqrt(min(subsets, M / subset_size))``, since more subsets than that share their samples.
+    0 is best; it is unbiased, so a good model may score a little below 0. All pairs are used, in double, where papers
+    print the noisier mean over random subsets. The standard error is the first-order one of a U-statistic over the
+    samples; it holds the real images fixed.
 
     Source: Binkowski et al. 2018 (arXiv:1801.01401), Sec. 4.
 
     Args:
         real: Features ``(N, D)``.
         fake: Features ``(M, D)``.
-        subsets: How many subsets; papers use 100.
-        subset_size: Images of a subset, drawn without replacement.
-        seed: Of the subsets.
         block: Rows of a block; ``block**2`` kernel values are held at a time.
-        device: Where the kernel is computed.
-        real_mean: ``kernel_mean(real)`` if at hand; for all pairs.
+        device: Device of the computation.
+        real_mean: ``kernel_mean(real)``, if known.
 
     Raises:
-        ValueError: If a set has fewer than two rows, or fewer than a subset.
+        ValueError: If a set has fewer than two rows.
     """
     real, fake = (x.double() for x in pair(real, fake, rows=2, device=device))
-    if subsets is None:
-        return Estimate(*_squared_mmd(real, fake, block, real_mean), len(fake))
-    smallest = min(len(real), len(fake))
-    if subsets < 2 or not 2 <= subset_size <= smallest:
-        raise ValueError(f"need subsets >= 2 and 2 <= subset_size <= {smallest}, got {subsets} and {subset_size}")
-    rng = np.random.RandomState(seed)  # the draws of torch-fidelity, so that numbers can be compared
-    values = []
-    for _ in range(subsets):
-        chosen_fake = rng.choice(len(fake), subset_size, replace=False)
-        chosen_real = rng.choice(len(real), subset_size, replace=False)
-        values.append(_squared_mmd(real[chosen_real], fake[chosen_fake], block)[0])
-    independent = min(subsets, len(fake) / subset_size)
-    return Estimate(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(independent), len(fake))
+    n, m = len(real), len(fake)
+    within = (_kernel_sums(fake, fake, block) - _own_kernel(fake)) / (m - 1)
+    across = _kernel_sums(fake, real, block) / n
+    real_mean = kernel_mean(real, block, device) if real_mean is None else real_mean
+    value = float(within.mean() - 2 * across.mean()) + real_mean
+    return Estimate(value, 2 * float((within - across).std()) / math.sqrt(m), m)
 
 
 class PRD(NamedTuple):

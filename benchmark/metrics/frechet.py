@@ -1,7 +1,6 @@
 """Frechet distance between sets of features, from their means and covariances, in double precision."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,10 +15,9 @@ from benchmark.metrics.arrays import Array, Estimate, matrix, to_numpy
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Count, mean and scatter of features ``(N, D)``, in double; ``a + b`` are those of both sets together.
+    """Count, mean and scatter of features ``(N, D)``, in double.
 
-    Sums of squares are taken about the mean of each part and joined as in Chan, Golub and LeVeque 1983, so that a large
-    common offset costs no digits and the order and size of shards change the result by rounding only.
+    Sums of squares are taken about the mean, so that a large common offset costs no digits.
 
     Args:
         n: Rows seen.
@@ -43,25 +41,6 @@ class Statistics:
             np.subtract(x[i : i + block], mean, out=part)
             upper = dsyrk(1.0, part.T, beta=1.0, c=upper, overwrite_c=True)
         return cls(len(x), mean, _mirrored(upper).T)
-
-    @classmethod
-    def of_shards(cls, shards: Iterable[Array]) -> "Statistics":
-        """Statistics of a set that comes as matrices ``(N_i, D)``, one in memory at a time; empty ones are skipped."""
-        total = None
-        for shard in shards:
-            if len(shard):
-                total = cls.of(shard) if total is None else total + cls.of(shard)
-        if total is None:
-            raise ValueError("no features were given")
-        return total
-
-    def __add__(self, other: "Statistics") -> "Statistics":
-        if len(self.mean) != len(other.mean):
-            raise ValueError(f"features must have one width, got {len(self.mean)} and {len(other.mean)}")
-        n = self.n + other.n
-        shift = other.mean - self.mean
-        scatter = self.scatter + other.scatter + np.outer(shift, shift * (self.n * other.n / n))
-        return Statistics(n, self.mean + shift * (other.n / n), scatter)
 
     @property
     def freedom(self) -> int:
@@ -119,52 +98,41 @@ def _product(a: Statistics, b: Statistics) -> np.ndarray:
     return a.root.T @ (b.scatter @ a.root)
 
 
-def frechet_distance(reference: Statistics, samples: Statistics) -> float:
-    """``|mu_1 - mu_2|**2 + tr(S_1 + S_2 - 2 (S_1 S_2)**(1/2))``; 0 is best, no upper bound.
-
-    The trace of the root is a sum of roots of the eigenvalues of the symmetric ``R.T S_2 R`` with ``S_1 = R R.T``. The
-    reference keeps its ``R``. Rounding may leave a distance of zero at -1e-7 or so of the total variance when a
-    covariance is singular; the number is not clipped. It is biased upwards by about a constant over ``n``: compare only
-    distances with equal counts. Below ``n = D`` it is a number, but hardly a distance between distributions.
-
-    Source: Heusel et al. 2017 (arXiv:1706.08500), Eq. 6; Dowson and Landau 1982.
-
-    Raises:
-        ValueError: If a set has fewer than two rows or the widths differ.
-    """
-    product = _product(reference, samples)
-    eigenvalues = eigh(product, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)
-    return _distance(reference, samples, eigenvalues / samples.freedom)
-
-
-def _distance(reference: Statistics, samples: Statistics, eigenvalues: np.ndarray) -> float:
-    shift = reference.mean - samples.mean
-    traces = sum(np.trace(side.scatter) / side.freedom for side in (reference, samples))
-    return float(shift @ shift + traces - 2 * np.sqrt(eigenvalues.clip(min=0)).sum())
-
-
 def frechet_estimate(reference: Statistics, features: Array) -> Estimate:
-    """``frechet_distance(reference, Statistics.of(features))`` and its standard error over draws of the samples.
+    """``|mu_1 - mu_2|**2 + tr(S_1 + S_2 - 2 (S_1 S_2)**(1/2))`` and its standard error over draws of the samples.
+
+    0 is best, without upper bound. The trace of the root is a sum of roots of the eigenvalues of the symmetric
+    ``R.T S_2 R`` with ``S_1 = R R.T``; the reference keeps its ``R``. Rounding may leave a distance of zero at -1e-7 or
+    so of the total variance when a covariance is singular; the number is not clipped. It is biased upwards by about a
+    constant over ``n``: compare only distances with equal counts. Below ``n = D`` it is a number, but hardly a distance
+    between distributions.
 
     The error is ``std(psi) / sqrt(n)`` with the first-order effect ``psi(x) = 2 (mu - mu_ref) . z + |z|**2 - z . T z``
     of one sample, ``z = x - mu`` and ``T`` the optimal map between the two Gaussians. One eigendecomposition gives
     both; nothing is resampled, and the reference counts as fixed. The error is the scatter of repeated runs, not the
     bias that goes with ``n``.
 
+    Source: Heusel et al. 2017 (arXiv:1706.08500), Eq. 6; Dowson and Landau 1982.
+
     Args:
-        reference: Of real images.
-        features: Of generated images ``(N, D)``.
+        reference: Statistics of real images.
+        features: Features of generated images ``(N, D)``.
+
+    Raises:
+        ValueError: If a set has fewer than two rows or the widths differ.
     """
     features = to_numpy(matrix(features, "features", rows=2)).astype(np.float64)
     samples = Statistics.of(features)
     values, vectors = eigh(_product(reference, samples), driver="evd", check_finite=False)
     values /= samples.freedom
     kept = values > len(values) * np.finfo(np.float64).eps * values.max(initial=0)
+    shift = samples.mean - reference.mean
+    traces = sum(np.trace(side.scatter) / side.freedom for side in (reference, samples))
+    distance = float(shift @ shift + traces - 2 * np.sqrt(values.clip(min=0)).sum())
     z = features - samples.mean
     mapped = z @ (reference.root @ (vectors[:, kept] * values[kept] ** -0.25))
-    effect = 2 * z @ (samples.mean - reference.mean) + (z * z).sum(1) - (mapped * mapped).sum(1)
-    stderr = float(effect.std(ddof=1) / math.sqrt(len(features)))
-    return Estimate(_distance(reference, samples, values), stderr, len(features))
+    effect = 2 * z @ shift + (z * z).sum(1) - (mapped * mapped).sum(1)
+    return Estimate(distance, float(effect.std(ddof=1) / math.sqrt(len(features))), len(features))
 
 
 class IntraClass(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.metrics.arrays import Array, Estimate, full_float32, matrix, mean_estimate, pair, share
+from benchmark.metrics.arrays import Array, Estimate, full_float32, matrix, pair, share
 
 
 def _squares(x: Tensor) -> Tensor:
@@ -154,9 +154,7 @@ def nearest_distances(queries: Array, points: Array, block: int = 1024, device: 
     return torch.cat(distances).cpu()
 
 
-def nearest_neighbour_ratio(
-    samples: Array, train: Array, test: Array, block: int = 1024, device: str | torch.device = "cpu"
-) -> Estimate:
+def distance_ratio(near: Estimate, held_out: Estimate) -> Estimate:
     """Mean distance of samples to their nearest training image, over that of test images; about 1 is right.
 
     0 means that samples are copies of training images; a model that has learned the distribution is as far from its
@@ -164,19 +162,8 @@ def nearest_neighbour_ratio(
     method's over samples and test images; training images count as fixed.
 
     Args:
-        samples: Images ``(N, ...)`` in any unit, the same for all three.
-        train: Training images ``(M, ...)``.
-        test: Held-out images ``(L, ...)``.
-
-    Raises:
-        ValueError: With fewer than two samples or test images, or if every test image is a training image.
-    """
-    near = mean_estimate(nearest_distances(samples, train, block, device))
-    return distance_ratio(near, mean_estimate(nearest_distances(test, train, block, device)))
-
-
-def distance_ratio(near: Estimate, held_out: Estimate) -> Estimate:
-    """``nearest_neighbour_ratio`` from the mean distances of samples and of test images to their nearest neighbours.
+        near: Mean of the samples' ``nearest_distances`` to the training images.
+        held_out: The same of test images.
 
     Raises:
         ValueError: If every test image is a training image.

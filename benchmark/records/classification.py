@@ -37,6 +37,8 @@ def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     else:
         yield record("f1", classification.macro_f1(clean, y), average="macro")
     yield record("ece", classification.calibration_error(clean, y))
+    yield record("label_nll", mean_estimate(classification.label_nll(found["clean"], y)))
+    yield record("brier", mean_estimate(classification.brier(clean, y)))
 
 
 def _accuracies(

@@ -180,7 +180,7 @@ class _Compared:
         if "probabilities" in self.seen:
             splits = max(1, len(features) // IS_SPLIT)
             score = inception_score(self.seen["probabilities"], splits=splits)
-            yield self._record("is", Estimate(score.mean, score.stderr, score.n), splits=splits)
+            yield self._record("is", score, splits=splits)
         yield from self._manifolds(features)
 
     def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:

@@ -123,6 +123,8 @@ DEFINITIONS = (
         "classify",
         _fraction("f1", CLASSIFICATION, UP, 0.01),
         _fraction("ece", CLASSIFICATION, DOWN, 0.01),
+        MetricDefinition("label_nll", CLASSIFICATION, DOWN, 0.03, 0.10, unit="nats", low=0.0),
+        MetricDefinition("brier", CLASSIFICATION, DOWN, 0.02, low=0.0, high=2.0),
     ),
     *_of(
         "likelihood",

@@ -13,7 +13,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmark.metrics.features import extract
-from benchmark.metrics.frechet import Statistics, frechet_distance
+from benchmark.metrics.frechet import Statistics, frechet_estimate
 from benchmark.metrics.neighbours import neighbour_radii, precision_recall
 from benchmark.metrics.published_networks import InceptionFeatures
 from benchmark.speed.peers import peer, race
@@ -50,7 +50,7 @@ def frechet(n: int, d: int, rounds: int) -> None:
     reference = Statistics.of(real)
 
     def ours(reference: Statistics | None = reference) -> float:
-        return frechet_distance(reference or Statistics.of(real), Statistics.of(fake))
+        return frechet_estimate(reference or Statistics.of(real), fake).value
 
     def row(package: str, theirs: Callable, ours: Callable = ours, cache: str = "cached") -> None:
         compare(f"frechet/D={d}/{cache}", package, ours, theirs, rounds, 1e-6, n=n)

@@ -113,7 +113,7 @@ def fit(
                     break
                 last = message
                 if "stage" in message:
-                    report(**message)
+                    report(message["stage"], message["done"], message["total"], message["loss"])
             if ended:
                 break
             if stop() and not stopping:

@@ -67,7 +67,8 @@ def test_answers_in_batches_of_any_size_have_the_same_records(tmp_path):
     found = [records_of(method, data, tmp_path / f"{batch}", batch) for batch in (64, 7, 1)]
     measured = {metric for metric, record in found[0].items() if record.status == "ok"}
     expected = {
-        *("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece", "nll", "nfe/nll"),
+        *("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece"),
+        *("label_nll", "brier", "nll", "nfe/nll"),
         *("nll/lattice", "nll/t=0.25", "nll/t=0.75", "level_ce", "accuracy/level", "mse/level", "telescoping"),
         *("mse/denoise/t=0.25", "mse/denoise/t=0.75"),
     }
@@ -146,6 +147,16 @@ def test_f1_says_whose_it_is(tmp_path, classes, average):
     expected = f1_score(y, logits.argmax(1), average="binary" if classes == 2 else "macro")
     assert record.value == pytest.approx(expected)
     assert record.protocol["average"] == average
+
+
+def test_proper_scores_are_means_over_clean_images_with_their_errors(tmp_path):
+    logits, y = np.log([[0.5, 0.25, 0.25], [0.8, 0.1, 0.1]]), np.array([0, 1])
+    found = classified(tmp_path, logits, y, noisy=False)
+    nll, brier = [np.log(2), np.log(10)], [0.5**2 + 2 * 0.25**2, 0.8**2 + 0.9**2 + 0.1**2]
+    for metric, values in (("label_nll", nll), ("brier", brier)):
+        record = found[metric]
+        assert (record.value, record.stderr) == pytest.approx((np.mean(values), np.std(values, ddof=1) / np.sqrt(2)))
+        assert (record.n, record.higher_is_better) == (2, False)
 
 
 def measured_gradients(folder, estimate, truth, score):

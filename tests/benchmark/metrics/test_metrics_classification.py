@@ -1,20 +1,21 @@
-"""Accuracy, F1, calibration and bits per dimension: exact values, and scikit-learn's on the same predictions."""
+"""Accuracy, F1, calibration and proper scores: exact values, and scikit-learn's on the same predictions."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, top_k_accuracy_score
+from sklearn.metrics import brier_score_loss, f1_score, log_loss, top_k_accuracy_score
 
 from benchmark.metrics.classification import (
     accuracy,
     accuracy_over_levels,
+    brier,
     calibration_error,
     hits,
+    label_nll,
     macro_f1,
     positive_f1,
-    top_k_accuracy,
 )
 
 K = 6
@@ -35,10 +36,9 @@ def test_accuracy_has_a_binomial_error():
 def test_top_k_and_f1_equal_scikit_learn(answers):
     p, y = answers
     predicted = p.argmax(1)
-    assert top_k_accuracy(p, y, 1) == accuracy(p, y)
     for k in range(2, K):
-        assert top_k_accuracy(p, y, k).value == pytest.approx(top_k_accuracy_score(y, p, k=k, labels=range(K)))
-    assert top_k_accuracy(p, y, K).value == 1
+        assert hits(p, y, k).mean() == pytest.approx(top_k_accuracy_score(y, p, k=k, labels=range(K)))
+    assert hits(p, y, K).all()
     assert macro_f1(p, y).value == pytest.approx(f1_score(y, predicted, average="macro"), rel=1e-6)
     assert positive_f1(p, y, positive=2).value == pytest.approx(f1_score(y == 2, predicted == 2), rel=1e-6)
 
@@ -48,7 +48,7 @@ def test_hits_are_those_of_probabilities_whatever_comes_before_and_ties_go_to_th
     for k in (1, 2, 5):
         found = hits(torch.stack([p.log(), 7 * p]), y, k)
         assert found.shape == (2, len(y))
-        assert found.mean() == pytest.approx(top_k_accuracy(p, y, k).value)
+        assert (found == hits(p, y, k)).all()
     assert hits(np.zeros((3, 4)), np.array([0, 1, 2]), 2).tolist() == [True, True, False]
     with pytest.raises(ValueError, match="1 of 12 scores are NaN or infinite"):
         hits(np.where(np.arange(12).reshape(3, 4) == 5, np.nan, 0.0), np.array([0, 1, 2]))
@@ -72,6 +72,28 @@ def test_calibration_error_of_confident_guesses_is_their_excess():
     assert found.value == pytest.approx(0.4, abs=1e-6)
     assert found.stderr == pytest.approx(0.05, rel=0.25)
     assert calibration_error(np.eye(2)[y], y).value == 0
+
+
+def test_proper_scores_of_certain_and_of_even_guesses_are_known():
+    y = np.array([0, 2, 1])
+    np.testing.assert_array_equal(brier(np.eye(4)[y], y), [0, 0, 0])
+    np.testing.assert_array_equal(brier(np.eye(4)[[1, 1, 3]], y), [2, 2, 2])
+    np.testing.assert_allclose(brier(np.full((3, 4), 0.25), y), 0.75**2 + 3 * 0.25**2)
+    np.testing.assert_allclose(label_nll(np.full((3, 4), 7.0), y), math.log(4))
+    np.testing.assert_allclose(label_nll(np.eye(4)[[1, 1, 3]] * 2000, y), 2000)  # the probability is 0 in double
+    assert label_nll(np.eye(4)[y] * 2000, y).max() == 0
+
+
+def test_proper_scores_equal_scikit_learn(answers):
+    p, y = answers
+    p = p.double() / p.double().sum(1, keepdim=True)
+    for chosen, labels in ((p, y), (p[:, :2] / p[:, :2].sum(1, keepdim=True), y % 2)):
+        classes = range(chosen.shape[1])
+        theirs = brier_score_loss(labels, chosen, labels=classes, scale_by_half=False)
+        assert brier(chosen, labels).mean() == pytest.approx(theirs, rel=1e-6)
+        assert label_nll(5 + chosen.log(), labels).mean() == pytest.approx(
+            log_loss(labels, chosen, labels=classes), rel=1e-6
+        )
 
 
 def test_errors_of_f1_and_calibration_are_the_scatter_of_repeated_draws():
@@ -99,7 +121,11 @@ def test_logits_and_unlabeled_images_are_refused(answers):
         calibration_error(p, torch.where(y == 0, -1, y))
     with pytest.raises(ValueError, match="labels must be 400 integers"):
         macro_f1(p, y[:-1])
-    with pytest.raises(ValueError, match="k must be 1 to the number of classes, 6, got 7"):
-        top_k_accuracy(p, y, 7)
+    with pytest.raises(ValueError, match="apply softmax to logits"):
+        brier(p.log(), y)
+    with pytest.raises(ValueError, match="logits holds NaN or infinity"):
+        label_nll(torch.full_like(p, torch.inf), y)
+    with pytest.raises(ValueError, match=r"labels must lie in 0 .. 5, got -1"):
+        label_nll(p.log(), torch.where(y == 0, -1, y))
     with pytest.raises(ValueError, match="shape"):
         accuracy_over_levels(np.ones(4, bool))

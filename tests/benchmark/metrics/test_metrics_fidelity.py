@@ -17,46 +17,40 @@ def cloud(n: int, d: int = 6, seed: int = 0, shift: float = 0.0) -> np.ndarray:
 
 
 def test_balanced_one_hot_predictions_score_the_number_of_classes_and_constant_ones_score_one():
-    assert inception_score(np.eye(7).repeat(10, 0), splits=1).mean == pytest.approx(7)
-    assert inception_score(np.full((50, 7), 1 / 7)).mean == pytest.approx(1)
-    assert inception_score(np.eye(7)[[2] * 50]).mean == pytest.approx(1)
+    assert inception_score(np.eye(7).repeat(10, 0), splits=1).value == pytest.approx(7)
+    assert inception_score(np.full((50, 7), 1 / 7)).value == pytest.approx(1)
+    assert inception_score(np.eye(7)[[2] * 50]).value == pytest.approx(1)
 
 
 def test_inception_score_equals_torch_fidelity():
     logits = torch.from_numpy(cloud(103, 10))
     theirs = isc_features_to_metric(logits, splits=10, shuffle=False)
     ours = inception_score(logits.softmax(1), splits=10, seed=None)
-    assert ours.mean == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
-    assert ours.std == pytest.approx(theirs["inception_score_std"], rel=1e-9)
+    assert ours.value == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
 
 
 def test_samples_sorted_by_class_are_shuffled_before_splitting():
     by_class = np.eye(10).repeat(100, 0)
-    assert inception_score(by_class, seed=None).mean == pytest.approx(1)
-    assert inception_score(by_class).mean > 9
+    assert inception_score(by_class, seed=None).value == pytest.approx(1)
+    assert inception_score(by_class).value > 9
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.floats(0.1, 20), st.integers(0, 10**6))
 def test_inception_score_lies_between_one_and_the_number_of_classes(n, k, scale, seed):
     p = torch.from_numpy(scale * cloud(n, k, seed)).softmax(1)
-    assert 1 - 1e-9 <= inception_score(p, splits=1).mean <= k + 1e-9
+    assert 1 - 1e-9 <= inception_score(p, splits=1).value <= k + 1e-9
 
 
 def test_inception_stderr_is_the_scatter_of_repeated_draws():
     p = torch.from_numpy(2 * cloud(20_000, 5)).softmax(1).numpy()
     scores = [inception_score(part, splits=1) for part in np.split(p, 100)]
-    assert scores[0].stderr == pytest.approx(np.std([s.mean for s in scores]), rel=0.25)
+    assert scores[0].stderr == pytest.approx(np.std([s.value for s in scores]), rel=0.25)
 
 
 def test_kernel_distance_equals_torch_fidelity():
     real, fake = cloud(120), cloud(120, seed=1, shift=0.3)
     tensors = torch.from_numpy(fake), torch.from_numpy(real)
-    settings = {"kid_subset_size": 50, "kid_subsets": 7, "rng_seed": 3, "verbose": False}
-    theirs = kid_features_to_metric(*tensors, **settings)
-    ours = kernel_distance(real, fake, subsets=7, subset_size=50, seed=3)
-    assert ours.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
-    settings |= {"kid_subset_size": 120, "kid_subsets": 1}
-    theirs = kid_features_to_metric(*tensors, **settings)
+    theirs = kid_features_to_metric(*tensors, kid_subset_size=120, kid_subsets=1, verbose=False)
     assert kernel_distance(real, fake, block=32).value == pytest.approx(
         theirs["kernel_inception_distance_mean"], rel=1e-6
     )
@@ -104,8 +98,6 @@ def test_too_few_images_and_logits_are_refused():
         inception_score(cloud(30))
     with pytest.raises(ValueError, match="real must have at least 2 rows, got 1"):
         kernel_distance(cloud(1), cloud(9))
-    with pytest.raises(ValueError, match="subset_size <= 9"):
-        kernel_distance(cloud(9), cloud(9), subsets=5)
     with pytest.raises(ValueError, match="fake must have at least 20 rows, got 9"):
         prd(cloud(30), cloud(9))
     with pytest.raises(ValueError, match="as many samples as real images, got 40 and 30"):

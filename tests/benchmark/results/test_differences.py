@@ -81,7 +81,7 @@ def test_worse_follows_the_direction_of_the_metric(metric, old, new, verdict):
 def test_every_gating_metric_can_fail_a_comparison(definition):
     metric = definition.pattern.replace("*", "0.5")
     good = definition.target if definition.target is not None else 0.9 if definition.higher_is_better else 0.1
-    bad = 0.1 if good == 0.9 else good + 0.5 if definition.unit == "fraction" else good + 5
+    bad = 0.1 if good == 0.9 else good + 0.5 if definition.high <= 2 else good + 5
     bad = -0.5 if definition.low == -1 else bad
     assert code(results(number(metric=metric, value=good)), results(number(metric=metric, value=bad))) == 1
     assert code(results(number(metric=metric, value=bad)), results(number(metric=metric, value=good))) == 0

@@ -28,7 +28,7 @@ def read_weights(path: Path, remedy: str) -> Any:
             memory than its own size or than this machine has.
     """
     try:
-        why = unfit(path) or _packed(path)
+        why = unfit(path) or (damage(path) if _is_archive(path) else None)
         if why is None:
             safe = path.suffix == ".safetensors"
             return load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -50,17 +50,24 @@ def unfit(path: Path) -> str | None:
     return None
 
 
-def _packed(path: Path) -> str | None:
-    """Whether a file unpacks to more than it is, in words."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\3\4":  # as torch tells its archives
-            return None
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
+def damage(path: Path) -> str | None:
+    """Why not to unpack an archive of torch, which checks nothing itself; None where it is whole.
+
+    Raises:
+        Exception: Of many kinds, where it is no archive at all.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    size = path.stat().st_size
-    larger = not stored or sum(entry.file_size for entry in entries) > size
-    return "is compressed, which files of weights are not" if larger else None
+        if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            return "is compressed, which files of weights are not"
+        return None if archive.testzip() is None else "is damaged: it is not what was written"
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether torch would take a file for one of its archives."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4"
 
 
 def check_plain(weights: Mapping[Any, Any]) -> None:

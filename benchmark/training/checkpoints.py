@@ -18,10 +18,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from benchmark.errors import InputError, Stopped, one_line, shortened, tell
-from benchmark.system.files import digest_file, replacing, sweep, write_text
+from benchmark.system.files import replacing, sweep
 from benchmark.training.confined import inside
 from methods.base import Method
-from methods.weight_files import check_plain, read_weights, told, unfit
+from methods.weight_files import check_plain, damage, read_weights, told, unfit
 
 FINAL = "final.ckpt"
 """Name of a finished training's weights."""
@@ -30,18 +30,6 @@ STATE = {
     **{"optimizer_states": list, "lr_schedulers": list},
 }
 """What a resume point holds beside weights."""
-LONGEST_CHECKSUM = 1000
-"""Bytes that are read of a file of checksums; ours have two of them at most."""
-
-
-def _checksum(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Delete a resume point and its checksum."""
-    path.unlink(missing_ok=True)
-    _checksum(path).unlink(missing_ok=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -51,17 +39,16 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest resume point whose bytes are what was written; by step, not by the clock. None if there is none."""
+    """The newest intact resume point; by step, not by the clock. None if there is none."""
     return next(filter(intact, reversed(checkpoints(folder))), None)
 
 
 def intact(path: Path) -> bool:
-    """Whether a checkpoint's bytes are those that were written, by the checksum beside it."""
-    checksum = _checksum(path)
-    if not path.is_file() or not checksum.is_file() or unfit(path) is not None:
+    """Whether a checkpoint holds what was written, by the checksums inside it."""
+    try:
+        return unfit(path) is None and damage(path) is None
+    except Exception:  # of zipfile, which meets with anything
         return False
-    with open(checksum, "rb") as file:
-        return digest_file(path).encode() in file.read(LONGEST_CHECKSUM).split()
 
 
 def resume_point(folder: Path) -> Path | None:
@@ -86,8 +73,6 @@ def _warn(message: str) -> None:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent: written beside the target, synced, renamed; read as plain tensors only.
 
-    A checksum beside each tells a damaged one; it is there first, so that no kill leaves a checkpoint without one.
-
     Args:
         root: Folder that all checkpoints lie in, whatever a callback's settings say; any when not given.
     """
@@ -104,24 +89,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = self._own(path)
-        with replacing(path) as temporary:
-            # Through Python's file object, whose errors name the cause where torch's own writer does not.
-            with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
-            checksum = _checksum(path)
-            # Until the new file is in its place, what it replaces counts as well.
-            replaced = checksum.read_text().split()[-1:] if path.is_file() and checksum.is_file() else []
-            write_text(checksum, "\n".join([*replaced, digest_file(temporary)]) + "\n")
+        # Errors of Python's file object name the cause, those of torch's own writer do not.
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        remove_checkpoint(self._own(path))
+        self._own(path).unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         path = Path(path)
         if not path.is_file():
             raise InputError(f"no checkpoint at {path}")
-        if _checksum(path).is_file() and not intact(path):
-            raise InputError(f"{path} is damaged: it is not what was written; use an earlier one or train again")
         try:
             return read_weights(path, "use an earlier one or train again")
         except (ValueError, OSError) as error:
@@ -187,7 +165,7 @@ def _check_state(path: str | Path, found: dict[str, Any]) -> None:
 
 def remove_checkpoints(folder: Path) -> None:
     for path in checkpoints(folder):
-        remove_checkpoint(path)
+        path.unlink(missing_ok=True)
 
 
 class ResumePoints(Checkpoint):
@@ -264,8 +242,7 @@ class ResumePoints(Checkpoint):
             return
         trainer.save_checkpoint(self.folder / FINAL, weights_only=True)
         if trainer.is_global_zero and not self.kept:
-            for old in checkpoints(self.folder):
-                remove_checkpoint(old)
+            remove_checkpoints(self.folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.max_steps == 0:  # published weights as they are: training never began, hence did not end
@@ -282,7 +259,7 @@ class ResumePoints(Checkpoint):
             points = checkpoints(self.folder)
             now = points.index(path)  # those behind it are of a training that was left for an earlier point
             for old in (*points[: max(0, now - 1)], *points[now + 1 :]):
-                remove_checkpoint(old)
+                old.unlink(missing_ok=True)
         trainer.strategy.barrier()  # no device ends, which would end the others, before the file is whole
 
 
@@ -313,6 +290,3 @@ def _prepare(folder: Path) -> None:
             f"cannot write to {folder}: {error.strerror}; choose another folder with --trainer.default_root_dir"
         ) from error
     sweep(folder)
-    for checksum in folder.glob("*.ckpt.sha256"):
-        if not checksum.with_suffix("").exists():
-            checksum.unlink()

@@ -20,7 +20,6 @@ from networks.published_nets import Weights, ncsnpp
 from PIL import Image
 
 from benchmark import cli, compare, evaluate, report, run, status
-from benchmark.system.files import digest_file
 
 CONFIGS = micro.ROOT / "configs/digits"
 QUIET = (
@@ -350,8 +349,6 @@ def trained_weights(box):
     else:
         found = cells / "reference_classifier/seed1000/checkpoints/final.ckpt"
     path.write_bytes(mutations.of_checkpoint(found.read_bytes(), box.rng, box.bait))
-    if box.rng.random() < 0.7:  # else there is none beside it, as beside what another program wrote
-        (box.here / "weights.ckpt.sha256").write_text(digest_file(path) + "\n")
     if command == "denoiser":
         key = "--model.init_args.denoiser.init_args.checkpoint=weights.ckpt"
         words = ["fit", f"--config={CONFIGS / 'denoising_assisted.yaml'}", key]

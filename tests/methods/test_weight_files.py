@@ -25,6 +25,14 @@ def packed(path):
             small.writestr(entry.filename, plain.read(entry))
 
 
+def flipped(path):
+    """A file of torch in which a bit of a number is another."""
+    torch.save(WEIGHTS, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(WEIGHTS["a.weight"].numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+
+
 def sparse(path):
     with open(path, "wb") as file:
         file.truncate(2**42)
@@ -40,6 +48,7 @@ REFUSED = {
     "pipe": (os.mkfifo, "is no regular file"),
     "folder": (lambda path: path.mkdir(), "is no regular file"),
     "bomb": (packed, "is compressed, which files of weights are not"),
+    "flipped bit": (flipped, "is damaged: it is not what was written"),
     "huge": (sparse, r"has 4.1e\+03 GiB, and this machine .* GiB of memory"),
 }
 

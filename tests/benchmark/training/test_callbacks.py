@@ -1,12 +1,15 @@
 """What every training run has beside its method: averaging, keyed randomness, guards and checkpoints."""
 
+import io
 import multiprocessing
 import os
 import pickle
+import random
 import re
 import resource
 import signal
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +23,14 @@ from torch import nn
 
 from benchmark.errors import InputError, Stopped, WriteError
 from benchmark.training.callbacks import EMA, FiniteLoss, KeyedRandomness, KnownMonitors
-from benchmark.training.checkpoints import FINAL, AtomicCheckpointIO, ResumePoints, checkpoints, newest_checkpoint
+from benchmark.training.checkpoints import (
+    FINAL,
+    AtomicCheckpointIO,
+    ResumePoints,
+    checkpoints,
+    intact,
+    newest_checkpoint,
+)
 from datamodules.digits import Digits
 from methods.base import Method
 from methods.baselines.gaussian import Gaussians
@@ -383,8 +393,8 @@ def test_the_final_weights_are_the_average_and_nothing_else(tmp_path):
 
 
 def ended(folder):
-    """Whether a training left its final weights and their checksum, and nothing else."""
-    return sorted(path.name for path in folder.iterdir()) == [FINAL, f"{FINAL}.sha256"]
+    """Whether a training left its final weights and nothing else."""
+    return [path.name for path in folder.iterdir()] == [FINAL]
 
 
 def two_points(folder):
@@ -395,11 +405,11 @@ def two_points(folder):
     return older, newer
 
 
-def lose_the_checksum(path):
-    path.with_name(path.name + ".sha256").unlink()
+def empty(path):
+    path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_byte, lose_the_checksum])
+@pytest.mark.parametrize("damage", [truncate, flip_a_byte, empty, Path.unlink])
 def test_a_damaged_newest_point_falls_back_to_the_one_before(tmp_path, damage):
     older, newer = two_points(tmp_path)
     assert newest_checkpoint(tmp_path / "checkpoints") == newer
@@ -407,6 +417,38 @@ def test_a_damaged_newest_point_falls_back_to_the_one_before(tmp_path, damage):
     assert newest_checkpoint(tmp_path / "checkpoints") == older
     damage(older)
     assert newest_checkpoint(tmp_path / "checkpoints") is None
+
+
+def flipped(content, position, rng):
+    changed = bytearray(content)
+    changed[position] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def test_a_flipped_bit_is_found_wherever_it_changes_what_is_read(tmp_path):
+    _, path = two_points(tmp_path)
+    whole, state, rng = path.read_bytes(), AtomicCheckpointIO().load_checkpoint(path), random.Random(0)
+    with zipfile.ZipFile(path) as archive:
+        content = [archive.read(entry) for entry in archive.infolist()]
+    starts = [whole.index(part) for part in content]
+    within = [start + rng.randrange(len(part)) for start, part in zip(starts, content, strict=True) for _ in range(4)]
+    assert len(within) >= 60
+    for position in within:
+        path.write_bytes(flipped(whole, position, rng))
+        assert not intact(path)
+        with pytest.raises(InputError, match=f"{path} is damaged: it is not what was written; use an earlier one"):
+            AtomicCheckpointIO().load_checkpoint(path)
+    for _ in range(60):  # the archive's own records too, of which some say nothing of what is in it
+        path.write_bytes(flipped(whole, rng.randrange(len(whole)), rng))
+        assert not intact(path) or equal(AtomicCheckpointIO().load_checkpoint(path), state)
+
+
+def equal(one, other):
+    """Whether two values that may hold tensors are the same."""
+    out = [io.BytesIO(), io.BytesIO()]
+    for value, file in zip((one, other), out, strict=True):
+        torch.save(value, file)
+    return out[0].getvalue() == out[1].getvalue()
 
 
 def test_the_newest_point_is_by_step_not_by_the_clock(tmp_path):
@@ -465,7 +507,7 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_the_checkpoint_that_was_t
         rf"cannot write {path}: File too large \(1\.0 MiB were written, [\d.]+ MiB are free\)", told.read_text()
     )
     assert AtomicCheckpointIO().load_checkpoint(path) == {"step": 1}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.ckpt", "state.ckpt.sha256", "told"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.ckpt", "told"]
 
 
 class Bomb:

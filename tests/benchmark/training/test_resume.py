@@ -33,7 +33,7 @@ def started(folder, *more, every=2, at="*[4-9]"):
         [sys.executable, "-m", "benchmark.cli", "fit", *arguments],
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not list((folder / "checkpoints").glob(f"step={at}.ckpt.sha256")):
+    while not list((folder / "checkpoints").glob(f"step={at}.ckpt")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     return process

@@ -1,1 +1,1 @@
-"""What a researcher runs: train, sample, evaluate, tabulate, compare."""
+"""Commands of the benchmark: train, sample, evaluate, tabulate, compare."""

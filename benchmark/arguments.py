@@ -1,4 +1,4 @@
-"""The parser of our commands: it takes whole option names and answers bad usage in one line."""
+"""Parser of the benchmark's commands: takes whole option names and refuses bad usage in one line."""
 
 import argparse
 import difflib
@@ -13,7 +13,7 @@ MOST_WORKERS = 1024
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, without completed options and without the usage before an error.
+    """argparse's parser without abbreviated options and without usage text in errors.
 
     Raises:
         InputError: On bad usage; an unknown option comes with the nearest one.

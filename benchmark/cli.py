@@ -13,12 +13,12 @@ from benchmark.training.build import run
 
 
 def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
-    """Run the command line, with callbacks of who started it; exits with the benchmark's exit codes."""
+    """Run the command line with further callbacks; exits with the benchmark's exit codes."""
     protect()
     arguments = sys.argv[1:] if args is None else args
     signals: list[int] = []
     ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ]
-    first = ranks[:1] in ([], ["0"])  # of the processes of one training, which are all told to stop
+    first = ranks[:1] in ([], ["0"])  # of one training's processes, all of which receive the signal
 
     def on_signal(number: int, frame: Any) -> None:
         if signals or "fit" not in arguments:
@@ -67,7 +67,7 @@ def _requeue() -> None:
 
 
 def _told(error: Exception) -> str:
-    """What is said of an error that is not ours: an operating system's names its file."""
+    """The message of an error that is not ours; an operating system's names its file."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}; name another file or folder"
     if isinstance(error, ZeroDivisionError):

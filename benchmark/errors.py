@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.screen import protect
 
 LONGEST = 399
-"""Characters of the longest line that tells of foreign text."""
+"""Characters of the longest line of a message."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 OK, REGRESSION, UNUSABLE_INPUT, NOT_COMPARABLE, INCOMPLETE = 0, 1, 2, 3, 4
 INTERRUPTED, TERMINATED = 130, 143
@@ -25,13 +25,13 @@ class InputError(Exception):
 
 
 class WriteError(InputError):
-    """A file that could not be written in the midst of work; what it held before is intact."""
+    """A file that could not be written during work; its former content is intact."""
 
     code = INCOMPLETE
 
 
 class MachineError(InputError):
-    """The machine lacks what the work needs, such as memory; with more of it the same command goes on."""
+    """A lack of the machine's, such as memory; with more of it the same command goes on."""
 
     code = INCOMPLETE
 
@@ -47,16 +47,16 @@ MEMORY_HINT = (
 
 
 def escaped(text: Any) -> str:
-    """Text from outside at its full length, characters that do not print escaped: a path that may be copied."""
+    """Foreign text at full length with unprintable characters escaped, such as a path to copy."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def shown(text: Any, longest: int = LONGEST) -> str:
-    """Text from outside, safe to print: one line, characters that do not print escaped, the middle left out if long.
+    """Foreign text, safe to print: one line, unprintable characters escaped, the middle cut out if long.
 
     Args:
-        text: Anything; what is no text is converted by ``str``.
-        longest: Characters of the result at most.
+        text: Any value; converted by ``str``.
+        longest: Most characters of the result.
     """
     text = str(text)
     if len(text) > 2 * longest:  # do not escape what will be left out
@@ -69,7 +69,7 @@ def shown(text: Any, longest: int = LONGEST) -> str:
 
 
 def traced(error: BaseException) -> str:
-    """The traceback of an error for a log: lines that are safe to print, cut, and not without number."""
+    """The traceback of an error for a log: a limited number of cut lines, safe to print."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     return "\n".join(escaped(line[:1000]) for line in lines[:500])
 
@@ -92,7 +92,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def lacking(error: BaseException) -> str:
-    """What the system lacks, with a remedy, where an error is about that; else nothing."""
+    """The lack of the system that caused an error, with a remedy; empty for other errors."""
     number, fewer = getattr(error, "errno", None), "or run fewer processes (--workers)"
     if number in (errno.EMFILE, errno.ENFILE):
         return f"too many open files; raise their limit (ulimit -n) {fewer}"
@@ -107,7 +107,7 @@ def lacking(error: BaseException) -> str:
 
 
 def failure(error: BaseException) -> str:
-    """Why a piece of work failed, on one line: what diverged, what memory was lacking, or the error with its type."""
+    """Reason of a failure on one line: divergence, lack of memory, or the error with its type."""
     if isinstance(error, InputError):
         return one_line(error)
     if isinstance(error, FloatingPointError):
@@ -130,7 +130,7 @@ def tell(text: str) -> None:
 
 
 def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | None], int]:
-    """Make ``main`` report unusable input as one line on standard error, and return its exit code whoever looks on."""
+    """Make ``main`` report unusable input as one line on standard error and return its exit code."""
 
     @wraps(main)
     def guarded(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""python -m benchmark.evaluate SAMPLES --data NAME: measure anybody's samples as the suite measures its own."""
+"""python -m benchmark.evaluate SAMPLES --data NAME: measure given samples as the suite measures its own."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.errors import InputError, command
 from benchmark.execute.given_rows import check_given, check_row, forget_row, keep_row
 from benchmark.execute.local import LocalEngine
-from benchmark.execute.session import at_hand, execute, jobs_of, networks_needed, with_given
+from benchmark.execute.session import ensure_weights, execute, jobs_of, networks_needed, with_given
 from benchmark.execute.tabulate import tabulate
 from benchmark.suite.cells import Cell
 from benchmark.suite.jobs import leave_out
@@ -28,8 +28,8 @@ def parser() -> Parser:
     p = Parser(
         prog="python -m benchmark.evaluate",
         description=__doc__,
-        epilog="The samples become a row of the suite's table, beside what its run in the folder has finished, and "
-        "stay one until --remove. The suite's reference classifier is trained if that has not been done.",
+        epilog="The samples are added to the suite's table as a row, beside the finished cells of the run in the "
+        "folder, and are kept until --remove. The suite's reference classifier is trained first if necessary.",
     )
     samples_help = ".npz with images (and labels), or a folder of images"
     p.add_argument("samples", metavar="SAMPLES", type=path_option, nargs="?", help=samples_help)
@@ -60,7 +60,7 @@ def _add(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> in
     check_given(suite, engine, {row: suite.cells[row].samples})  # before anything is trained
     with owned(out, "--out", engine.workers) as check:
         todo, every = jobs_of(suite, engine, out, suite.seeds, [row], write=False)
-        at_hand(networks_needed(todo))
+        ensure_weights(networks_needed(todo))
         results, ended = execute(suite, engine, todo, out, check)
         if ended is not None:
             return ended
@@ -87,7 +87,7 @@ def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) ->
 
 
 def with_samples(suite: Suite, out: Path, path: Path, row: str) -> Suite:
-    """A suite with the rows given to its run and one more, or other samples in the place of a row given before.
+    """A suite with the rows given to its run and one more, which replaces a row of the same name.
 
     Raises:
         InputError: If there are no samples at ``path``, or the row's name cannot be used.

@@ -16,10 +16,10 @@ def load(folder: str | Path) -> tuple[Method, ImageData]:
     """The method that was trained in a folder, in evaluation mode on the CPU, and its data.
 
     Args:
-        folder: Of ``lightning fit``, or of a cell's seed in a suite's run; it holds ``config.yaml`` and the weights.
+        folder: Folder of ``lightning fit``, or of a cell's seed in a suite's run, with ``config.yaml`` and weights.
 
     Raises:
-        InputError: If a file is missing or damaged, naming it.
+        InputError: If a file is missing or damaged; names it.
     """
     folder = Path(folder)
     config, weights = folder / saved_config.FILE, folder / "checkpoints" / FINAL

@@ -1,4 +1,4 @@
-"""python -m benchmark.run --suite NAME: train, sample, evaluate and tabulate; what is finished is not done again."""
+"""python -m benchmark.run --suite NAME: train, sample, evaluate and tabulate; finished work is kept."""
 
 import argparse
 import difflib
@@ -14,14 +14,14 @@ from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.cost.forecast import show_plan
 from benchmark.errors import INCOMPLETE, OK, InputError, command, escaped, tell
 from benchmark.execute.local import LocalEngine
-from benchmark.execute.session import at_hand, execute, jobs_of, networks_needed, with_given
+from benchmark.execute.session import ensure_weights, execute, jobs_of, networks_needed, with_given
 from benchmark.execute.slurm import write_scripts
 from benchmark.execute.tabulate import tabulate
 from benchmark.suite.budgets import PAPER
 from benchmark.suite.jobs import PLAN, QUEUE, Job
 from benchmark.suite.suite import Suite, check_seeds, load_suite, suites
 from benchmark.system.files import write_text
-from benchmark.system.lock import hold, owned
+from benchmark.system.lock import acquire, owned
 from benchmark.system.names import NAME
 from benchmark.system.signals import ended_by_signals
 from benchmark.system.surroundings import FOLDERS, absolute, data_folders, environment, path_option
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             show_plan(jobs, suite, engine.workers, options.jobs)
             return OK
         if options.job is not None:
-            hold(out, "--out", seconds=5).release()  # no run of the whole suite is under way
+            acquire(out, "--out", seconds=5).release()  # refused while a run of the whole suite is active
             return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True)[0], options.job)
         with owned(out, "--out", engine.workers) as check:
             if options.fresh:
@@ -88,14 +88,14 @@ def main(argv: list[str] | None = None) -> int:
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
                     shutil.rmtree(out / folder, ignore_errors=True)
-            at_hand(networks_needed(jobs))  # before hours of training
+            ensure_weights(networks_needed(jobs))  # before hours of training
             (out / QUEUE).unlink(missing_ok=True)
             results, ended = execute(suite, engine, jobs, out, check)
             return tabulate(suite, engine, every, results, out) if ended is None else ended
 
 
 def _check_engine(options: argparse.Namespace) -> None:
-    """Refuse options that would have no effect, or another than they seem to."""
+    """Refuse options without effect or with another effect than they promise."""
     if options.address is not None and options.engine != "ray":
         raise InputError("--address is of a Ray cluster; add --engine ray")
     if options.patience is not None and not 0 < options.patience < math.inf:
@@ -121,7 +121,7 @@ def _engine(options: argparse.Namespace) -> Any:
     """The engine that carries out jobs: ``LocalEngine``, or ``RayEngine`` with the same methods."""
     if options.engine == "local":
         patience = math.inf if options.patience is None else 60 * options.patience
-        # Scripts are for machines with other devices; the job that runs here is built for this one later.
+        # Scripts are for machines with other devices; a job that runs here is built for this one later.
         here = options.emit_sbatch is None and options.job is None
         alone = options.job is not None
         return LocalEngine(1 if alone else options.workers, patience=patience, here=here, leased=alone)
@@ -175,7 +175,7 @@ def _checked(suite: Suite, only: list[str] | None) -> list[str]:
 
 
 def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:
-    """Carry out one job, whose needs others have finished; no table is made."""
+    """Carry out one job, whose needs are finished, without tables."""
     named = {job.name: job for job in jobs}
     if name not in named:
         close = difflib.get_close_matches(name, named, n=1)

@@ -1,6 +1,6 @@
-"""Standard output and error, which may be closed, full or unable to show a character: what cannot be shown is dropped.
+"""Standard output and error that may be closed, full or unable to show a character: they drop text instead of failing.
 
-What a command does and its exit code depend on its work alone, not on whether anybody sees it.
+A command's work and exit code do not depend on whether its output can be written.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ from typing import Any
 
 
 class _Lossy(io.BufferedIOBase):
-    """An open file to write to, by its number; what it does not take is dropped without a word.
+    """An open file by its number; text that cannot be written is dropped silently.
 
-    It holds nothing back and has no lock, so that a signal's handler may print while something is being printed.
+    It has no buffer and no lock, so that a signal's handler may print during a print.
     """
 
     def __init__(self, number: int, name: str) -> None:
@@ -35,7 +35,7 @@ class _Lossy(io.BufferedIOBase):
         while left:
             try:
                 left = left[os.write(self._number, left) :]
-            except BlockingIOError:  # whoever shares the terminal made it not wait
+            except BlockingIOError:  # another program set the terminal to non-blocking
                 select.select([], [self._number], [])
             except OSError:
                 break
@@ -43,9 +43,9 @@ class _Lossy(io.BufferedIOBase):
 
 
 def protect() -> None:
-    """Make standard output and error of this process lossy, for its whole life; streams that others set stay.
+    """Make standard output and error of this process lossy; streams set by others stay.
 
-    Numbers 0 to 2 that are closed are opened on nothing, or the next file that is opened would be taken for a screen.
+    Closed numbers 0 to 2 are opened on the null device, or the next opened file would get their number.
     """
     for number in range(3):
         try:
@@ -59,7 +59,7 @@ def protect() -> None:
 
 
 def _lossy(stream: Any, number: int, name: str) -> io.TextIOWrapper:
-    """A stream in the place of another, which is None if its file was closed when Python started."""
+    """A lossy stream in place of another, which is None if its file was closed when Python started."""
     if stream is not None:
         with contextlib.suppress(OSError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""python -m benchmark.status RUN: what of a suite is done, running, failed or missing, and how long it will take."""
+"""python -m benchmark.status RUN: jobs of a suite that are done, running, failed or missing, and the time left."""
 
 import platform
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.arguments import Parser
 from benchmark.cost.times import Seen, clock, predicted_seconds, time_left
 from benchmark.errors import INCOMPLETE, OK, InputError, command, shown
-from benchmark.execute.journal import lives, read_progress
+from benchmark.execute.journal import is_alive, read_progress
 from benchmark.suite.jobs import QUEUE, Job, read_plan
 from benchmark.system.lock import read_owner
 from benchmark.system.machine import runs_here
@@ -59,17 +59,17 @@ def _watch(out: Path, every: float, console: Any) -> int:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How far one job is.
+    """State of one job.
 
     Attributes:
         job: The job.
         state: ``done``, ``running``, ``failed``, ``stopped``, ``died`` or ``missing``.
         stages: Finished stages.
-        detail: Where it is, or why it is no further.
-        seconds: Spent in finished stages and, of a running one, in this attempt.
-        left: Seconds left of what it is at, by its own pace, if known.
-        share: Of a running training, what is done, in [0, 1].
-        seen: What it shows of the pace of the run, if it is done or runs.
+        detail: Its current stage, or the reason of its state.
+        seconds: Time of finished stages and of a running attempt.
+        left: Seconds left of the current stage at its own pace, if known.
+        share: Finished share of a running training, in [0, 1].
+        seen: Measured time of a finished or running job.
     """
 
     job: Job
@@ -87,8 +87,8 @@ class RunStatus:
 
     Args:
         suite: Name of the suite.
-        jobs: What is known of each job.
-        owner: What the process that is at it says of itself, if there is one.
+        jobs: State of each job.
+        owner: Description of the process that carries it out, if there is one.
         queued: Whether its jobs may wait in a queue of Slurm.
     """
 
@@ -102,14 +102,14 @@ class RunStatus:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more can come: every job is done, or nobody is at it and no job waits in a queue."""
+        """Whether nothing more can happen: all jobs are done, or none runs and none waits in a queue."""
         over = all(job.state in ("done", "failed") or job.detail.startswith("needs ") for job in self.jobs)
         running = self.owner is not None or any(job.state == "running" for job in self.jobs)
         return self.complete or (not running and (over or not self.queued))
 
     @property
     def headline(self) -> str:
-        """Jobs by state, and the time left where there is something to predict it from."""
+        """Number of jobs by state, and the time left if it can be predicted."""
         counts = Counter(job.state for job in self.jobs)
         parts = [f"{counts.pop('done', 0)}/{len(self.jobs)} jobs done"]
         parts += [f"{counts[state]} {state}" for state in STYLES if counts[state]]
@@ -120,7 +120,7 @@ class RunStatus:
         return f"suite {self.suite}: {', '.join(parts)}{by or ''}"
 
     def _left(self) -> float | None:
-        """Seconds, at the pace of this run, where committed results or finished jobs say what the rest costs."""
+        """Seconds left at the pace of this run, predicted from committed results or finished jobs."""
         workers = (self.owner or {}).get("workers") or 1
         lost = [at for at in self.jobs if at.state == "failed" or at.detail.startswith("needs ")] if self.owner else []
         going = [at for at in self.jobs if at not in lost]
@@ -154,7 +154,7 @@ class RunStatus:
 
 
 def look(out: Path) -> RunStatus:
-    """What the files of a run say; nothing is written, and outputs are not hashed again.
+    """Read the state of a run from its files; writes nothing and does not hash outputs again.
 
     Raises:
         InputError: If the folder holds no run, or its plan cannot be read.
@@ -174,7 +174,7 @@ def _look_at(job: Job, known: dict[str, JobStatus]) -> JobStatus:
     news = read_progress(job.folder, job.part)
     if news is not None and "status" in news:
         return JobStatus(job, news["status"], len(finished), news.get("error") or _where(news), spent)
-    if news is not None and lives(news):
+    if news is not None and is_alive(news):
         return _running(job, news, len(finished), spent)
     if news is not None:
         where, ago = f"process {news['pid']} on {news['host']}", clock(max(0.0, time.time() - news["at"]))

@@ -1,11 +1,11 @@
-"""python -m benchmark.weights NAME: get the weights of feature networks, on a machine that can reach them."""
+"""python -m benchmark.weights NAME: download the weights of feature networks."""
 
 import sys
 from typing import get_args
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, command, escaped
-from benchmark.execute.session import at_hand
+from benchmark.execute.session import ensure_weights
 from benchmark.suite.protocol import REFERENCE, FeatureName
 
 PUBLISHED = tuple(name for name in get_args(FeatureName) if name != REFERENCE)
@@ -20,8 +20,8 @@ def parser() -> Parser:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Get weights, or find that they are there; returns the exit code."""
-    for path in at_hand(parser().parse_args(argv).names):
+    """Download missing weights; returns the exit code."""
+    for path in ensure_weights(parser().parse_args(argv).names):
         print(escaped(path))
     return OK
 

@@ -1,4 +1,4 @@
-"""Logits of test images: clean, at random noise levels, and over a curve of levels."""
+"""Logits of test images: clean, at random noise levels, and at each level of a curve."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from methods.base import KeyedNoise, Method
 
 
 def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """Logits on the test images: clean, at random noise levels, and at each level of the curve.
+    """Write the logits of the test images to ``logits.npz``.
 
-    Noise levels and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same
-    noisy images. Files: ``logits.npz`` with ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images,
-    ``noisy (draws, N, K)``, ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs
-    ``masked_x (N, K)`` and ``masked_denoised (N, K)`` too, on the noisy images of the first draw.
+    The file holds ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images, ``noisy (draws, N, K)``,
+    ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs also ``masked_x (N, K)``
+    and ``masked_denoised (N, K)``, on the noisy images of the first draw. Noise levels and noise depend on
+    ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same noisy images.
     """
     reason = method.unsupported.get("classify")
     if reason is not None:

@@ -14,7 +14,7 @@ from methods.base import KeyedNoise, Method
 
 
 def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """Squared error of the predicted noise on dequantised test images, ``denoise.npz``.
+    """Write the squared errors of the predicted noise on dequantised test images to ``denoise.npz``.
 
     ``errors (L, N)`` is the mean over pixels at ``times (L,)``; ``sigmas (L,)`` are sigma / alpha there. The noise
     depends on ``(protocol.seed, image)`` alone.

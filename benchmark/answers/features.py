@@ -1,4 +1,4 @@
-"""What feature networks see: in the images of a data set, once for all cells, and in each cell's samples."""
+"""Features of real images, computed once for all cells, and of each cell's samples."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ from datamodules.base import ImageData
 from methods.base import Method
 
 LARGE = 64
-"""Images at once of networks that enlarge them."""
+"""Batch size of networks that enlarge images."""
 
 
 def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """The images that samples are held against and the test images asked about, ``real.npz``.
+    """Write ``real.npz``: the real images that samples are compared with, and the test images.
 
-    ``train_images (N, H, W, C)``, ``train_labels (N,)``, the same of ``test``, and ``neighbours``, the rows of the
-    training images that precision and recall look at.
+    It holds ``train_images (N, H, W, C)``, ``train_labels (N,)``, the same of ``test``, and ``neighbours``, the rows of
+    the training images that precision and recall use.
     """
     arrays = {}
     for part, count, stream in (("train", protocol.real_images, 5), ("test", protocol.test_images, 4)):
@@ -39,18 +39,18 @@ def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, 
 def real_features(
     name: str, reference: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """What a network sees in the training images of ``real.npz``, ``real+<name>.npz``.
+    """Write ``real+<name>.npz``: a network's outputs for the training images of ``real.npz``.
 
-    ``features (N, D)`` and whatever else it sees but probabilities; of each, ``<it>_mean`` and ``<it>_scatter`` in
-    double.
+    It holds ``features (N, D)`` and all other outputs but probabilities, each with ``<output>_mean`` and
+    ``<output>_scatter`` in double.
 
     Args:
-        name: Of the network; see ``Protocol.features``.
-        reference: Of the suite.
-        data: Of the suite's reference.
-        protocol: Of the suite.
-        folder: Of the reference's cell.
-        report: Told how many images have been looked at.
+        name: Name of the network; see ``Protocol.features``.
+        reference: The suite's reference.
+        data: Its data.
+        protocol: The suite's protocol.
+        folder: Folder of the reference's cell.
+        report: Receives the number of images done.
     """
     real = load_arrays(folder / "real.npz")
     images = _channels_first(real["train_images"])
@@ -83,16 +83,16 @@ def sample_features(
     images: np.ndarray,
     report: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
-    """What a network sees in samples, grey levels ``(N, H, W, C)``, by name, float32 ``(N, ...)``.
+    """A network's outputs for samples, by name, float32 ``(N, ...)``.
 
     Args:
-        name: Of the network.
-        reference: Of the suite.
-        data: Of the suite's reference.
+        name: Name of the network.
+        reference: The suite's reference.
+        data: Its data.
         batch: Images at once.
-        folder: Of the reference's cell, where ``real_features`` has been.
-        images: The samples.
-        report: Told how many of them have been looked at.
+        folder: Folder of the reference's cell, with the file of ``real_features``.
+        images: Grey levels ``(N, H, W, C)``.
+        report: Receives the number of images done.
     """
     if name == REFERENCE:
         real = load_arrays(folder / f"real+{name}.npz")

@@ -1,4 +1,4 @@
-"""The classes that folders of samples stand for, by their names."""
+"""Classes of folders of samples, read from the folders' names."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from pathlib import Path
 from benchmark.errors import InputError, shown
 
 DIGITS_OF_PARTS = 5
-"""Digits from which on numbers are those of parts of a large set (00000, 001000), where no class number has as many."""
+"""Least digits of folder names that are parts of a large set (00000, 001000), if no class number has as many."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What classes are called.
+    """Names of classes.
 
     Attributes:
         of: Name of the data set.
-        named: Number of the class by its name; of several names, where a class of the task is several of the data set.
-        count: How many there are.
+        named: Class number by name; several names share a number where a task joins classes of the data set.
+        count: Number of classes.
     """
 
     of: str
@@ -27,11 +27,11 @@ class Classes:
     def of_folders(self, path: Path, folders: Collection[str]) -> tuple[dict[str, int] | None, str]:
         """The class of each folder, or None if they are parts of one set without classes; and how they were read.
 
-        Folders have the names of classes, or else class numbers. Where all classes are called by numbers, a number is
-        the name of a class, not its place among the names.
+        Folders have the names of classes, or else class numbers. If all names of classes are numbers, a folder's number
+        is such a name and not a place among the names.
 
         Args:
-            path: What the folders lie in, for messages.
+            path: Parent of the folders, for messages.
             folders: Their names.
 
         Raises:

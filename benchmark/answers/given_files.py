@@ -1,4 +1,4 @@
-"""Files of samples that somebody else made: what they hold, and their pixels."""
+"""Files of given samples: their content and their pixels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from benchmark.system.sample_files import MOST, check_samples_at, sample_files
 from datamodules.image_files import opened, plain
 
 ALIASES = {"images": ("images", "arr_0"), "labels": ("labels", "arr_1")}
-"""Names of arrays: ours, and those of files that were saved without names."""
+"""Names of arrays: ours, and those of files saved without names."""
 FORMATS = ("PNG", "BMP", "TIFF", "PPM", "JPEG")
-"""Formats that are told apart; of these, JPEG is refused."""
+"""Formats that are recognised; JPEG is then refused."""
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
-"""Pillow's names of compressions within a TIFF file that lose something."""
+"""Pillow's names of lossy compressions of a TIFF file."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Samples of which the shape is known, and the pixels are not yet read.
+    """Samples of known shape whose pixels are not yet read.
 
     Attributes:
-        shape: ``(N, H, W)`` or ``(N, H, W, C)``; of image files, as the first one has it.
-        dtype: Of the pixels as they are stored.
+        shape: ``(N, H, W)`` or ``(N, H, W, C)``; for image files that of the first one.
+        dtype: Type of the stored pixels.
         read: Reads the pixels.
-        labels: The class that each was asked for, integers ``(N,)``, where an array says so.
-        folders: Name of the folder that holds each, where they lie in folders.
-        told: What is read, in words.
+        labels: Class of each sample, integers ``(N,)``, if an array states it.
+        folders: Name of the folder of each sample, if they lie in folders.
+        told: Description of what is read.
     """
 
     shape: tuple[int, ...]
@@ -41,12 +41,12 @@ class Found:
 
 
 def found_at(path: Path) -> Found:
-    """Samples in an ``.npz`` file of ``images`` and, if they were asked for by class, ``labels``; or in a folder.
+    """Samples in an ``.npz`` file with ``images`` and, for samples by class, ``labels``; or in a folder.
 
-    A folder holds lossless image files, or folders of them, one for each class.
+    A folder holds lossless image files, or a folder of them for each class.
 
     Raises:
-        InputError: If there are none that can be used, naming the file and what to do.
+        InputError: If no samples can be used; names the file and what to do.
     """
     if path.is_dir():
         return _in_folder(path)
@@ -69,7 +69,7 @@ def _in_archive(path: Path) -> Found:
 
 
 def _labels(archive: Archive, name: str, images: tuple[int, ...]) -> np.ndarray | None:
-    """Labels of as many images as there are; None if each is -1."""
+    """Labels, as many as images; None if all are -1."""
     declared = archive.declared(name)
     if not images or declared.shape != images[:1] or declared.dtype.kind not in "iu":
         expected = f"labels must be {images[0] if images else 0} integers"
@@ -81,7 +81,7 @@ def _labels(archive: Archive, name: str, images: tuple[int, ...]) -> np.ndarray 
 
 
 def _some(arrays: Sequence[str], others: Sequence[str] = ()) -> str:
-    """Names in an archive, few of them, for a message."""
+    """The first names in an archive, for a message."""
     if not arrays and others:
         return f"files such as {shown(others[0], 60)} ({len(others)} in all); unpack them and give their folder"
     names = [shown(name, 30) for name in arrays[:3]]
@@ -98,7 +98,7 @@ def _in_folder(path: Path) -> Found:
 
 
 def _all_pixels(files: list[Path]) -> np.ndarray:
-    """Pixels ``(N, H, W, C)``; in colour where one of the files is."""
+    """Pixels ``(N, H, W, C)``, in colour if any file is."""
     first = _pixels(files[0])
     out = np.empty((len(files), *first.shape), np.uint8)
     for i, file in enumerate(files):

@@ -1,4 +1,4 @@
-"""Samples that somebody else made, checked against the data that they are compared with."""
+"""Given samples, checked against the data that they are compared with."""
 
 from dataclasses import dataclass
 from math import prod
@@ -16,17 +16,17 @@ from datamodules.base import ImageData
 
 LEAST = 10
 MOST_BYTES = 12 * 2**30
-"""Bytes of all pixels at most; 50,000 images of 256 x 256 pixels in colour have 9.2 GiB."""
+"""Largest number of bytes of all pixels; 50,000 images of 256 x 256 pixels in colour have 9.2 GiB."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """Samples as they are compared.
+    """Checked samples.
 
     Attributes:
         images: Grey levels ``(N, H, W, C)``.
-        labels: The class that each was asked for, int64 ``(N,)``, -1 throughout if none was.
-        told: How they were read, in words.
+        labels: Class of each sample, int64 ``(N,)``; all -1 if classes are not given.
+        told: Description of how they were read.
     """
 
     images: np.ndarray
@@ -35,15 +35,15 @@ class Given:
 
 
 def given_samples(path: Path, data: ImageData) -> Given:
-    """Samples as ``found_at`` takes them, if they fit the data.
+    """Read samples that ``found_at`` accepts and check that they fit the data.
 
     Args:
         path: An ``.npz`` file or a folder.
-        data: What they are compared with; they must have its size, channels and range of grey levels. Equal channels
-            are one where the data is grey.
+        data: Data that gives size, channels and range of grey levels. Three equal channels count as one if it is
+            grey.
 
     Raises:
-        InputError: If they cannot be used, naming the file and what to do.
+        InputError: If they cannot be used; names the file and what to do.
     """
     found = found_at(path)
     _check_shape(path, found, data)
@@ -63,13 +63,13 @@ def given_samples(path: Path, data: ImageData) -> Given:
 
 
 def _check_shape(path: Path, found: Found, data: ImageData) -> None:
-    """Refuse, before pixels are read, what does not fit or is too much."""
+    """Refuse samples that do not fit or are too many, before pixels are read."""
     channels, height, width = data.shape
     shape = found.shape
     if found.dtype != np.uint8 or len(shape) not in (3, 4):
         raise InputError(f"{path}: images must be uint8 (N, H, W, C), got {found.dtype} {shown(shape, 60)}")
     shape = (*shape, 1) if len(shape) == 3 else shape
-    alike = {1: (1, 3), 3: (1, 3)}.get(channels, (channels,))  # grey may be saved as colours, and colours lack in some
+    alike = {1: (1, 3), 3: (1, 3)}.get(channels, (channels,))  # grey may be saved as colours, and some data is grey
     if shape[1:3] != (height, width) or shape[3] not in alike:
         first = shape[1:] == data.shape
         raise InputError(
@@ -87,7 +87,7 @@ def _check_shape(path: Path, found: Found, data: ImageData) -> None:
 
 
 def _labels(path: Path, found: Found, data: ImageData) -> tuple[np.ndarray, str]:
-    """The class of each sample, -1 where none is given, and how samples were read."""
+    """Class of each sample, -1 if not given, and a description of how samples were read."""
     unlabeled, told = np.full(found.shape[0], -1, np.int64), found.told
     if found.folders is not None:
         by_folder, how = classes_of(data).of_folders(path, sorted(set(found.folders)))
@@ -104,17 +104,17 @@ def _labels(path: Path, found: Found, data: ImageData) -> tuple[np.ndarray, str]
 
 
 def classes_of(data: ImageData) -> Classes:
-    """What the classes of a task are called; by their numbers where nothing else is known."""
+    """Names of a task's classes; their numbers if it has no names."""
     numbers = [str(k) for k in range(data.classes)]
     names = getattr(data, "class_names", None) or numbers
     task = data.task_classes.tolist()
     if len(names) != len(task) or (task != list(range(len(task))) and any(map(str.isdecimal, names))):
-        names, task = numbers, range(data.classes)  # a number would be the data set's class or the task's
+        names, task = numbers, range(data.classes)  # a number could be the data set's class or the task's
     return Classes(data.name, dict(zip(names, task, strict=True)), data.classes)
 
 
-def take(path: Path, data: ImageData, folder: Path) -> dict[str, Any]:
-    """Keep the samples as the cell's own, ``samples.npz``."""
+def copy_samples(path: Path, data: ImageData, folder: Path) -> dict[str, Any]:
+    """Copy given samples into the cell's folder as ``samples.npz``."""
     given = given_samples(path, data)
     save_arrays(folder / "samples.npz", images=given.images, labels=given.labels)
     return {

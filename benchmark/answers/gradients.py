@@ -15,11 +15,11 @@ from methods.base import KeyedNoise, Method
 
 
 def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """The classifier's gradient against the true one, where the denoiser is exact.
+    """Write the classifier's gradients and the true ones to ``gradients.npz``, if the denoiser is exact.
 
-    On the data's own grid of places if it has one, else on noisy test images. ``gradients.npz``: ``estimate`` and
-    ``truth`` of ``grad log p(y | x_t)`` and the true ``score`` of ``p(x_t)``, all ``(L, N, D)`` in the data's own unit,
-    at ``times (L,)`` with sigma / alpha in ``sigmas (L,)``, in that unit too.
+    They are taken on the data's own grid of points if it has one, else on noisy test images. The file holds
+    ``estimate`` and ``truth`` of ``grad log p(y | x_t)`` and the true ``score`` of ``p(x_t)``, all ``(L, N, D)`` in the
+    data's own unit, at ``times (L,)`` with sigma / alpha in ``sigmas (L,)``, in that unit too.
     """
     process = method.noisy_process
     grid, unit = getattr(data, "grid", None), getattr(data, "unit", 1.0)

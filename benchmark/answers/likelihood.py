@@ -14,7 +14,7 @@ from methods.base import KeyedNoise, Method
 
 
 def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """Log-densities of the test images, ``log_prob.npz`` with ``bits (N,)`` per dimension and ``nfe (N,)``.
+    """Write the log-densities of the test images to ``log_prob.npz``: ``bits (N,)`` per dimension and ``nfe (N,)``.
 
     Dequantisation and probes depend on ``(protocol.seed, image)`` alone.
     """

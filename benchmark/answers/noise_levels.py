@@ -15,10 +15,11 @@ from methods.base import KeyedNoise, Method
 
 
 def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
-    """A method's checks beside its likelihood, ``diagnostics.npz``, a row for each dequantised test image.
+    """Write a method's diagnostics to ``diagnostics.npz``, a row for each dequantised test image.
 
-    ``confusion (G, G)`` alone is a mean over images. ``times (L,)`` and ``sigmas (L,)``, sigma / alpha there, are those
-    of ``noisy_bits (N, L)``. ``lattice_bits (N,)`` score the grey levels without dequantisation, as the code of (c).
+    Only ``confusion (G, G)`` is a mean over images. ``times (L,)`` and ``sigmas (L,)``, sigma / alpha there, are those
+    of ``noisy_bits (N, L)``. ``lattice_bits (N,)`` score the grey levels without dequantisation, as the code of paper
+    (c) does.
     """
     if type(method).diagnostics is Method.diagnostics:
         return {"outputs": [], "reason": "no classifier of noise levels"}

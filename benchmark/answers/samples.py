@@ -1,4 +1,4 @@
-"""Samples, drawn in shards: the unit that a restart keeps and that several processes share."""
+"""Samples, drawn in shards; a restart keeps finished shards, and processes share them out."""
 
 import shutil
 from collections.abc import Callable, Iterable
@@ -23,23 +23,22 @@ from datamodules.base import ImageData
 from methods.base import Method
 
 Draw = Callable[[list[range], Drawn], None]
-"""Draws the shards of these samples, wherever."""
+"""Draws the shards of these samples."""
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The samples of a cell at one guidance scale, in shards that are drawn and kept each by itself.
+    """The samples of a cell at one guidance scale, in shards that are drawn and kept one by one.
 
-    A shard is cut into batches of ``protocol.batch`` from its own beginning, so its bytes are the same whichever
-    process draws it, after whatever restart; another ``protocol.batch`` moves a pixel now and then to the next grey
-    level. It is a stage of its own in ``samples@<scale>.parts``: cut, changed or under another key, it does not count
-    as finished.
+    A shard is cut into batches of ``protocol.batch`` from its own beginning, so its bytes do not depend on the process
+    that draws it or on restarts; another ``protocol.batch`` can move single pixels to the next grey level. Each shard
+    is a stage in ``samples@<scale>.parts``: a cut or changed one, or one of another key, does not count as finished.
 
     Attributes:
-        protocol: For samples, seed and batch.
+        protocol: Gives samples, seed and batch.
         scale: Guidance scale; None for unconditional samples.
-        folder: Of the cell's seed.
-        key: Of the stage that the samples are.
+        folder: Folder of the cell's seed.
+        key: Key of the stage of the samples.
     """
 
     protocol: Protocol
@@ -58,14 +57,14 @@ class Shards:
         return list(batches(self.protocol.samples, SHARD))
 
     def missing(self) -> list[range]:
-        """Shards that are not finished. What lies there is removed if none is: it is of another key, or spoiled."""
+        """Shards that are not finished. If none is finished, their folder is removed: its files are of another key."""
         missing = [rows for rows in self.ranges if self._stage(rows).completed(self.parts) is None]
         if missing == self.ranges:
             shutil.rmtree(self.parts, ignore_errors=True)
         return missing
 
     def draw(self, method: Method, data: ImageData, shards: Iterable[range], drawn: Drawn) -> None:
-        """Draw shards, and keep each once it is whole.
+        """Draw shards and keep each one that is whole.
 
         Raises:
             FloatingPointError: If a sample is not finite.
@@ -84,15 +83,15 @@ class Shards:
         return {"outputs": [file], "peak_memory_bytes": peak_memory()}
 
     def labels(self, data: ImageData) -> Tensor:
-        """Classes asked for, ``(N,)``: with a scale above 0 they go round, else none is, and they are -1."""
+        """Classes to draw, ``(N,)``: in turn with a scale above 0, else -1."""
         n = self.protocol.samples
         return torch.arange(n) % data.classes if self.scale else torch.full((n,), -1)
 
     def join(self, labels: Tensor) -> dict[str, Any]:
-        """Write all samples to ``samples@<scale>.npz``; that file, and what drawing them took.
+        """Write all samples to ``samples@<scale>.npz``; returns that file and the cost of drawing.
 
-        ``seconds`` and ``cpu_seconds`` are sums over the shards, each drawn on one device in whatever attempt: a rate
-        made of them is that of one device. The shards stay, for the stage is not recorded yet.
+        ``seconds`` and ``cpu_seconds`` are sums over the shards, each drawn on one device: rates from them are those of
+        one device. The shards stay, since the stage is not recorded yet.
 
         Raises:
             RuntimeError: If a shard is missing or was changed.
@@ -122,15 +121,15 @@ class Shards:
 
 
 def sample(method: Method, data: ImageData, shards: Shards, report: Report, draw: Draw | None = None) -> dict[str, Any]:
-    """Generated images as grey levels, ``samples@<scale>.npz`` with ``images (N, H, W, C)`` and ``labels (N,)``.
+    """Write generated images to ``samples@<scale>.npz``: grey levels ``images (N, H, W, C)`` and ``labels (N,)``.
 
     Image ``i`` depends on ``(protocol.seed, i)`` alone. Shards that an earlier attempt finished are not drawn again.
 
     Args:
-        method: The method; what it cannot do is the result's ``reason``.
-        data: For image shape, grey levels and classes.
+        method: The method; if it cannot sample, the result has a ``reason``.
+        data: Gives image shape, grey levels and classes.
         shards: The samples.
-        report: Told of all images that are there, of which the first may be an earlier attempt's.
+        report: Receives the number of all images, those of earlier attempts included.
         draw: Draws missing shards; by default this process does.
 
     Raises:
@@ -161,7 +160,7 @@ def sample(method: Method, data: ImageData, shards: Shards, report: Report, draw
 
 
 def image_samples(part: Literal["train", "test"], data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Real images in the place of samples: the test images asked about, or copies of training images."""
+    """Write real images in place of samples: the test images of the protocol, or training images."""
     if part == "test":
         u, y = some_test_images(data, protocol)
     else:
@@ -173,7 +172,7 @@ def image_samples(part: Literal["train", "test"], data: ImageData, protocol: Pro
 
 
 def remove_parts(folder: Path, stage: Stage) -> None:
-    """Remove the shards of a stage that is recorded, if it is one of samples: it has no more use for them."""
+    """Remove the shards of a recorded stage of samples, which needs them no more."""
     if stage.kind == "sample":
         shutil.rmtree(_parts(folder, stage.scale), ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""FLOPs, memory and disk of a suite's cells, counted on tensors without data: no weights, no images, no GPU."""
+"""FLOPs, memory and disk of a suite's cells, counted on tensors without data."""
 
 import contextlib
 import math
@@ -30,13 +30,13 @@ from methods.base import Method
 
 @dataclass(frozen=True)
 class Reference:
-    """The networks that look at samples: the call of the classifier that judges them, and what their answers take.
+    """Networks that evaluate samples: their cost and the size of their outputs.
 
     Attributes:
-        call: Features and probabilities of ``batch`` images by the classifier, and those of the other networks.
+        call: Cost of all networks for ``batch`` images.
         batch: Images at once.
-        row: Bytes of what all of them see in an image.
-        data: Images of the training and test parts.
+        row: Bytes of all outputs for an image.
+        data: Number of images of the training and test parts.
     """
 
     call: Call
@@ -45,17 +45,17 @@ class Reference:
     data: dict[str, int]
 
     def work(self, images: int) -> Work:
-        """Features of so many images."""
+        """Work of ``images`` images."""
         return repeated(self.call, images, self.batch)
 
 
 def repeated(call: Call, images: int, batch: int, times: float = 1) -> Work:
-    """A call on a batch, for so many images and so many times each; evaluation is in single precision."""
+    """Work of a batch's call for ``images`` images, ``times`` times each, in single precision."""
     return Work(call.flops * images / batch * times, call.operators * math.ceil(images / batch) * times)
 
 
 def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
-    """What each of the cells costs with one seed, or why that cannot be told.
+    """Count the cost of each cell with one seed; a text says why one cannot be counted.
 
     Cells leave weights without data where others look for them, so that those that need them are counted whole, and a
     cell that would not fit what it gets is found before anything is trained.
@@ -112,7 +112,7 @@ def _of_cell(
 
 
 def _of_images(suite: Suite, cell: Cell, reference: Reference | None) -> CellCost:
-    """A cell of images in the place of samples."""
+    """Cost of a cell of images in place of samples."""
     if reference is None:
         raise ValueError(f"the reference {suite.reference} was not counted")
     n = reference.data["test"] if cell.images == "test" else suite.protocol.samples
@@ -135,7 +135,7 @@ def _reference(cli: Any, suite: Suite) -> Reference:
 
 
 def _asked(data: ImageData, part: Literal["train", "test"], count: int | None) -> int:
-    """Images of a part, or ``count`` of them where there are more."""
+    """Number of images of a part, at most ``count``."""
     n = len(data.images(part)[1])
     return n if count is None else min(n, count)
 
@@ -145,7 +145,7 @@ def _images(data: ImageData, n: int) -> Tensor:
 
 
 class _Start:
-    """What a method asks of its data when training starts."""
+    """The data that a method reads when training starts."""
 
     def __init__(self, data: ImageData) -> None:
         self.grey, self.class_prior, self._data = data.grey, data.class_prior.to(META), data
@@ -160,10 +160,10 @@ class _Training:
 
     Args:
         cli: The cell, built.
-        known: What steps of training that were counted before cost; cells that train alike are counted once.
+        known: Costs of steps counted before; cells that train alike are counted once.
 
     Attributes:
-        work: Its steps, forward and backward; nothing where there is no gradient descent.
+        work: Its steps, forward and backward; empty without gradient descent.
         disk: Bytes of the final weights, and of the resume points beside them.
         memory: Bytes at the peak.
     """
@@ -190,7 +190,7 @@ class _Training:
         self.memory = step.resident + 4 * trained + activations  # gradients, two moments, average
 
     def _step(self, cli: Any) -> tuple[int, Call]:
-        """The fewest steps that all are like, and what they cost together."""
+        """The shortest cycle of steps, and its cost."""
         method, data = cli.model.train(), cli.datamodule
         method.trainer = cli.trainer
         cli.trainer.datamodule = _Start(data)
@@ -220,7 +220,7 @@ class _Training:
 
 
 def _training_key(cli: Any) -> str:
-    """Of everything that the cost of a step depends on."""
+    """Text of all settings that the cost of a step depends on."""
     model, data = cli.config["model"].as_dict(), cli.datamodule
     kept = {key: value for key, value in (model.get("init_args") or {}).items() if key not in NOT_TRAINING}
     return repr((model["class_path"], kept, data.shape, data.batch_size, data.unlabeled_batch_size))
@@ -235,7 +235,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _steps(cli: Any) -> int:
-    """Batches of the whole training; 0 where only a time limits it."""
+    """Batches of the whole training; 0 if only time limits it."""
     trainer, limits = cli.trainer, []
     if trainer.max_steps > 0:
         limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
@@ -245,12 +245,12 @@ def _steps(cli: Any) -> int:
 
 
 class _Evaluation:
-    """The cost of a cell's evaluation, added up stage by stage.
+    """Cost of a cell's evaluation, summed over its stages.
 
     Attributes:
         work: Calls of the method and of the reference.
-        disk: Bytes of all that is kept.
-        memory: Bytes at the peak, of a batch of the protocol.
+        disk: Bytes of all kept files.
+        memory: Peak bytes of a batch of the protocol.
     """
 
     def __init__(self, method: Method, data: ImageData, suite: Suite, reference: Reference | None) -> None:
@@ -262,7 +262,7 @@ class _Evaluation:
         self.disk = self.memory = 0.0
 
     def add(self, images: int, times: float, call: Callable[[Tensor, Tensor], Any]) -> None:
-        """``call(x, t)`` for so many images, so many times each."""
+        """Add ``call(x, t)`` for ``images`` images, ``times`` times each."""
         self._add(images, times, self._measured(images, call))
 
     def _measured(self, images: int, call: Callable[[Tensor, Tensor], Any]) -> Call:
@@ -276,7 +276,7 @@ class _Evaluation:
         self.memory = max(self.memory, found.resident + found.peak)
 
     def answer(self) -> None:
-        """Logits, log-densities, denoising errors and diagnostics of the test images."""
+        """Add logits, log-densities, denoising errors and diagnostics of the test images."""
         method, protocol, n = self.method, self.protocol, self.test
         if "classify" not in method.unsupported:
             noisy = protocol.noisy_draws + protocol.levels if method.noisy_process is not None else 0
@@ -311,7 +311,7 @@ class _Evaluation:
             torch.autograd.grad(self.method.denoiser.eps(x, t).sum(), x)
 
     def sample(self, scale: float | None) -> None:
-        """Samples at a guidance scale, and their features."""
+        """Add samples at a guidance scale and their features."""
         method, n = self.method, self.protocol.samples
         if "sample" in method.unsupported:
             return

@@ -1,4 +1,4 @@
-"""What a suite would do, and what it would cost, before anything is run."""
+"""Forecast of a suite's jobs and their costs before a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ UNITS = ("", "", "done", "FLOP", "FLOP", "hours", "hours", "h:m:s", "", "")
 
 @dataclass(frozen=True)
 class Row:
-    """A cell, all its seeds together; None where something is not known.
+    """A cell with all its seeds; None for an unknown value.
 
     Attributes:
-        name: Of the cell.
-        seeds: Number of seeds; in the total the most of any cell.
+        name: Name of the cell.
+        seeds: Number of seeds; in the total the largest of any cell.
         done: Finished stages.
         stages: All stages.
-        train: FLOPs of its training; 0 where it uses another's weights.
-        evaluate: FLOPs of sampling and of all else that a network answers.
+        train: FLOPs of its training; 0 if it uses another's weights.
+        evaluate: FLOPs of its evaluation.
         one_gpu: Seconds on one H100.
-        gpus: Seconds on ``GPUS`` of them, a job on each: its evaluations wait for its trainings.
-        cpu: Seconds on one process here, as committed results have it.
+        gpus: Seconds on ``GPUS`` of them, a job on each; evaluations wait for trainings.
+        cpu: Seconds on one process here, from committed results.
         disk: Bytes written, uncompressed, resume points and shards of samples included.
-        memory: Bytes at the peak of a job.
+        memory: Peak bytes of a job.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Row:
 def forecast(
     jobs: Sequence[Job], costs: Mapping[str, CellCost | str], on_cpu: Mapping[tuple[str, str], float]
 ) -> list[Row]:
-    """A row for each cell and, last, their total, whose time is that of all jobs in their order.
+    """A row for each cell and, last, their total; its time is that of all jobs in their order.
 
     Args:
-        jobs: In an order in which needs come first.
+        jobs: All jobs, needs first.
         costs: See ``counting.count``.
-        on_cpu: See ``costs.predicted_seconds``.
+        on_cpu: See ``times.predicted_seconds``.
     """
     on_gpu = gpu_seconds(costs)
     rows = [_row(name, [j for j in jobs if j.cell.name == name], costs, on_gpu, on_cpu) for name in _names(jobs)]
@@ -109,13 +109,13 @@ def _row(
 
 
 def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = False) -> None:
-    """Print a suite's cells with what each will cost, the total, and how long what is left will take.
+    """Print the cost of each of a suite's cells, the total, and the time left.
 
     Args:
-        jobs: In an order in which needs come first.
+        jobs: All jobs, needs first.
         suite: Their suite.
         workers: Processes of this machine.
-        each_job: Whether to list the jobs too, with what each waits for.
+        each_job: Whether to list the jobs and their needs too.
     """
     from benchmark.cost.counting import count  # heavy
 
@@ -152,7 +152,7 @@ def _job_line(job: Job, finished: bool, on_cpu: Mapping[tuple[str, str], float])
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as aligned text under names and units; columns of which nothing is known are left out."""
+    """Rows as aligned text under names and units, without columns of unknown values."""
     lines = [COLUMNS, UNITS, *map(_cells, rows)]
     shown = [i for i in range(len(COLUMNS)) if any(line[i] != "?" for line in lines[2:])]
     widths = [max(len(line[i]) for line in lines) for i in shown]
@@ -170,7 +170,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def si(value: float | None, unit: str = "") -> str:
-    """Three digits, a prefix and a unit: ``10.9 EB``; ``-`` for 0, ``?`` for what is not known."""
+    """Three digits, a prefix and a unit: ``10.9 EB``; ``-`` for 0, ``?`` if unknown."""
     if value is None:
         return "?"
     if value == 0:
@@ -182,7 +182,7 @@ def si(value: float | None, unit: str = "") -> str:
 
 
 def hours(seconds: float | None) -> str:
-    """``41.2``, or ``<0.01``; ``?`` for what is not known."""
+    """``41.2``, or ``<0.01``; ``?`` if unknown."""
     if seconds is None:
         return "?"
     value = seconds / 3600

@@ -11,19 +11,19 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 META = torch.device("meta")
-"""Where tensors have a shape and no data."""
+"""Device of tensors with a shape and no data."""
 
 
 class Meter(TorchDispatchMode):
-    """Operators run inside it, their FLOPs by torch's own formulas, and the bytes they need.
+    """Counter of the operators run inside it, their FLOPs by torch's formulas, and their bytes.
 
     Torch's ``FlopCounterMode`` refuses gradients with regard to an input, and counts no bytes.
 
     Attributes:
         flops: Of convolutions and matrix products, a multiply-add as two.
         operators: Number of operators, views left out.
-        resident: Bytes of tensors that were there before and were used, such as weights.
-        peak: Most bytes that results took up at any one time.
+        resident: Bytes of used tensors from outside, such as weights.
+        peak: Most bytes of results at any one time.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ def _storages(values: Any) -> list[Any]:
 
 
 class Call(NamedTuple):
-    """What one call costs: FLOPs, operators, and bytes of what it was given and of what it made."""
+    """Cost of one call: FLOPs, operators, bytes of its inputs and peak bytes of its results."""
 
     flops: int
     operators: int
@@ -70,7 +70,7 @@ class Call(NamedTuple):
 
 
 def measured(call: Callable[[], Any]) -> Call:
-    """Carry out ``call`` on tensors without data, and count."""
+    """Run ``call`` on tensors without data and count its cost."""
     with META, Meter() as meter:  # also what the call makes, and weights that it reads
         call()
     return Call(meter.flops, meter.operators, meter.resident, meter.peak)

@@ -15,16 +15,15 @@ RESULTS = Path(__file__).resolve().parents[2] / "results"
 HALF_PEAK = 800e12
 """FLOP/s of one H100's matrix units in bf16, dense."""
 SINGLE_PEAK = HALF_PEAK / 2
-"""The same in TF32, which convolutions in single precision use: losses made of gradients are trained so, because bf16
-changes their gradients by several per cent, and everything is evaluated so."""
+"""FLOP/s in TF32, which convolutions in single precision use. Losses made of gradients are trained so, because bf16
+changes their gradients by several per cent; all evaluation is in single precision."""
 UTILISATION = 0.25
-"""Share of the peak that is reached: 20 to 25 % is the realistic first target for networks of 128 channels, whose ideal
-without fused kernels is about 40 %. Assumed, not measured."""
+"""Share of the peak in use: 20 to 25 % is a realistic first target for networks of 128 channels, whose ideal without
+fused kernels is about 40 %. Assumed, not measured."""
 PRIOR = 30.0
-"""Predicted seconds of which a run must have measured as much before it outweighs the prediction: noise of the first
-seconds does not."""
+"""Weight of the prediction in seconds; measured time counts more once it is longer."""
 LAUNCH = 5e-6
-"""Seconds that the host needs for each operator, which bound what small networks take. Assumed, not measured."""
+"""Seconds of the host for each operator, the bound of small networks. Assumed, not measured."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Work:
     Attributes:
         flops: Floating-point operations, a multiply-add as two; those of convolutions and matrix products.
         operators: Tensor operators, each a launch on a GPU.
-        half: Whether they compute in half precision.
+        half: Whether they run in half precision.
     """
 
     flops: float
@@ -43,18 +42,18 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """On one H100."""
+        """Seconds on one H100."""
         return max(self.flops / (UTILISATION * (HALF_PEAK if self.half else SINGLE_PEAK)), LAUNCH * self.operators)
 
 
 @dataclass(frozen=True)
 class CellCost:
-    """What one cell costs with one seed.
+    """Cost of one cell with one seed.
 
     Attributes:
-        work: Of its jobs ``train`` and ``evaluate``.
-        disk: Bytes that each of them writes, uncompressed; resume points count, which go when training ends.
-        memory: Bytes at the peak of each: weights, gradients, optimiser, average and activations.
+        work: Work by job, ``train`` and ``evaluate``.
+        disk: Bytes written by each, uncompressed, with resume points, which are deleted when training ends.
+        memory: Peak bytes of each: weights, gradients, optimiser, average and activations.
     """
 
     work: Mapping[str, Sequence[Work]]
@@ -66,12 +65,12 @@ class CellCost:
         return sum(work.flops for work in self.work.get(part, ()))
 
     def seconds(self, part: str) -> float:
-        """Of a part, on one H100."""
+        """Seconds of a part on one H100."""
         return sum(work.seconds for work in self.work.get(part, ()))
 
 
 def gpu_seconds(costs: Mapping[str, CellCost | str]) -> dict[tuple[str, str], float]:
-    """Seconds on one H100 by (cell, part), of the cells that could be counted."""
+    """Seconds on one H100 by (cell, part), for the counted cells."""
     return {
         (name, part): cost.seconds(part)
         for name, cost in costs.items()
@@ -101,7 +100,7 @@ def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:
 
 
 def filled_in(predicted: dict[tuple[str, str], float], jobs: list[Job]) -> dict[tuple[str, str], float]:
-    """``predicted``, with the mean of a part's known costs for jobs that it lacks, such as of a cell that is new."""
+    """``predicted``, with the mean of a part's known costs for jobs without a prediction."""
     known = {part: [s for (_, of), s in predicted.items() if of == part and s > 0] for part in ("train", "evaluate")}
     lacking = {(job.cell.name, job.part) for job in jobs} - predicted.keys()
     return {**predicted, **{key: mean(known[key[1]]) for key in lacking if known[key[1]]}}
@@ -110,13 +109,13 @@ def filled_in(predicted: dict[tuple[str, str], float], jobs: list[Job]) -> dict[
 def remaining_seconds(
     jobs: list[Job], predicted: dict[tuple[str, str], float], workers: int, done: dict[str, float] | None = None
 ) -> float | None:
-    """Wall-clock seconds that ``jobs`` will take on ``workers`` processes; None if a job's cost is not known.
+    """Wall-clock seconds of ``jobs`` on ``workers`` processes; None if a job's cost is unknown.
 
     Args:
-        jobs: What is left to do, in an order in which needs come first.
+        jobs: Jobs left to do, needs first.
         predicted: See ``predicted_seconds``.
-        workers: Processes side by side.
-        done: Share in [0, 1] of each running job that is done.
+        workers: Parallel processes.
+        done: Finished share in [0, 1] of each running job.
     """
     done = done or {}
     try:
@@ -131,11 +130,11 @@ def remaining_seconds(
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run has measured of a job.
+    """Time that a run has measured for a job.
 
     Attributes:
-        seconds: On the clock.
-        share: What was done of the job in that time, in [0, 1]; None where that is not known.
+        seconds: Wall-clock seconds.
+        share: Share of the job done in that time, in [0, 1]; None if unknown.
     """
 
     seconds: float
@@ -143,10 +142,10 @@ class Seen:
 
 
 def pace(jobs: Sequence[Job], predicted: Mapping[tuple[str, str], float], seen: Mapping[str, Seen]) -> float:
-    """Seconds that a predicted second takes in a run: measured over predicted, ``(W + measured) / (W + predicted)``.
+    """Measured seconds for each predicted second of a run, ``(W + measured) / (W + predicted)``.
 
-    ``W`` is ``PRIOR``. A job of unknown share counts once it has taken longer than the whole of it should at the pace
-    of the others.
+    ``W`` is ``PRIOR``. A job of unknown share counts once it has taken longer than all of it should at the pace of
+    the others.
     """
     known = [(seen[job.name], predicted.get((job.cell.name, job.part), 0.0)) for job in jobs if job.name in seen]
     took = PRIOR + sum(at.seconds for at, cost in known if cost and at.share is not None)
@@ -164,16 +163,16 @@ def time_left(
     done: Mapping[str, float],
     seen: Mapping[str, Seen],
 ) -> float | None:
-    """Wall-clock seconds that a run will still take at the pace that it has shown; None if a job's cost is not known.
+    """Wall-clock seconds left of a run at its measured pace; None if a job's cost is unknown.
 
-    Where nothing is predicted, what the run has finished serves for the rest.
+    Without a prediction, the run's finished jobs predict the rest.
 
     Args:
-        jobs: All jobs that end well, in an order in which needs come first.
+        jobs: All jobs that have not failed, needs first.
         predicted: See ``predicted_seconds``.
-        workers: Processes side by side.
-        done: Share in [0, 1] of each job that is done, where that is known and not 0.
-        seen: What was measured, by job.
+        workers: Parallel processes.
+        done: Finished share in [0, 1] of each job, if known and not 0.
+        seen: Measured times by job.
     """
     if not predicted:
         predicted = {
@@ -191,11 +190,11 @@ def time_left(
 
 
 class TimeLeft:
-    """Seconds that a run will still take, as ``time_left`` has them; what finished jobs took is read once.
+    """Seconds left of a run, see ``time_left``; times of finished jobs are read once.
 
     Args:
         predicted: See ``predicted_seconds``.
-        workers: Processes side by side.
+        workers: Parallel processes.
     """
 
     def __init__(self, predicted: Mapping[tuple[str, str], float], workers: int) -> None:
@@ -203,7 +202,7 @@ class TimeLeft:
         self._finished: dict[str, Seen] = {}
 
     def __call__(self, jobs: list[Job], done: Mapping[str, float], running: Mapping[str, Seen]) -> float | None:
-        """Seconds, for the jobs that end well, the share of each that is done, and what is seen of running ones."""
+        """Seconds left for jobs that have not failed, from finished shares and times of running ones."""
         for job in jobs:
             if done.get(job.name) == 1 and job.name not in self._finished:
                 manifests = [read_manifest(stage.manifest(job.folder)) or {} for stage in job.stages]
@@ -212,9 +211,9 @@ class TimeLeft:
 
 
 def most_urgent_first(jobs: list[Job], predicted: dict[tuple[str, str], float]) -> list[Job]:
-    """``jobs`` by the longest way from the start of each to the end of all that waits for it.
+    """Sort jobs by the longest path from the start of each to the end of all jobs that wait for it.
 
-    A job whose cost is not known counts as one second, so that what much else waits for still comes first.
+    A job of unknown cost counts as one second, so that jobs needed by many still come first.
     """
     ahead: dict[str, float] = {}
     for job in reversed(jobs):  # needs come first
@@ -226,7 +225,7 @@ def most_urgent_first(jobs: list[Job], predicted: dict[tuple[str, str], float]) 
 
 
 def clock(seconds: float | None) -> str:
-    """``1:02:03``, ``2:03``, or ``?`` when not known."""
+    """``1:02:03``, ``2:03``, or ``?`` if unknown."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Rows of a run's table that are samples somebody gave: which there are, and whether they can be compared."""
+"""Rows of given samples in a run's table: the list of them, and checks of their samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from benchmark.system.files import read_json, write_json
 from benchmark.system.names import check_cell_name
 
 GIVEN = "given.json"
-"""In a run's folder: the files of the samples that were given, by row."""
+"""File in a run's folder: paths of the given samples, by row."""
 
 
 def given_rows(out: Path) -> dict[str, str]:
-    """Path of the samples of each row that was given to the run in a folder.
+    """Path of the samples of each given row of a run.
 
     Raises:
-        InputError: If the file that says so is damaged, or names a row that none can have.
+        InputError: If the file is damaged or holds an invalid name.
     """
     path = out / GIVEN
     try:
@@ -36,12 +36,12 @@ def given_rows(out: Path) -> dict[str, str]:
 
 
 def keep_row(out: Path, row: str, samples: Path) -> None:
-    """Note that samples are a row of the run in a folder."""
+    """Add samples as a row of a run."""
     write_json(out / GIVEN, {**given_rows(out), row: str(samples)})
 
 
 def check_row(out: Path, row: str) -> None:
-    """Refuse the name of what is no row that was given.
+    """Check that a row was given.
 
     Raises:
         InputError: If there is no such row.
@@ -53,16 +53,16 @@ def check_row(out: Path, row: str) -> None:
 
 
 def forget_row(out: Path, row: str) -> None:
-    """Undo ``keep_row``."""
+    """Remove a row; undoes ``keep_row``."""
     write_json(out / GIVEN, {name: path for name, path in given_rows(out).items() if name != row})
 
 
 def check_given(suite: Suite, engine: Any, samples: Mapping[str, str]) -> None:
-    """See that samples can be compared with the data of a suite's reference; how they were read is told.
+    """Check that samples fit the data of a suite's reference, and tell how they were read.
 
     Args:
         suite: The suite.
-        engine: Reads them, where the heavy libraries are imported.
+        engine: Reads them in a worker process.
         samples: Path of the samples of each row.
 
     Raises:
@@ -76,12 +76,12 @@ def check_given(suite: Suite, engine: Any, samples: Mapping[str, str]) -> None:
 
 
 def _notes(words: tuple[str, ...], samples: dict[str, str]) -> list[str]:
-    """How the samples of each row were read, in words."""
+    """Descriptions of how the samples of each row were read."""
     from benchmark.answers.given_samples import given_samples
     from benchmark.training.build import build
     from datamodules.base import stand_ins
 
-    with stand_ins():  # shape, classes and grey levels are asked for alone
+    with stand_ins():  # only shape, classes and grey levels are needed
         data = build([*words, "--trainer.logger=false"], here=False).datamodule
     notes = []
     for row, path in samples.items():

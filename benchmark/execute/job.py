@@ -1,4 +1,4 @@
-"""One job: train a cell, or evaluate it; finished stages are not done again, an interrupted training goes on."""
+"""One job: training or evaluation of a cell; finished stages are kept, an interrupted training is resumed."""
 
 import gc
 import warnings
@@ -34,17 +34,17 @@ from benchmark.training.progress import StepReports
 def carry_out(
     job: Job, protocol: Protocol, report: Report, stop: Callable[[], bool], confirm: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """Do what is left of a job.
+    """Carry out the unfinished stages of a job.
 
     Args:
         job: The job.
-        protocol: How cells are measured.
-        report: Told where it is.
-        stop: Asked whether to save and stop.
-        confirm: Called before a stage is recorded as finished; raises if that is no longer for this process to do.
+        protocol: Protocol of the measurements.
+        report: Receives progress.
+        stop: Returns whether to save and stop.
+        confirm: Called before a stage is recorded; raises if this process may no longer record it.
 
     Raises:
-        Stopped: If asked to stop; training has saved its state.
+        Stopped: If ``stop`` returned true; training has saved its state.
         FloatingPointError: If a loss or a sample is not finite.
         InputError: If the configuration or a file cannot be used.
     """
@@ -60,7 +60,7 @@ def carry_out(
         if stage.completed(job.folder) is None and not (job.trained and stage.adopt(job.folder, job.trained)):
             report(stage.name, 0, 0)
             stage.complete(job.folder, lambda stage=stage: done(stage))
-        if stage.kind == "train":  # its end is on record: nothing to go on from any more
+        if stage.kind == "train":  # recorded: resume points are no longer needed
             remove_checkpoints(job.folder / "checkpoints")
         samples.remove_parts(job.folder, stage)
     gc.collect()
@@ -87,7 +87,7 @@ class _Training:
         folder = job.folder / "checkpoints"
         owner = folder / "key"
         if not owner.is_file() or owner.read_text() != stage.key:
-            remove_checkpoints(folder)  # of another configuration: nothing to go on from
+            remove_checkpoints(folder)  # of another configuration
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)
@@ -101,7 +101,7 @@ class _Training:
             "outputs": [f"checkpoints/{FINAL}", saved_config.FILE, "splits.npz"],
             **done,
             "images_per_step": cli.datamodule.batch_size + cli.datamodule.unlabeled_batch_size,
-            "n_labeled": cli.datamodule.n_labeled if trained else None,  # what published weights saw is not known here
+            "n_labeled": cli.datamodule.n_labeled if trained else None,  # unknown for published weights
             "published": not trained,
             "task": cli.datamodule.task,
             "data": cli.datamodule.name,
@@ -125,7 +125,7 @@ class _Training:
         }
 
     def _fit_on_many(self, cli: Any, folder: Path) -> dict[str, Any]:
-        """Train in a process for each device; where one of them dies, all go on from the last resume point, once."""
+        """Train in a process for each device; if one dies, try once more from the last resume point."""
         nodes, devices = cli.trainer.num_nodes, cli.trainer.num_devices
         if nodes > 1:
             raise InputError(f"trainer.num_nodes must be 1 in a suite, got {nodes}; use torchrun and lightning fit")
@@ -137,7 +137,7 @@ class _Training:
 
         try:
             return fit()
-        except RuntimeError as error:  # what the others say of it depends on who noticed first
+        except RuntimeError as error:  # the other processes' messages depend on timing
             if out_of_memory(error):
                 raise
             tell(f"trying once more: {one_line(error)}")
@@ -145,7 +145,7 @@ class _Training:
 
 
 class _Evaluation:
-    """The stages of an evaluation job; what they share is built once, when first needed."""
+    """The stages of an evaluation job; the method and the reference are built once, when first needed."""
 
     def __init__(self, job: Job, protocol: Protocol, report: Report) -> None:
         self.job, self.protocol, self.report = job, protocol, report
@@ -173,7 +173,7 @@ class _Evaluation:
         if stage.kind == "features":
             return self.features(stage)
         if job.cell.samples is not None:
-            return given_samples.take(Path(job.cell.samples), self.reference[1], job.folder)
+            return given_samples.copy_samples(Path(job.cell.samples), self.reference[1], job.folder)
         if job.cell.config is None:
             return samples.image_samples(job.cell.images, self.reference[1], protocol, job.folder)
         method, data = self.method
@@ -185,7 +185,7 @@ class _Evaluation:
         return {"peak_memory_bytes": peak_memory(), **result}
 
     def sample(self, shards: samples.Shards) -> dict[str, Any]:
-        """Draw samples on each GPU that this process may use."""
+        """Draw samples on all visible GPUs."""
         method, data = self.method
         gpus, draw = visible_gpus(), None
         if method.device.type == "cuda" and len(gpus) > 1:

@@ -1,4 +1,4 @@
-"""Progress files: where each job of a run is, for whoever asks from another process or machine."""
+"""Progress files of a run's jobs, for readers in other processes and on other machines."""
 
 import time
 from collections.abc import Iterable
@@ -13,26 +13,26 @@ from benchmark.system.files import read_manifest, write_json
 from benchmark.system.machine import runs_here, this_process
 
 HEARTBEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 SILENCE = 60.0
-"""Seconds without a sign of life after which an attempt on another machine is taken to be dead."""
+"""Seconds without a heartbeat after which an attempt on another machine counts as dead."""
 ENDS = ("failed", "stopped")
-"""States in which a progress file outlives its job."""
+"""States whose progress files are kept after the job."""
 TEXTS = {"host": True, "boot": False, "start": False, "stage": False, "error": False, "status": False}
 NUMBERS = {"pid": True, "since": True, "at": True, "done": False, "total": False, "rate": False}
-"""Fields of a progress file, and whether each must be there."""
+"""Fields of a progress file, and whether each is required."""
 
 
 def progress_path(folder: Path, part: str) -> Path:
-    """File that says where a cell's job is, or how it ended if not well."""
+    """Progress file of a cell's job; kept if the job fails or is stopped."""
     return folder / "attempt" / f"{part}.progress.json"
 
 
 def read_progress(folder: Path, part: str) -> dict[str, Any] | None:
     """A job's progress file; None if there is none, or it is damaged.
 
-    ``host``, ``boot``, ``pid`` and ``start`` are of the process that wrote it, ``since`` and ``at`` are the seconds of
-    its beginning and last sign of life, ``stage``, ``done``, ``total`` and ``rate`` (1/s) say where it is, ``status``
+    ``host``, ``boot``, ``pid`` and ``start`` identify the process that wrote it, ``since`` and ``at`` are the times of
+    its start and last heartbeat in seconds, ``stage``, ``done``, ``total`` and ``rate`` (1/s) its progress, ``status``
     and ``error`` how it ended.
     """
     news = read_manifest(progress_path(folder, part))
@@ -50,8 +50,8 @@ def _has(news: dict[str, Any], name: str, needed: bool, kind: type) -> bool:
     return isinstance(value, kind) and (kind is str or 0 <= value < 1e15)
 
 
-def lives(news: dict[str, Any] | None) -> bool:
-    """Whether the attempt that wrote a progress file goes on, as far as can be seen from here."""
+def is_alive(news: dict[str, Any] | None) -> bool:
+    """Whether the attempt that wrote a progress file still runs, as far as this machine can tell."""
     if news is None or "status" in news:
         return False
     here = runs_here(news)
@@ -62,7 +62,7 @@ class Progress:
     """Progress file of one attempt at a job.
 
     Args:
-        folder: Of the cell.
+        folder: Folder of the cell.
         part: ``train`` or ``evaluate``.
     """
 
@@ -80,20 +80,21 @@ class Progress:
         since, first = self._stage_start
         rate = (done - first) / (now - since) if now - since > 1 else None
         told = {"stage": stage, "done": done, "total": total, "rate": rate or None}
-        self._news = {**self._news, **told}  # whole at any time, for another thread
+        self._news = {**self._news, **told}  # replaced as a whole, for another thread
 
     def write(self) -> None:
-        """Write the file with a sign of life, unless its folder was deleted.
+        """Write the file with a heartbeat, unless its folder was deleted.
 
         Raises:
-            OSError: If the disk cannot be written; ``WriteError`` where it is full.
+            OSError: If the disk cannot be written.
+            WriteError: If it is full or closed.
         """
-        if self.path.parent.is_dir():  # what was deleted is not made again
+        if self.path.parent.is_dir():  # a deleted folder stays deleted
             write_json(self.path, {**self._news, "at": time.time()})
 
     def end(self, result: dict[str, Any]) -> None:
-        """Say how the job ended, or delete the file if it ended well."""
-        with suppress(OSError, WriteError):  # the disk may be full; whoever waits for the job is told all the same
+        """Record how the job ended; delete the file if it ended well."""
+        with suppress(OSError, WriteError):  # the disk may be full; the result is returned all the same
             if result["status"] == "ok":
                 self.path.unlink(missing_ok=True)
             else:
@@ -102,10 +103,10 @@ class Progress:
 
 
 class Journal:
-    """Progress files of jobs on this machine, written by the process that hands them out.
+    """Progress files of jobs on this machine, written by the process that starts them.
 
     Args:
-        jobs: The jobs that it writes of.
+        jobs: The jobs.
     """
 
     def __init__(self, jobs: Iterable[Job]) -> None:
@@ -113,12 +114,12 @@ class Journal:
         self._running: dict[str, Progress] = {}
         self._written = 0.0
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Take in a message of the engine."""
+    def update(self, message: dict[str, Any]) -> None:
+        """Process a message of the engine."""
         name, event = message["job"], message.get("event")
         if event == "started" and name in self._jobs:
             job = self._jobs[name]
-            with suppress(OSError, WriteError):  # the job itself says why when it writes there
+            with suppress(OSError, WriteError):  # the job itself reports the error when it writes there
                 self._running[name] = Progress(job.folder, job.part)
                 self._running[name].write()
         elif name in self._running and event is not None:
@@ -127,7 +128,7 @@ class Journal:
             self._running[name].report(message["stage"], message["done"], message["total"])
 
     def beat(self) -> None:
-        """Write a sign of life of each running job if the last is ``HEARTBEAT`` seconds old."""
+        """Write a heartbeat of each running job if the last is ``HEARTBEAT`` seconds old."""
         if time.monotonic() - self._written < HEARTBEAT:
             return
         self._written = time.monotonic()

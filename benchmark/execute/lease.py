@@ -1,9 +1,9 @@
-"""Lease of a job that other machines may try as well: only its holder may record results.
+"""Lease of a job: only its holder may record results; a progress file shows heartbeats.
 
 A machine that is cut off, or whose Ray daemon died, can go on computing while its job is tried again elsewhere. Each
-attempt therefore writes its own name into the lease of the job, over that of the one before, and an attempt that finds
-another's name there ends before it completes a stage. This is as prompt as the file system shows a renamed file. Jobs
-of one machine need none: the lock of the run's folder excludes other runs, and workers end with the run.
+attempt therefore writes its own name into the lease of the job and replaces that of the one before. An attempt that
+finds another name there ends before it completes a stage, as soon as the file system shows the renamed file. Jobs of
+one machine need no lease: the lock of the run's folder excludes other runs, and workers end with the run.
 """
 
 import threading
@@ -20,11 +20,11 @@ from benchmark.system.files import read_json, write_json
 from benchmark.system.machine import this_process
 
 PAUSE = 1.0
-"""Seconds between two looks at a lease that seems lost: a file server may show a rename late."""
+"""Seconds between two reads of a lease that seems lost: a file server may show a rename late."""
 
 
 class Superseded(Exception):
-    """This attempt does not hold the job any more and must not publish."""
+    """Loss of a job's lease: this attempt must not record results."""
 
 
 def lease_path(folder: Path, part: str) -> Path:
@@ -33,14 +33,14 @@ def lease_path(folder: Path, part: str) -> Path:
 
 
 def clear(folder: Path, part: str) -> None:
-    """Delete what earlier attempts at a cell's job left; one that goes on elsewhere ends when it misses its lease."""
-    with suppress(OSError):  # what cannot be written there says why
+    """Delete files of earlier attempts at a cell's job; one that still runs elsewhere ends without its lease."""
+    with suppress(OSError):  # later writes report the error
         lease_path(folder, part).unlink(missing_ok=True)
         journal.progress_path(folder, part).unlink(missing_ok=True)
 
 
 class NoLease:
-    """What stands in a lease's place where no other machine can try the job."""
+    """Stand-in for a lease where no other machine can try the job."""
 
     def check(self) -> None:
         """Nothing can be lost."""
@@ -49,17 +49,17 @@ class NoLease:
         """Nothing can be lost."""
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """The process that handed out the job writes its progress."""
+        """The process that started the job writes its progress."""
 
     def end(self, result: dict[str, Any]) -> None:
         """Nothing is held."""
 
 
 class Lease:
-    """An attempt at a job, which holds it until another does.
+    """Lease of an attempt, held until another attempt starts.
 
     Args:
-        folder: Of the cell; absolute.
+        folder: Folder of the cell; absolute.
         part: ``train`` or ``evaluate``.
     """
 
@@ -75,7 +75,7 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """End an attempt that is known to have lost its lease; cheap, for every step.
+        """End an attempt that has lost its lease; cheap enough for every step.
 
         Raises:
             Superseded: Naming the reason.
@@ -87,7 +87,7 @@ class Lease:
         """Read the lease, twice if it seems lost, and end the attempt unless it holds it.
 
         Raises:
-            OSError: If the lease cannot be read, which says nothing of other attempts.
+            OSError: If the lease cannot be read.
             Superseded: Naming the reason.
         """
         if self._reason():
@@ -96,7 +96,7 @@ class Lease:
         self.check()
 
     def _reason(self) -> str:
-        """Why this attempt does not hold the lease; empty while it does."""
+        """Reason why this attempt lost the lease; empty while it holds it."""
         try:
             held = read_json(self.path)
         except FileNotFoundError:
@@ -117,7 +117,7 @@ class Lease:
         self._progress.report(stage, done, total)
 
     def end(self, result: dict[str, Any]) -> None:
-        """Let go of the job; how it ended stays readable unless it ended well."""
+        """Release the lease; keep the progress file unless the job ended well."""
         self._ended.set()
         self._thread.join()
         try:
@@ -134,5 +134,5 @@ class Lease:
                 self._progress.write()
             except Superseded:
                 return
-            except (OSError, WriteError):  # a full disk or a server that is away; what the job itself writes decides
+            except (OSError, WriteError):  # a full disk or an absent server; writes of the job itself decide
                 continue

@@ -1,4 +1,4 @@
-"""One machine: a pool of worker processes, one per GPU or else per core, that carry out jobs as their needs are met."""
+"""Engine of one machine: worker processes, one per GPU or else per core, that carry out jobs."""
 
 import contextlib
 import math
@@ -22,15 +22,15 @@ from benchmark.system.signals import delayed
 from benchmark.system.surroundings import environment, working_folder
 
 ATTEMPTS = 2
-"""Times a job is tried whose worker dies."""
+"""Attempts at a job whose worker dies."""
 
 
 class _Worker:
-    """A process that carries out one job at a time; another takes its place when it dies, and no other is disturbed.
+    """A process that carries out one job at a time; a new one replaces it when it dies.
 
     Args:
-        gpus: What it sees of the GPUs; None where there are none.
-        stop: Shared flag that tells jobs to save their state and end.
+        gpus: Its visible GPUs; None if there are none.
+        stop: Shared flag that makes jobs save their state and end.
         threads: Threads of the numeric libraries.
     """
 
@@ -40,12 +40,12 @@ class _Worker:
         self._pool: ProcessPoolExecutor | None = None
         self._messages: Any = None
         self.heard = 0.0
-        """When it last said where its job is, by the monotonic clock."""
+        """Monotonic time of its last message."""
 
     def submit(self, *call: Any) -> Future:
-        """Hand work over; a new process is started where there is none."""
+        """Submit work; starts a new process if there is none."""
         if self._pool is None:
-            working_folder()  # which the new process takes over
+            working_folder()  # inherited by the new process
             self._messages = self._context.Queue()  # its own: a killed process may take the queue's lock with it
             self._pool = ProcessPoolExecutor(
                 1,
@@ -55,7 +55,7 @@ class _Worker:
             )
         self.heard = time.monotonic()
         try:
-            with delayed():  # a process that was started but never told its work would end with a traceback
+            with delayed():  # a started process without work would end with a traceback
                 return self._pool.submit(*call)
         except BrokenProcessPool:  # it died while it was idle
             self.forget()
@@ -65,7 +65,7 @@ class _Worker:
             raise
 
     def hear(self, on_message: Callable[[dict[str, Any]], None]) -> None:
-        """Pass on what its job has said."""
+        """Pass on the messages of its job."""
         with contextlib.suppress(queue.Empty):
             while self._messages is not None:
                 on_message(self._messages.get_nowait())
@@ -77,11 +77,11 @@ class _Worker:
             process.kill()
 
     def forget(self) -> None:
-        """Take in that its process is dead."""
+        """Drop its dead process."""
         self._pool = None
 
     def close(self, wait: bool) -> None:
-        """Let the process end, after its job if there is to be waited."""
+        """Let the process end, after its job if ``wait`` is true."""
         if self._pool is not None:
             self._pool.shutdown(wait=wait, cancel_futures=True)
 
@@ -90,10 +90,10 @@ class LocalEngine:
     """Worker processes on this machine.
 
     Args:
-        workers: Processes; by default one per GPU or, without one, per core.
+        workers: Processes; by default one per GPU or, without GPUs, per core.
         threads: Threads of each.
-        patience: Seconds without a word from a job after which its process is killed and the job tried once more.
-        here: Whether this machine's devices are those that configurations are meant for.
+        patience: Seconds without a message from a job before its process is killed and the job tried once more.
+        here: Whether configurations are for this machine's devices.
         leased: Whether another machine may try the same jobs.
     """
 
@@ -118,7 +118,7 @@ class LocalEngine:
 
     @property
     def hardware(self) -> dict[str, Any]:
-        """``cores`` and ``device`` for the results' description of where they were measured."""
+        """``cores`` and ``device``, for the environment in results."""
         return {
             "cores": len(os.sched_getaffinity(0)),
             "device": f"{len(self.gpus)} GPU" if self.gpus else "CPU",
@@ -132,7 +132,7 @@ class LocalEngine:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         for each in self._workers:
-            if kind is not None:  # nobody waits for what they are doing
+            if kind is not None:  # their results are not needed
                 each.kill()
             each.close(wait=not self._stop.value)
         self._lasting.close()
@@ -142,7 +142,7 @@ class LocalEngine:
         self._stop.value = 1
 
     def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
-        """Configurations with all defaults, worked out where the heavy libraries are imported; see ``worker``."""
+        """Resolve configurations in worker processes; see ``build.resolve``."""
         names = list(cells)
         shares = [{name: cells[name] for name in names[i :: self.workers]} for i in range(self.workers)]
         found = self._answers([(worker.resolve, share, dry, self.here) for share in shares if share])
@@ -150,11 +150,11 @@ class LocalEngine:
         return {name: resolved[name] for name in names}
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns in a worker process, where the heavy libraries are imported."""
+        """Call a function in a worker process, where the heavy libraries are imported."""
         return self._answers([(work, *arguments)])[0]
 
     def _answers(self, calls: list[tuple[Any, ...]]) -> list[Any]:
-        """What calls return, each in another worker process; one whose process dies is made once more.
+        """Results of calls, each in another worker process; a call whose process dies is made once more.
 
         Raises:
             MachineError: If it dies again.
@@ -178,16 +178,16 @@ class LocalEngine:
         on_message: Callable[[dict[str, Any]], None],
         watch: Callable[[], None] = lambda: None,
     ) -> dict[str, dict[str, Any]]:
-        """Carry out ``jobs``, each after its needs, earlier ones first; the result of each by name.
+        """Carry out jobs, each after its needs, earlier ones first.
 
         Args:
             jobs: The jobs.
-            protocol: How cells are measured.
-            on_message: Told where jobs are and how they ended.
-            watch: Called several times a second; what it raises ends the run.
+            protocol: Protocol of the measurements.
+            on_message: Receives progress and ends of jobs.
+            watch: Called several times a second; an exception from it ends the run.
 
         Returns:
-            By name a result with ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
+            Results by name, with ``status`` ``ok``, ``failed`` (with ``error``) or ``stopped``.
         """
         waiting = Waiting(jobs, on_message)
         deaths: Counter[str] = Counter()
@@ -225,7 +225,7 @@ class LocalEngine:
                         waiting.put_back(job)
                         continue
                     waiting.end(job, {"job": job.name, "status": "failed", "error": self._died(job.name in stuck)})
-                except Exception as error:  # of the worker itself: other jobs go on
+                except Exception as error:  # an error of the worker itself: other jobs go on
                     waiting.end(job, {"job": job.name, "status": "failed", "error": failure(error)})
             if not self._stop.value:
                 submit_ready()

@@ -1,7 +1,7 @@
-"""Samples drawn on several devices of this machine: a process each, which shares the shards with the others.
+"""Sampling on several devices of this machine: a process each, with a share of the shards.
 
-Tried with processes on a CPU; on more than one GPU it has not been run. This module imports nothing that looks at the
-GPUs, for a process learns which one is its own after it has imported the module.
+Tested with processes on a CPU, not on several GPUs. This module imports nothing that reads the list of GPUs, because a
+process learns its own GPU after it has imported the module.
 """
 
 import multiprocessing
@@ -36,12 +36,12 @@ def draw(
         arguments: Command line that builds the method.
         trained: Folder of its training.
         devices: Identifier of each GPU; None for a process on the CPU.
-        threads: Of each process; bytes are equal only where it is.
+        threads: Threads of each process; they change the last bits of samples.
         missing: The shards to draw.
-        drawn: Called here with the number of images of each batch of any process.
+        drawn: Receives the number of images of each batch.
 
     Raises:
-        RuntimeError: If a process died. What else a process raises is raised here, and the others end.
+        RuntimeError: If a process died. Other exceptions of a process are raised here; the others end.
     """
     context = multiprocessing.get_context("spawn")
     shares = [missing[i :: len(devices)] for i in range(min(len(devices), len(missing)))]
@@ -77,12 +77,12 @@ def _end(process: multiprocessing.Process) -> None:
 
 
 def _share(connection: Connection, device: str | None) -> None:
-    """The inside of a process: draw a share of the shards, and tell of it."""
+    """Main function of a process: draw a share of the shards and send progress."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(multiprocessing.parent_process().pid)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    shards, arguments, trained, threads, share = connection.recv()  # which imports what they are made of
+    shards, arguments, trained, threads, share = connection.recv()  # imports their classes
     import torch
 
     from benchmark.training.build import method_of

@@ -1,4 +1,4 @@
-"""One view of a whole suite while it runs: live on a terminal, plain lines elsewhere."""
+"""View of a running suite: live on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from benchmark.errors import shown
 from benchmark.suite.jobs import Job
 
 UNITS = {"train": "steps", "gradients": "points"}
-"""What a stage counts, where it is not images."""
+"""Units of stages that do not count images."""
 
 
 class State:
-    """What is known of a running suite.
+    """State of a running suite.
 
     Args:
         jobs: All jobs of the run.
-        finished: Names of those that were done before it.
-        left: Seconds that a run will still take, or None: given the jobs that have not failed, the share that is done
-            of each, and what is seen of the running ones. See ``costs.TimeLeft``.
-        summary: A few numbers of a finished job, for the eye.
-        now: The time in seconds, from whatever beginning.
+        finished: Names of the jobs that were done before.
+        left: Seconds left of the run, or None if unknown, from the jobs that have not failed, their finished shares
+            and the times of running ones. See ``times.TimeLeft``.
+        summary: A few numbers of a finished job on one line.
+        now: Clock in seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class State:
         self._left, self.summary, self._now = left, summary, now
 
     def update(self, message: dict[str, Any]) -> None:
-        """Take in a message of the engine."""
+        """Process a message of the engine."""
         name, event = message["job"], message.get("event")
         if event == "started":
             self.running[name] = {"stage": "starting"}
@@ -53,10 +53,10 @@ class State:
             seen = self.running[name]
             seen = {**seen, **message} if message["stage"] == seen["stage"] else dict(message)
             self._time(seen)
-            self.running[name] = seen  # whole at any time, for the eye that looks from another thread
+            self.running[name] = seen  # replaced as a whole, for the thread that draws
 
     def _time(self, seen: dict[str, Any]) -> None:
-        """Rate and end of a stage, from what was done of it since the first message that counted anything."""
+        """Add rate and end of a stage, measured since its first message with a total."""
         if seen["total"] == 0:
             return
         now = self._now()
@@ -68,7 +68,7 @@ class State:
 
     @property
     def headline(self) -> str:
-        """Cells done, time spent and time left."""
+        """Finished jobs, time spent and time left."""
         failed = f", {len(self.failed)} failed" if self.failed else ""
         shares, seen = self._of_running()
         left = self._left(
@@ -82,7 +82,7 @@ class State:
         )
 
     def _of_running(self) -> tuple[dict[str, float], dict[str, Seen]]:
-        """Shares that are done of running trainings, and what is seen of all running jobs."""
+        """Finished shares of running trainings, and measured times of all running jobs."""
         shares, seen = {}, {}
         for name, at in self.running.items():
             training = at["stage"] == "train" and at.get("total", 0) > 0
@@ -111,7 +111,7 @@ class State:
 
 
 class PlainView:
-    """A line when a job starts or ends, and now and then where the running ones are."""
+    """Lines when a job starts or ends, and at intervals the progress of running ones."""
 
     def __init__(self, state: State, every: float = 20.0) -> None:
         self.state, self.every, self._last = state, every, time.monotonic()
@@ -120,7 +120,7 @@ class PlainView:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Nothing to put back."""
+        """Does nothing."""
 
     def __call__(self, message: dict[str, Any]) -> None:
         self.state.update(message)
@@ -139,7 +139,7 @@ class PlainView:
 
 
 class LiveView:
-    """The same, redrawn in place on a terminal."""
+    """Progress of running jobs, redrawn in place on a terminal."""
 
     def __init__(self, state: State) -> None:
         from rich.console import Console

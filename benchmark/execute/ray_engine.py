@@ -1,7 +1,7 @@
-"""Many machines: the same jobs as Ray tasks, which Ray places, packs and tries again where a worker or a node dies.
+"""Engine of many machines: jobs as Ray tasks, which Ray places and retries when a worker or node dies.
 
-What jobs leave is in the run's folder, on a file system that all nodes share; Ray itself holds nothing that would be
-missed. Tried with several nodes on one machine and without GPUs.
+All results are in the run's folder, on a file system that all nodes share; Ray itself holds none. Tested with several
+nodes on one machine and without GPUs.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-# Read by Ray when it is imported. Without the first, who reaches a cluster's ports can run code on it.
+# Read by Ray when it is imported. Without the first, anyone who reaches a cluster's ports can run code on it.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -35,14 +35,14 @@ from benchmark.suite.protocol import Protocol
 from benchmark.system.surroundings import FOLDERS, working_folder
 
 ATTEMPTS = 4
-"""Times a job is tried whose worker or node dies."""
+"""Attempts at a job whose worker or node dies."""
 
 
 class _Board:
-    """An actor between jobs and the driver: news one way, the wish to stop the other.
+    """Actor between jobs and the driver: it passes on messages of jobs and the driver's request to stop.
 
-    It may be started anew, and a reply may be lost: news are kept until the driver says that it has them, and calls are
-    made again, the old ones too.
+    It may be restarted, and a reply may be lost: messages are kept until the driver confirms them, and calls may be
+    repeated.
     """
 
     def __init__(self) -> None:
@@ -52,16 +52,16 @@ class _Board:
         self.stop = False
 
     def tell(self, message: dict[str, Any] | None) -> bool:
-        """Leave news; whether to stop."""
+        """Add a message; returns whether to stop."""
         if message is not None:
             self.news.append(message)
         return self.stop
 
     def read(self, stop: bool, name: str, had: int) -> tuple[str, int, list[dict[str, Any]]]:
-        """Say whether to stop, and that the first ``had`` news of board ``name`` came through; its name, and the rest.
+        """Set the request to stop, and confirm the first ``had`` messages of board ``name``.
 
         Returns:
-            Name of this board, how many news there were in all, and those that the driver has not had.
+            Name of this board, number of all messages so far, and the unconfirmed ones.
         """
         self.stop = self.stop or stop
         if name == self.name and had > self.taken:
@@ -70,11 +70,11 @@ class _Board:
 
 
 class _Line:
-    """A job's line to the board; for the job what queue and shared flag are on one machine.
+    """A job's connection to the board, in place of the queue and shared flag of one machine.
 
     Args:
         board: Handle of the actor.
-        every: Seconds between two calls, each with the newest message.
+        every: Seconds between two calls; each sends the newest message.
     """
 
     def __init__(self, board: Any, every: float = 1.0) -> None:
@@ -83,12 +83,12 @@ class _Line:
         self._closed = threading.Event()
 
     def put(self, message: dict[str, Any]) -> None:
-        """Have a message told, unless a newer one comes first."""
+        """Send a message with the next call, unless a newer one replaces it."""
         self._newest = message
 
     def tell(self, message: dict[str, Any] | None) -> None:
-        """Tell a message now."""
-        with contextlib.suppress(RayError):  # a board that is away for a while comes back, or the driver is gone
+        """Send a message now."""
+        with contextlib.suppress(RayError):  # the board restarts, or the driver is gone
             self.value = ray.get(self._board.tell.remote(message), timeout=30)
 
     def __enter__(self) -> "_Line":
@@ -113,7 +113,7 @@ def _work(job: Job, protocol: Protocol, board: Any, place: Place) -> dict[str, A
         return {"job": job.name, "status": "failed", "error": lacking}
     os.chdir(place.cwd)
     if not ray.get_gpu_ids():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, and the job would see every GPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it unset, which would show every GPU
     with line:
         worker.become(os.getppid(), line, line, threads=1)
         return worker.work(job, protocol, leased=True)
@@ -123,14 +123,14 @@ class RayEngine:
     """Jobs on the nodes of a Ray cluster, or of one that is started on this machine.
 
     Args:
-        address: ``auto`` for the cluster that this machine belongs to, ``ray://HOST:PORT`` or ``HOST:PORT`` for
-            another; by default ``$RAY_ADDRESS``, else a cluster of this machine alone, which ends with the run.
+        address: ``auto`` for this machine's cluster, ``ray://HOST:PORT`` or ``HOST:PORT`` for another; by default
+            ``$RAY_ADDRESS``, else a cluster of this machine alone, which ends with the run.
     """
 
     here = False
     """The driver's machine may lack the devices of the nodes."""
     leased = True
-    """A node that is cut off may go on with a job that is tried again on another one."""
+    """A node that is cut off may continue a job that is retried on another one."""
 
     def __init__(self, address: str | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -155,7 +155,7 @@ class RayEngine:
         return self
 
     def _knock(self) -> None:
-        """See whether anything listens at a named address; Ray itself would try for minutes."""
+        """Check that a named address can be reached; Ray itself would try for minutes."""
         if self.address in ("local", "auto"):
             return
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
@@ -174,30 +174,30 @@ class RayEngine:
 
     @property
     def _nodes(self) -> list[Demand]:
-        """What each node has in all."""
+        """Devices of each node."""
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return [Demand(int(has.get("GPU", 0)), int(has.get("CPU", 0))) for has in alive]
 
     @property
     def workers(self) -> int:
-        """Jobs of one device that run side by side."""
+        """Number of parallel jobs of one device."""
         nodes = self._nodes
         return max(1, sum(node.gpus for node in nodes) or sum(node.cpus for node in nodes))
 
     @property
     def hardware(self) -> dict[str, Any]:
-        """``cores`` and ``device`` for the results' description of where they were measured."""
+        """``cores`` and ``device``, for the environment in results."""
         nodes = self._nodes
         gpus = sum(node.gpus for node in nodes)
         return {"cores": sum(node.cpus for node in nodes), "device": f"{gpus} GPU" if gpus else "CPU"}
 
     def resolve(self, cells: dict[str, tuple[str, ...]], dry: bool = False) -> dict[str, dict[str, Any]]:
-        """Configurations with all defaults, worked out on the driver's machine."""
+        """Resolve configurations on the driver's machine."""
         with LocalEngine(here=self.here) as local:
             return local.resolve(cells, dry)
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns in a process of its own on the driver's machine."""
+        """Call a function in a worker process on the driver's machine."""
         with LocalEngine(1, here=self.here) as local:
             return local.ask(work, *arguments)
 
@@ -208,10 +208,10 @@ class RayEngine:
         on_message: Callable[[dict[str, Any]], None],
         watch: Callable[[], None] = lambda: None,
     ) -> dict[str, dict[str, Any]]:
-        """Carry out ``jobs``, each after its needs; the result of each by name, as of ``LocalEngine.run``.
+        """Carry out jobs, each after its needs; returns results as ``LocalEngine.run`` does.
 
         Raises:
-            InputError: If a job fits no node, or a node lacks what jobs need.
+            InputError: If a job fits no node, or a node lacks files.
         """
         jobs = list(jobs)
         asked = self.check(jobs)
@@ -230,10 +230,10 @@ class RayEngine:
             mark.unlink(missing_ok=True)
 
     def check(self, jobs: Iterable[Job]) -> dict[str, Demand]:
-        """What each job asks for, by name.
+        """Devices that each job needs, by name.
 
         Raises:
-            InputError: If one asks for more than any node has; Ray would wait for such a node for ever.
+            InputError: If a job needs more than any node has; Ray would wait for ever.
         """
         nodes = self._nodes
         asked = {job.name: demand(job, any(node.gpus for node in nodes)) for job in jobs}
@@ -247,7 +247,7 @@ class RayEngine:
         return asked
 
     def _check_nodes(self, place: Place) -> None:
-        """See whether every node has what jobs need."""
+        """Check that every node has the folders and source of the run."""
         alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         probe = ray.remote(num_cpus=0, max_retries=0)(probe_node)
         on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in alive]
@@ -264,7 +264,7 @@ class RayEngine:
 
     @staticmethod
     def _beside() -> NodeAffinitySchedulingStrategy:
-        """The driver's node, which dies no sooner than the driver."""
+        """Placement on the driver's node, which lives as long as the driver."""
         return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
     def _run(
@@ -279,7 +279,7 @@ class RayEngine:
         waiting = Waiting(jobs, on_message)
         task = ray.remote(_work)
         running: dict[Any, Job] = {}
-        starts: defaultdict[str, set[str]] = defaultdict(set)  # attempts by name, for news may come twice
+        starts: defaultdict[str, set[str]] = defaultdict(set)  # attempts by name; messages may come twice
         while True:
             while not self._stop and (job := waiting.take()) is not None:
                 need = asked[job.name]
@@ -298,7 +298,7 @@ class RayEngine:
                 on_message(message)
             for ref, job in running.items():
                 never_placed = self._stop and not starts[job.name]
-                if never_placed or len(starts[job.name]) > ATTEMPTS:  # whatever Ray makes of it
+                if never_placed or len(starts[job.name]) > ATTEMPTS:  # whatever Ray decides
                     ray.cancel(ref, force=not never_placed)
             for ref in ended:
                 job = running.pop(ref)
@@ -314,7 +314,7 @@ class RayEngine:
 
 
 def _result(ref: Any, starts: int) -> dict[str, Any]:
-    """How a task ended."""
+    """Result of a task."""
     try:
         return ray.get(ref)
     except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster: the folders and source that each must have."""
+"""Checks of a Ray cluster's nodes: folders and source."""
 
 import os
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from benchmark.system.files import digest, digest_file
 
 
 def source_digest() -> str:
-    """Hash of the source that this process runs."""
+    """Hash of the running source."""
     files = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
     return digest({str(path.relative_to(ROOT)): digest_file(path) for path in files})
 
 
 @dataclass(frozen=True)
 class Place:
-    """What every node must have: the driver's folders at the same paths, and its source.
+    """Requirements of every node: the driver's folders at the same paths, and its source.
 
     Attributes:
         out: Folder of the run.
         mark: Name of a file that the driver wrote there.
-        cwd: The driver's working folder, which relative paths in configurations start from.
-        folders: Variables of the environment and the folders that they name.
+        cwd: The driver's working folder, the base of relative paths in configurations.
+        folders: Environment variables and the folders that they name.
         source: Hash of the source.
     """
 
@@ -33,7 +33,7 @@ class Place:
     source: str
 
     def missing(self) -> str:
-        """What this node lacks, or nothing."""
+        """First missing requirement of this node; empty if it has all."""
         node = os.uname().nodename
         if not (self.out / self.mark).is_file():
             return f"node {node} does not see the run's folder {self.out}; choose --out DIR on a shared file system"

@@ -1,4 +1,4 @@
-"""Scheduling: jobs whose needs are finished, and the devices that each asks for."""
+"""Scheduling: jobs whose needs are finished, and the devices of each."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Result = dict[str, Any]
 
 
 class Waiting:
-    """The jobs of a run that have not been started, and the results of those that have ended.
+    """Jobs of a run that are not started, and results of ended ones.
 
     Args:
-        jobs: In the order in which they should start.
-        on_message: Told how each job ended.
+        jobs: Jobs in starting order.
+        on_message: Receives the end of each job.
     """
 
     def __init__(self, jobs: Iterable[Job], on_message: Callable[[dict[str, Any]], None]) -> None:
@@ -25,11 +25,11 @@ class Waiting:
         self.results: dict[str, Result] = {}
 
     def take(self) -> Job | None:
-        """The next job that can start, which is under way from now on; None where there is none yet.
+        """Next job that can start, marked as started; None if there is none yet.
 
-        A job that needs one which did not end well ends like that one.
+        A job ends like the first of its needs that did not end well.
         """
-        for job in list(self._jobs.values()):  # needs come first, so that what they end is seen in one pass
+        for job in list(self._jobs.values()):  # needs come first, so one pass reaches all
             blocked = [n for n in job.needs if self.results.get(n, {"status": "ok"})["status"] != "ok"]
             if blocked:
                 del self._jobs[job.name]
@@ -48,18 +48,18 @@ class Waiting:
         return {"job": job.name, "status": cause["status"], "error": error}
 
     def put_back(self, job: Job) -> None:
-        """Let a job that was under way wait again."""
+        """Return a started job to the waiting ones."""
         self._under_way.discard(job.name)
         self._jobs[job.name] = job
 
     def end(self, job: Job, result: Result) -> None:
-        """Take in how a job ended."""
+        """Record the result of a job."""
         self._under_way.discard(job.name)
         self.results[job.name] = result
         self._tell({"job": job.name, "event": result["status"], **result})
 
     def all_results(self) -> dict[str, Result]:
-        """The results by name; what has not been started is stopped."""
+        """Results by name; jobs that were not started are ``stopped``."""
         return self.results | {name: {"job": name, "status": "stopped"} for name in self._jobs}
 
 
@@ -79,18 +79,18 @@ class Demand:
         return f"{self.gpus} GPUs and {self.cpus} CPUs"
 
     def fits(self, other: "Demand") -> bool:
-        """Whether a machine with ``other`` has it."""
+        """Whether a machine with ``other`` has these devices."""
         return self.gpus <= other.gpus and self.cpus <= other.cpus
 
 
 def demand(job: Job, on_gpus: bool) -> Demand:
-    """A training asks for the devices of its trainer, anything else for one; each device for a core.
+    """Devices of a job: a training needs those of its trainer, an evaluation one; each device needs a core.
 
-    On a GPU also for a core for each process that reads files beside it.
+    On GPUs each process that reads files needs a core too.
 
     Args:
         job: The job.
-        on_gpus: Whether there are GPUs; a job whose ``trainer.accelerator`` is ``cpu`` asks for none all the same.
+        on_gpus: Whether there are GPUs; a job with ``trainer.accelerator`` ``cpu`` needs none.
     """
     trainer = job.config.get("trainer") or {}
     accelerator = trainer.get("accelerator", "auto")
@@ -102,7 +102,7 @@ def demand(job: Job, on_gpus: bool) -> Demand:
 
 
 def _number(devices: Any) -> int:
-    """How many devices ``trainer.devices`` names; ``auto`` and -1 are as many as a job is given, which is one."""
+    """Number of devices in ``trainer.devices``; ``auto`` and -1 mean one."""
     if isinstance(devices, list):
         return len(devices)
     if isinstance(devices, str) and "," in devices:

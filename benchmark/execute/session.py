@@ -1,4 +1,4 @@
-"""Carrying out a suite in a folder: which jobs, what is left of them, and the tables of what they found."""
+"""Run of a suite in a folder: its jobs, their execution and the weights that they need."""
 
 import dataclasses
 import shlex
@@ -12,7 +12,7 @@ from typing import Any
 from benchmark.cost.times import TimeLeft, filled_in, most_urgent_first, predicted_seconds
 from benchmark.errors import INTERRUPTED, TERMINATED, InputError, escaped, tell
 from benchmark.execute.given_rows import check_given, given_rows
-from benchmark.execute.journal import Journal, lives, read_progress
+from benchmark.execute.journal import Journal, is_alive, read_progress
 from benchmark.execute.lease import clear
 from benchmark.execute.progress import LiveView, PlainView, State
 from benchmark.execute.tabulate import headline_numbers, tabulate_partly
@@ -30,17 +30,17 @@ from benchmark.system.signals import ENDING, end
 def jobs_of(
     suite: Suite, engine: Any, out: Path, seeds: list[int], only: list[str], write: bool, dry: bool = False
 ) -> tuple[list[Job], list[Job]]:
-    """The jobs asked for, and those of every cell with every seed of the suite or of the run's folder.
+    """Selected jobs, and the jobs of every cell with every seed of the suite or of the run's folder.
 
-    Where the configurations of cells that were not asked for cannot be resolved, these are left out.
+    Cells that were not selected are left out if their configurations cannot be resolved.
 
     Args:
         suite: The suite.
         engine: Resolves configurations that are not remembered.
         out: Folder of the run.
-        seeds: Seeds of the cells that have no fixed one.
-        only: Names of cells.
-        write: Whether to record the jobs as what the run sets out to do.
+        seeds: Seeds of cells without a fixed one.
+        only: Names of selected cells.
+        write: Whether to write the run's plan.
         dry: Whether nothing will be run; see ``resolution.resolved``.
     """
     try:
@@ -59,20 +59,20 @@ def jobs_of(
 
 
 def _all_seeds(suite: Suite, out: Path, asked: list[int]) -> list[int]:
-    """The suite's seeds, those asked for, and others that the run in the folder has."""
+    """The suite's seeds, the selected ones, and others in the run's folder."""
     found = {int(path.name[4:]) for path in out.glob("*/seed*") if path.name[4:].isdecimal()}
     fixed = {cell.seed for cell in suite.cells.values()}
     return list(dict.fromkeys([*suite.seeds, *asked, *sorted(found - fixed)]))
 
 
 def chosen(jobs: list[Job], cells: list[str]) -> list[Job]:
-    """The jobs of some cells, and the trainings that those need."""
+    """Jobs of some cells, and the trainings that they need."""
     wanted = closure({job.name: job.needs for job in jobs}, [job.name for job in jobs if job.cell.name in cells])
     return [job for job in jobs if job.name in wanted]
 
 
 def with_given(suite: Suite, out: Path) -> Suite:
-    """A suite with the rows of samples that were given to its run, but those whose files are gone."""
+    """A suite with the given rows of its run, without those whose files are gone."""
     rows = {}
     for row, path in given_rows(out).items():
         if row in suite.cells:
@@ -85,7 +85,7 @@ def with_given(suite: Suite, out: Path) -> Suite:
 
 
 def networks_needed(jobs: list[Job]) -> set[str]:
-    """Feature networks, the suite's reference aside, that have something left to look at."""
+    """Feature networks, without the reference, of unfinished stages."""
     waiting: set[str] = set()
     for job in jobs:
         for stage in job.stages:
@@ -97,14 +97,14 @@ def networks_needed(jobs: list[Job]) -> set[str]:
 def execute(
     suite: Suite, engine: Any, jobs: list[Job], out: Path, check: Callable[[], None]
 ) -> tuple[dict[str, dict[str, Any]], int | None]:
-    """Carry out what is left of ``jobs``.
+    """Carry out the unfinished jobs.
 
     Args:
         suite: The suite.
-        engine: Who carries them out.
-        jobs: In an order in which needs come first.
-        out: Folder that is held for them.
-        check: Raises if it is held no more.
+        engine: Engine that carries them out.
+        jobs: All jobs, needs first.
+        out: Locked folder of the run.
+        check: Raises if the lock is lost.
 
     Returns:
         Results by name, and the exit code if a signal ended it.
@@ -127,7 +127,7 @@ def execute(
 
     def on_signal(number: int, frame: Any) -> None:
         if signals:
-            end(number)  # asked twice: at once; files are whole all the same
+            end(number)  # the second signal ends at once; files are whole all the same
         signals.append(number)
         engine.stop()
         tell("stopping: running jobs save their state (again to stop at once)")
@@ -138,10 +138,10 @@ def execute(
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, on_signal) for number in ENDING}
     view = LiveView(state) if sys.stdout.isatty() else PlainView(state)
-    journal = Journal([] if engine.leased else todo)  # who holds a lease writes of it himself
+    journal = Journal([] if engine.leased else todo)  # holders of leases write their own progress
 
     def on_message(message: dict[str, Any]) -> None:
-        journal.take(message)
+        journal.update(message)
         view(message)
 
     def watch() -> None:
@@ -154,7 +154,7 @@ def execute(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    _sweep(jobs, out)  # after workers that were killed in this run
+    _sweep(jobs, out)  # files of workers that were killed in this run
     if not signals:
         return results, None
     tabulate_partly(suite, engine, jobs, out)
@@ -164,8 +164,8 @@ def execute(
 
 
 def _sweep(jobs: list[Job], out: Path) -> None:
-    """Delete what killed processes left in a run's folder, but where a job goes on elsewhere."""
-    busy = {job.folder for job in jobs if lives(read_progress(job.folder, job.part))}
+    """Delete temporary files of killed processes in a run's folder, except those of jobs that run elsewhere."""
+    busy = {job.folder for job in jobs if is_alive(read_progress(job.folder, job.part))}
     sweep(out, below=False)
     for job in jobs:
         if job.folder in busy:
@@ -173,15 +173,15 @@ def _sweep(jobs: list[Job], out: Path) -> None:
         sweep(job.folder)
         points = list(job.folder.glob("checkpoints/step=*"))
         if points and job.part == "train" and job.finished:
-            for point in points:  # killed after its end was on record, a training has not deleted them
+            for point in points:  # left by a training that was killed after it was recorded
                 point.unlink(missing_ok=True)
 
 
-def at_hand(names: Iterable[str]) -> list[str]:
-    """Files with the weights of feature networks, downloaded where they were not here.
+def ensure_weights(names: Iterable[str]) -> list[str]:
+    """Paths of the weights of feature networks; downloads missing files.
 
     Raises:
-        InputError: If some cannot be had, or a file does not hold what it should.
+        InputError: If a download fails, or a file has a wrong digest.
     """
     names = [name for name in names if name != REFERENCE]
     if not names:

@@ -1,4 +1,4 @@
-"""For Slurm sites without Ray: a suite's jobs as a chain of batch scripts, written and not submitted."""
+"""Batch scripts of a suite's jobs for Slurm, written and not submitted."""
 
 import shlex
 import sys
@@ -57,10 +57,10 @@ def write_scripts(folder: Path, jobs: Sequence[Job], suite: str, arguments: Sequ
     """Write a script for each unfinished job, one that tabulates, and ``submit.sh`` that submits them in order.
 
     Args:
-        folder: Where they go; made.
-        jobs: Of the suite, in an order in which needs come first.
+        folder: Folder of the scripts; created.
+        jobs: Jobs of the suite, needs first.
         suite: Its name.
-        arguments: Command line of the run, good from any folder.
+        arguments: Command line of the run, valid in any folder.
 
     Returns:
         Path of ``submit.sh``.
@@ -112,5 +112,5 @@ def _known(names: Sequence[str], numbers: dict[str, int]) -> list[int]:
 
 
 def _dependency(**kinds: list[int]) -> str:
-    """``afterok:$job1:$job2,afterany:$job3``, as the shell will fill it in."""
+    """``afterok:$job1:$job2,afterany:$job3``, with shell variables."""
     return ",".join(f"{kind}:{':'.join(f'$job{n}' for n in numbers)}" for kind, numbers in kinds.items() if numbers)

@@ -1,4 +1,4 @@
-"""Tables and report of what a run has finished."""
+"""Tables and report of a run's finished jobs."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ from benchmark.system.files import read_json, write_text
 
 
 def read_records(job: Job) -> list[Record]:
-    """Records of a finished evaluation; none if it has not been finished."""
+    """Records of an evaluation; empty if it is not finished."""
     if job.stage("metrics").completed(job.folder) is None:
         return []
     items = read_json(job.folder / "record.json")
@@ -52,17 +52,17 @@ def headline_numbers(job: Job) -> str:
 
 
 PARTIAL = "partial.md"
-"""What a run that was stopped has finished."""
+"""File with the tables of a stopped run."""
 
 
 def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:
-    """Write and print the tables of all that is finished of ``jobs``, and what failed now; returns the exit code.
+    """Write and print the tables of finished and failed jobs; returns the exit code.
 
     Args:
         suite: The suite.
-        engine: What carried out the jobs.
-        jobs: Those of every cell and seed, not of what was asked for alone.
-        results: Of the jobs that were carried out now.
+        engine: Engine that carried out the jobs.
+        jobs: Jobs of every cell and seed, also of those not selected.
+        results: Results of the jobs of this run.
         out: Folder of the run.
     """
     failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
@@ -90,7 +90,7 @@ def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict
 
 
 def _told_apart(shown: list[Job], results: dict[str, dict[str, Any]]) -> str:
-    """How many evaluations are in the tables, and which of them were carried out now, where not all were."""
+    """Number of evaluations in the tables, and those of this run if not all are."""
     now = [job for job in shown if job.name in results]
     parts = [f"{len(shown)} by cell and seed, {len(now)} carried out now"]
     if 0 < len(now) < len(shown):
@@ -100,7 +100,7 @@ def _told_apart(shown: list[Job], results: dict[str, dict[str, Any]]) -> str:
 
 
 def tabulate_partly(suite: Suite, engine: Any, jobs: list[Job], out: Path) -> None:
-    """Write what is finished of a run that was stopped; the tables of an earlier whole run stay as they are."""
+    """Write the finished part of a stopped run; tables of an earlier complete run stay."""
     found = [(job, read_records(job)) for job in jobs if job.part == "evaluate"]
     records = [record for _, of_job in found for record in of_job]
     if not records:
@@ -117,7 +117,7 @@ def _floors(suite: Suite) -> set[str]:
 
 def _commit() -> str:
     """The source's commit, marked if the working tree differs; empty outside a checkout."""
-    here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # not another's
+    here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of no other checkout
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -126,7 +126,7 @@ def _commit() -> str:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # or it is the checkout of something around this
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails in the checkout of a surrounding project
         return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -149,12 +149,12 @@ def _environment(engine: Any) -> dict[str, Any]:
 
 
 def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> None:
-    """Write ``per_class.csv`` and ``per_class.md`` of what finished evaluations found for each class they asked for.
+    """Write ``per_class.csv`` and ``per_class.md`` of finished evaluations.
 
     Args:
         out: Folder of the run.
-        jobs: Of the tables.
-        all_rows: Of the tables: they say what failed, is missing or cannot be asked.
+        jobs: Jobs of the tables.
+        all_rows: Rows of the tables, with failed, missing and inapplicable numbers.
     """
     numbers: Numbers = []
     for job in jobs:

@@ -1,4 +1,4 @@
-"""The inside of a worker process: it imports once and carries out jobs until told to end."""
+"""Worker process: imports the heavy libraries once and carries out jobs."""
 
 import contextlib
 import os
@@ -20,23 +20,23 @@ _context: dict[str, Any] = {}
 
 
 def start(parent: int, gpus: str | None, messages: Any, stop: Any, threads: int) -> None:
-    """Make this process a worker of a pool, with no reaction to Ctrl-C and its own device."""
+    """Make this process a worker of a pool that ignores Ctrl-C and has its own device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become(parent, messages, stop, threads)
     signal.signal(signal.SIGTERM, _on_terminate)
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-    messages.cancel_join_thread()  # or this process would wait for a parent that has stopped reading
+    messages.cancel_join_thread()  # or this process would wait for a parent that no longer reads
 
 
 def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
-    """Make this process a worker: few threads, no memory of another launch, and no life after its parent.
+    """Make this process a worker: few threads, no variables of another launch, ended with its parent.
 
     Args:
         parent: Identifier of the process that started this one.
-        messages: Its ``put`` takes what a job says of itself.
-        stop: Its ``value`` is true when jobs are to save their state and end.
-        threads: Of the numeric libraries.
+        messages: Its ``put`` receives the messages of jobs.
+        stop: Its ``value`` is true when jobs must save their state and end.
+        threads: Threads of the numeric libraries.
     """
     protect()
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
@@ -46,9 +46,9 @@ def become(parent: int, messages: Any, stop: Any, threads: int) -> None:
 
 
 def _on_terminate(number: int, frame: Any) -> None:
-    """End, unless the signal went to all processes of a run that is stopping: then the job saves its state first."""
+    """End this process, unless the run is stopping: then the job saves its state first."""
     given_up = time.monotonic() + 1
-    while not _context["stop"].value:  # the parent may get to it later
+    while not _context["stop"].value:  # the parent may set it a little later
         if time.monotonic() > given_up:
             os._exit(128 + number)
         time.sleep(0.01)
@@ -61,7 +61,7 @@ def _prepare() -> None:
 
 
 def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True) -> dict[str, dict[str, Any]]:
-    """Resolve configurations on the threads of this process; see ``benchmark.training.build``."""
+    """Resolve configurations in this process; see ``benchmark.training.build``."""
     _prepare()
     from benchmark.training import build
 
@@ -69,12 +69,12 @@ def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = T
 
 
 def work(job: Job, protocol: Protocol, leased: bool) -> dict[str, Any]:
-    """Carry out a job; what goes wrong comes back as a result, with the traceback in the cell's log.
+    """Carry out a job; errors are returned as a result, with the traceback in the cell's log.
 
     Args:
         job: The job; its folder is absolute.
-        protocol: How cells are measured.
-        leased: Whether another machine may try the job as well.
+        protocol: Protocol of the measurements.
+        leased: Whether another machine may try the job too.
     """
     with _logged(job.folder / "log"):
         try:
@@ -87,14 +87,14 @@ def work(job: Job, protocol: Protocol, leased: bool) -> dict[str, Any]:
 
 
 def _outcome(job: Job, protocol: Protocol, lease: Lease | NoLease) -> dict[str, Any]:
-    """How an attempt at a job ended: ``status`` and, of a failure, ``error``."""
+    """Result of an attempt at a job: ``status`` and, for a failure, ``error``."""
     stop = _context["stop"]
 
     def report(stage: str, done: int, total: int, loss: float | None = None) -> None:
         lease.check()
         lease.report(stage, done, total)
         _context["messages"].put({"job": job.name, "stage": stage, "done": done, "total": total, "loss": loss})
-        if stage != "train" and stop.value:  # a training saves its state first
+        if stage != "train" and stop.value:  # a training saves its state itself
             raise KeyboardInterrupt
 
     def stopping() -> bool:
@@ -125,7 +125,7 @@ def _logged(path: Path) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log = open(path, "a", encoding="utf-8")  # noqa: SIM115
-    except OSError:  # the job says why when it writes there itself
+    except OSError:  # the job reports the error when it writes there
         log = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     with log as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)

@@ -1,4 +1,4 @@
-"""What the metrics share: an estimate with its error, checks of their arguments, and full float32 products."""
+"""Helpers of the metrics: estimates with errors, checks of arguments, and full float32 products."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ Array = np.ndarray | Tensor
 
 
 class Estimate(NamedTuple):
-    """A number, its standard error (None if unknown) and how many images (or samples) it rests on."""
+    """A number, its standard error (None if unknown) and its number of images or samples."""
 
     value: float
     stderr: float | None
@@ -46,13 +46,13 @@ def share(hits: Array) -> Estimate:
 def bootstrap(fn: Callable[[np.ndarray], float], n: int, repeats: int = 100, seed: int = 0) -> float:
     """Standard error of ``fn`` over resamples of ``n`` images with replacement.
 
-    Not for metrics of sets, such as Frechet distance or nearest neighbours, that repeated images distort.
+    Not for metrics of sets, such as Frechet distance or nearest neighbours: repeated images distort them.
 
     Args:
         fn: The metric of the images with the given indices ``(n,)``.
-        n: How many images there are.
-        repeats: Resamples, at least 2; the standard error itself is known to about ``1 / sqrt(2 * repeats)``.
-        seed: Of the resamples.
+        n: Number of images.
+        repeats: Resamples, at least 2; the relative error of the result is about ``1 / sqrt(2 * repeats)``.
+        seed: Seed of the resamples.
     """
     if n < 2 or repeats < 2:
         raise ValueError(f"a bootstrap needs n >= 2 and repeats >= 2, got {n} and {repeats}")
@@ -68,7 +68,7 @@ def matrix(values: Array, name: str, rows: int = 1, device: str | torch.device =
     """``values`` as a finite floating-point matrix ``(N, D)`` on ``device``; double stays double, the rest is float32.
 
     Raises:
-        ValueError: Naming the argument ``name``, if it is no such matrix or has fewer than ``rows`` rows.
+        ValueError: If it is no such matrix or has fewer than ``rows`` rows; the message begins with ``name``.
     """
     values = torch.as_tensor(values).detach().to(device)
     if values.ndim != 2 or values.shape[1] == 0:
@@ -106,7 +106,7 @@ def probability_matrix(values: Array) -> Tensor:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """float32 products in float32, whatever faster mode (TF32, bfloat16) training chose; cuDNN deterministic."""
+    """Compute float32 products in float32, not in a faster mode of training (TF32, bfloat16); cuDNN deterministic."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

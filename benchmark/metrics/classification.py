@@ -37,7 +37,7 @@ def _checked(probabilities: Array, labels: Array) -> tuple[Tensor, Tensor]:
 
 
 def accuracy(probabilities: Array, labels: Array) -> Estimate:
-    """Share of images whose most probable class is their label, in [0, 1]; of equal classes the first counts."""
+    """Share of images whose most probable class is their label, in [0, 1]; the first of equal classes counts."""
     p, y = _checked(probabilities, labels)
     return share(p.argmax(1) == y)
 
@@ -51,7 +51,7 @@ def hits(scores: Array, labels: Array, k: int = 1) -> np.ndarray:
         k: 1 for accuracy.
 
     Raises:
-        ValueError: On scores that are NaN or infinite, which have no order.
+        ValueError: If scores are NaN or infinite, which have no order.
     """
     scores, labels = to_numpy(scores), to_numpy(labels)[:, None]
     if not np.isfinite(scores).all():
@@ -88,7 +88,7 @@ class LevelAccuracy(NamedTuple):
 
 
 def accuracy_over_levels(correct: Array) -> LevelAccuracy:
-    """Accuracy at each noise level or time, and the mean over all of them.
+    """Accuracy at each noise level or time, and its mean over all.
 
     The mean's standard error is over images, since an image's answers at its levels are not independent.
 
@@ -112,9 +112,9 @@ def positive_f1(probabilities: Array, labels: Array, positive: int = 1, repeats:
     Args:
         probabilities: ``(N, K)``; the prediction is the most probable class.
         labels: ``(N,)``.
-        positive: The class whose F1 it is.
+        positive: The class.
         repeats: Resamples of the images for the standard error.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     p, y = _checked(probabilities, labels)
     return _resampled(binary_f1_score, (p.argmax(1) == positive).int(), (y == positive).int(), repeats, seed)
@@ -145,7 +145,7 @@ def calibration_error(
         labels: ``(N,)``.
         bins: Equal bins of [0, 1] for the largest probability.
         repeats: Resamples of the images for the standard error.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
     p, y = _checked(probabilities, labels)
     value = multiclass_calibration_error(p, y, num_classes=p.shape[1], n_bins=bins, norm="l1")

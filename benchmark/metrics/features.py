@@ -1,7 +1,7 @@
-"""Feature networks: from grey levels to the features and class probabilities that fidelity metrics compare.
+"""Feature networks: features and class probabilities of images, which fidelity metrics compare.
 
-A feature network has a ``name`` that goes into the protocol of every number made with it. ``extract`` runs one over a
-set of images.
+A feature network has a ``name``, part of the protocol of every number made with it. ``extract`` runs one over a set of
+images.
 """
 
 from abc import ABC, abstractmethod
@@ -16,10 +16,9 @@ from benchmark.metrics.frechet import Statistics
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """What a network sees in images; the name is part of every result's protocol.
+    """A network whose outputs for images are compared; its name is part of every result's protocol.
 
-    Of networks whose cost is known before they are there, ``numbers`` counts what they answer for an image, ``flops``
-    what that takes.
+    Networks of known cost state ``numbers``, the count of outputs for an image, and ``flops``, their cost.
     """
 
     name: str
@@ -28,10 +27,10 @@ class FeatureNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """From uint8 ``(N, C, H, W)``, float32 matrices of ``N`` rows: ``features (N, D)`` always.
+        """Float32 matrices of uint8 images ``(N, C, H, W)``: ``features (N, D)`` always.
 
-        Besides, ``probabilities (N, K)`` of a network that tells classes apart, and ``spatial (N, D')`` of one whose
-        features before pooling are compared too.
+        Classifiers also return ``probabilities (N, K)``, and networks whose features before pooling are compared too
+        ``spatial (N, D')``.
         """
 
 
@@ -43,16 +42,16 @@ def extract(
     device: str | torch.device = "cpu",
     report: Callable[[int], None] = lambda done: None,
 ) -> dict[str, np.ndarray]:
-    """What a network sees in ``images``, by name, float32 ``(N, ...)``.
+    """A network's outputs for images, by name, float32 ``(N, ...)``.
 
-    In evaluation mode, full float32 and deterministic algorithms: the batch size changes the result by rounding only.
+    It runs in evaluation mode, full float32 and with deterministic algorithms: the batch size changes only rounding.
 
     Args:
         network: Moved to ``device`` and put into evaluation mode.
-        images: Grey levels, uint8 ``(N, C, H, W)``; int32 where there are more of them than 256.
-        batch_size: Images at a time.
-        device: Where the network runs.
-        report: Told after each batch how many images have been looked at.
+        images: Grey levels, uint8 ``(N, C, H, W)``; int32 for more than 256 levels.
+        batch_size: Images at once.
+        device: Device of the network.
+        report: Receives the number of images done after each batch.
 
     Raises:
         ValueError: If images are not whole numbers ``(N, C, H, W)``: floats would pass silently as dark images.
@@ -77,9 +76,9 @@ class ClassifierFeatures(FeatureNetwork):
     Args:
         classifier: ``x -> logits`` with ``features(x) -> (N, D)``, on images in [-1, 1]; it is frozen.
         to_x: Grey levels to images in [-1, 1], e.g. ``GreyLevels(17).centre``.
-        name: For the protocol; says the network and what it was trained on.
+        name: Name for the protocol; states the network and its training data.
         mean: Centre of the features, ``(D,)``.
-        scale: What they are divided by.
+        scale: Divisor of the features.
     """
 
     def __init__(

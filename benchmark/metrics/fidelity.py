@@ -1,7 +1,6 @@
-"""How close generated images are to real ones, from features or class probabilities of both.
+"""Distances of generated images from real ones, by features or class probabilities of both.
 
-All of them are functions of arrays. Real images come first, samples second. What depends on the feature network carries
-its name in the protocol; numbers from different networks, counts or settings are never compared.
+Real images come first, samples second. Numbers from different networks, counts or settings are never compared.
 """
 
 import math
@@ -23,9 +22,9 @@ def inception_score(probabilities: Array, splits: int = 10, seed: int | None = 0
     Source: Salimans et al. 2016 (arXiv:1606.03498), Sec. 4.
 
     Args:
-        probabilities: Of the classes for each sample, ``(N, K)``.
-        splits: The papers' 50,000 samples in 10 splits of 5,000; smaller splits give smaller scores.
-        seed: Of the shuffle before splitting; None keeps the order, which is wrong for samples sorted by class.
+        probabilities: Class probabilities of each sample, ``(N, K)``.
+        splits: Papers split 50,000 samples into 10; smaller splits give smaller scores.
+        seed: Seed of the shuffle before splitting; None keeps the order, which is wrong for samples sorted by class.
 
     Raises:
         ValueError: If there are fewer samples than splits, or rows are no distributions.
@@ -153,10 +152,10 @@ def prd(
 
     Args:
         real: Features ``(N, D)``.
-        fake: Features ``(N, D)``, as many: clusters would favour the larger set.
-        clusters: Of k-means.
-        runs: Clusterings that the curve is averaged over.
-        seed: Of the clusterings.
+        fake: Features ``(N, D)``, as many, since clusters favour the larger set.
+        clusters: Clusters of k-means.
+        runs: Clusterings; the curve is their mean.
+        seed: Seed of the clusterings.
         angles: Points of the curve.
         repeats: Resamples for the standard errors.
 

@@ -60,9 +60,9 @@ class Statistics:
 
     @cached_property
     def root(self) -> np.ndarray:
-        """Some ``R`` with ``R @ R.T == covariance``: a square root for every use here, computed once.
+        """A square root ``R`` with ``R @ R.T == covariance``, computed once.
 
-        Cholesky's where the covariance has full rank, else from its eigenvectors, ``(D, rank)``.
+        It is Cholesky's if the covariance has full rank, else from its eigenvectors, ``(D, rank)``.
         """
         lower, failed = dpotrf(self.covariance.T, lower=1, clean=1)  # LAPACK's matrices are stored by columns
         if not failed:
@@ -77,7 +77,7 @@ class Statistics:
 
 
 def _mirrored(upper: np.ndarray, block: int = 256) -> np.ndarray:
-    """The symmetric matrix of an upper triangle below which all is zero, in its place."""
+    """Complete an upper triangle to a symmetric matrix, in place."""
     for start in range(0, len(upper), block):
         end = start + block
         upper[end:, start:end] = upper[start:end, end:].T
@@ -89,7 +89,7 @@ def _mirrored(upper: np.ndarray, block: int = 256) -> np.ndarray:
 def _product(a: Statistics, b: Statistics) -> np.ndarray:
     """Lower triangle of the symmetric ``R.T @ b.scatter @ R``, ``R = a.root``, with the product's eigenvalues.
 
-    With the scatter in the place of the covariance they are ``b.freedom`` times as large, which saves a copy.
+    The scatter in place of the covariance makes them ``b.freedom`` times as large and saves a copy.
     """
     if len(a.mean) != len(b.mean):
         raise ValueError(f"features must have one width, got {len(a.mean)} and {len(b.mean)}")
@@ -152,7 +152,7 @@ def intra_class_frechet(real: Array, real_labels: Array, features: Array, labels
         real: Features of real images ``(N, D)``.
         real_labels: Their classes ``(N,)``.
         features: Of generated images ``(M, D)``.
-        labels: Class that each was asked for ``(M,)``, every class equally often.
+        labels: Their classes ``(M,)``, equally frequent.
 
     Raises:
         ValueError: If the classes differ, or one has fewer than two images.

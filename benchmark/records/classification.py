@@ -15,8 +15,7 @@ from benchmark.suite.stages import Stage
 from benchmark.system.arrays import load_arrays
 
 TOP5_ABOVE = 10
-"""Classes that a task must exceed for its top-5 accuracy to say something: of 10, chance finds the label in 5 half of
-the time. Tasks of fewer have no such column."""
+"""Most classes of a task without top-5 accuracy: among 10, chance finds the label in 5 half of the time."""
 
 
 def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
@@ -44,7 +43,7 @@ def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 def _accuracies(
     record: Recorder, name: str, found: dict[str, np.ndarray], k: int, protocol: Protocol
 ) -> Iterator[Record]:
-    """How often the label is among the ``k`` most probable classes: clean, over all noise levels and at each."""
+    """Share of labels among the ``k`` most probable classes: clean, over all noise levels and at each."""
     y = found["y"]
     yield record(f"{name}/clean", share(classification.hits(found["clean"], y, k)))
     if "noisy" not in found:

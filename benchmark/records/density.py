@@ -72,7 +72,7 @@ def _telescoping(steps: np.ndarray) -> Estimate:
 
 
 def gradient_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    """Nothing of cells that have no exact score, unless their data was made to have one: few data sets are."""
+    """Records of gradients; cells without an exact score have none, unless their data has one."""
     record = Recorder(job, Stage("gradients"))
     if job.cell.config is None or "reason" in record.manifest:
         if record.manifest.get("expected"):

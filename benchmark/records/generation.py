@@ -1,4 +1,4 @@
-"""Records of a cell's samples: how close they are to real images, by each feature network, and of the class asked."""
+"""Records of a cell's samples: distances to real images by each feature network, and accuracy of the classes."""
 
 import functools
 from collections.abc import Iterator
@@ -25,16 +25,16 @@ from benchmark.system.arrays import load_arrays
 from benchmark.system.files import read_manifest, write_json
 
 LEAST_PER_CLASS = 100
-"""Samples of a class below which a Frechet distance within the class says more of the count than of the samples."""
+"""Fewest samples of a class for a Frechet distance within it, whose bias would dominate below."""
 IS_SPLIT = 5000
-"""Samples of a split of the Inception score, as in papers; all together where there are fewer than two splits."""
+"""Samples of a split of the Inception score, as in papers; fewer samples are one split."""
 CLUSTERS = 20
-"""Of precision and recall for distributions; also the fewest samples that they are asked of."""
+"""Clusters of precision and recall for distributions; also their fewest samples."""
 
 
 @dataclass(frozen=True)
 class PerClass:
-    """One class's number of one row: ``metric`` of the samples that were asked for ``label``, called ``class_name``."""
+    """A number of one class: ``metric`` of the samples of ``label``, named ``class_name``."""
 
     cell: str
     seed: int
@@ -49,12 +49,12 @@ class PerClass:
 
 
 class Real:
-    """The real images of a suite and what one feature network sees in them; each part is read or computed once.
+    """The real images of a suite and a feature network's outputs for them; each part is read or computed once.
 
     Args:
-        folder: Of the reference's cell.
+        folder: Folder of the reference's cell.
         network: Name of the network.
-        images: See ``embedding.real_images``.
+        images: Arrays of ``features.real_images``.
     """
 
     def __init__(self, folder: Path, network: str, images: dict[str, np.ndarray]) -> None:
@@ -63,28 +63,28 @@ class Real:
 
     @functools.cached_property
     def seen(self) -> dict[str, np.ndarray]:
-        """See ``embedding.real_features``."""
+        """Arrays of ``features.real_features``."""
         return load_arrays(self.folder / f"real+{self.network}.npz")
 
     @functools.cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Of everything that the network sees in the training images, by name."""
+        """Statistics of the outputs for training images, by name."""
         names = [name.removesuffix("_mean") for name in self.seen if name.endswith("_mean")]
         n = len(self.images["train_labels"])
         return {name: Statistics(n, self.seen[f"{name}_mean"], self.seen[f"{name}_scatter"]) for name in names}
 
     @functools.cached_property
     def kernel_mean(self) -> float:
-        """Of the features of all training images."""
+        """Kernel mean of the training images' features."""
         return kernel_mean(self.seen["features"], device=device())
 
     @functools.cached_property
     def near(self) -> np.ndarray:
-        """Features of the images that precision and recall look at."""
+        """Features of the real images of precision and recall."""
         return self.seen["features"][self.images["neighbours"]]
 
     def radii(self, k: int) -> np.ndarray:
-        """How far each of those reaches to its ``k``-th neighbour."""
+        """Distance of each of those images to its ``k``-th neighbour."""
         if k not in self._radii:
             self._radii[k] = neighbour_radii(self.near, k, device=device())
         return self._radii[k]
@@ -103,7 +103,7 @@ def _held_out_distance(folder: Path, key: str) -> Estimate:
 
 @functools.lru_cache(maxsize=4)
 def _real(folder: Path, network: str, key: str) -> Real:
-    """Read once by a process, which evaluates many cells against it; ``key`` tells files of other stages apart."""
+    """Real images for a network, read once by a process for many cells; ``key`` identifies the files."""
     return Real(folder, network, _images(folder, _key(folder)))
 
 
@@ -113,7 +113,7 @@ def _key(folder: Path) -> str:
 
 
 def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    """Records of a cell's samples at each guidance scale; what they are class by class goes to ``per_class.json``."""
+    """Records of a cell's samples at each guidance scale; numbers of each class go to ``per_class.json``."""
     per_class: list[PerClass] = []
     for scale in job.cell.guidance_scales or [None]:
         tag = scale_tag(scale)
@@ -142,12 +142,12 @@ class _Compared:
 
     Args:
         job: The cell's evaluation.
-        protocol: Of the suite.
+        protocol: The suite's protocol.
         record: Makes records of the samples.
-        real: What the network sees in real images.
+        real: The network's outputs for real images.
         name: The network's own name, for the protocol.
-        seen: What it sees in the samples.
-        labels: Classes that were asked for, ``(N,)``; -1 where none was.
+        seen: The network's outputs for the samples.
+        labels: Requested classes, ``(N,)``; -1 for none.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class _Compared:
         return self.record(metric, estimate, **self.by, **protocol)
 
     def _of_asked_class(self) -> Iterator[Record]:
-        """Whether the reference classifier finds the class that was asked for."""
+        """Accuracy of the reference classifier on the requested classes."""
         if not self.asked:
             yield from self.record.absent(("accuracy/generated",), "no class is asked for", **self.by)
             return
@@ -238,17 +238,17 @@ class _Compared:
 
 
 def _against(protocol: Protocol, real: Real) -> str:
-    """The real images, in words; all training images but those of the validation part, unless the protocol says so."""
+    """Description of the real images: all of the training part, or the protocol's number of them."""
     return "train" if protocol.real_images is None else f"{len(real.images['train_labels'])} of train"
 
 
 def device() -> torch.device:
-    """Where distances between all pairs are taken."""
+    """Device for distances between all pairs."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def of_task(probabilities: np.ndarray, task: np.ndarray) -> np.ndarray:
-    """Probabilities of the task's classes ``(N, K)`` from those of the data set's, each in class ``task[k]``."""
+    """Probabilities of the task's classes ``(N, K)``, summed over classes ``k`` of the data set by ``task[k]``."""
     summed = np.zeros((len(probabilities), task.max() + 1))
     np.add.at(summed.T, task, probabilities.T)
     return summed

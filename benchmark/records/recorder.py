@@ -1,4 +1,4 @@
-"""Makes the records of one cell's answers, with the protocol and the costs that its stages recorded."""
+"""Factory of a cell's records, with the protocol and costs of its stages."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from benchmark.system.files import read_manifest
 
 
 class Recorder:
-    """Makes records of one cell and stage.
+    """Factory of the records of one cell and stage.
 
     Args:
         job: The cell's evaluation.
@@ -40,7 +40,7 @@ class Recorder:
         )  # fmt: skip
 
     def absent(self, metrics: Iterable[str], reason: str, **protocol: Any) -> Iterator[Record]:
-        """Records of metrics that cannot be asked of this cell."""
+        """Records of metrics that do not apply to this cell."""
         for metric in metrics:
             yield not_applicable(
                 self.job.cell.name, self.job.method, self.job.seed, metric, reason,

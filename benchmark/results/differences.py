@@ -1,4 +1,4 @@
-"""What differs between two results, number by number, and whether it is more than tolerance explains."""
+"""Differences of two results, number by number, judged by tolerances."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Problem:
-    """What kept numbers from being compared, or is new. ``metrics`` is empty where a whole cell or suite is meant."""
+    """Numbers that cannot be compared, or are new. ``metrics`` is empty for a whole cell or suite."""
 
     kind: Literal["not comparable", "incomplete", "warning", "new"]
     cell: str
@@ -50,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All differences of two results, in the order of cells and metrics; those of ``environment`` are for reading."""
+    """All differences of two results, in the order of cells and metrics; those of ``environment`` are not judged."""
 
     suites: tuple[str, str]
     commits: tuple[str, str]
@@ -78,7 +78,7 @@ class Comparison:
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """Compare number by number, over the seeds that both have; seeds that only one of them has are no problem."""
+    """Compare number by number, over common seeds; seeds of only one side are no problem."""
     changes: list[Change] = []
     problems: list[Problem] = []
     if old.suite != new.suite:
@@ -109,7 +109,7 @@ def _by_cell(results: Results) -> dict[str, dict[str, list[Record]]]:
 
 
 def _failures(cell: str, metrics: dict[str, list[Record]]) -> list[Problem]:
-    """A failed number makes the new results incomplete, whatever the old ones say; one problem for each error."""
+    """Failed new numbers, which make the results incomplete; one problem for each error."""
     by_reason: dict[str, list[Record]] = {}
     for record in (record for metric in sorted(metrics, key=column_order) for record in metrics[metric]):
         if record.status == FAILED:
@@ -121,7 +121,7 @@ def _failures(cell: str, metrics: dict[str, list[Record]]) -> list[Problem]:
 
 
 def _metric(cell: str, metric: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change | Problem]:
-    """All that is to be said of one metric of one cell, under each protocol that the old results have."""
+    """Changes and problems of one metric of one cell, for each protocol of the old results."""
     numbers = [record for record in before if record.status == OK]
     if before and not after:
         return [_problem(INCOMPLETE, before[0], f"missing, was {before[0].status}")]
@@ -144,7 +144,7 @@ def _metric(cell: str, metric: str, before: Sequence[Record], after: Sequence[Re
 
 
 def _matched(pairs: Sequence[tuple[Record, Record]]) -> list[Change | Problem]:
-    """The comparison of numbers with the same identity, if the same number of samples is behind them."""
+    """Comparison of numbers with the same identity, if their sample counts agree."""
     counts = sorted({(old.n, new.n) for old, new in pairs if old.n != new.n})
     if counts and definition_of(pairs[0][0].metric).gating:
         text = ", ".join(f"{old} -> {new}" for old, new in counts)
@@ -155,9 +155,9 @@ def _matched(pairs: Sequence[tuple[Record, Record]]) -> list[Change | Problem]:
 def _unmatched(
     old: dict[int, Record], same: dict[int, Record], foreign: Sequence[Record], replacing: set[str]
 ) -> list[Problem]:
-    """Why old numbers under one protocol (by seed) have no new ones: lost, under another protocol, or other seeds.
+    """Problems of old numbers under one protocol (by seed) without new ones: lost, another protocol, or other seeds.
 
-    Protocols of ``foreign`` records that stand for old ones are added to ``replacing``.
+    Protocols of ``foreign`` records that replace old ones are added to ``replacing``.
     """
     first = next(iter(old.values()))
     without = {seed for seed in old if seed not in same or same[seed].status != OK}
@@ -183,7 +183,7 @@ def _unmatched(
 
 
 def _problem(kind: str, record: Record, message: str) -> Problem:
-    """A problem of one metric; one that only warns, as a timing, is worth a line but no failure."""
+    """A problem of one metric; a warning for metrics that do not gate, such as timings."""
     warns = kind != NEW and not definition_of(record.metric).gating
     return Problem(WARNING if warns else kind, record.cell, (record.metric,), message)
 
@@ -227,7 +227,7 @@ def change(pairs: Sequence[tuple[Record, Record]]) -> Change:
 
 
 def _within(records: Sequence[Record]) -> float:
-    """Standard error of the mean of independent measurements; 0 where one does not know its own."""
+    """Standard error of the mean of independent measurements; 0 if one has none."""
     if any(record.stderr is None for record in records):
         return 0.0
     return sqrt(sum(record.stderr**2 for record in records)) / len(records)

@@ -1,4 +1,4 @@
-"""Markdown from text that is not trusted: names, reasons and protocols show as they are and do nothing."""
+"""Markdown from untrusted text: names, reasons and protocols are shown literally."""
 
 import re
 from collections.abc import Sequence

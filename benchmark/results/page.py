@@ -28,7 +28,7 @@ from benchmark.system.names import NAME
 
 CURVE = "accuracy/t="
 NAMES = 20
-"""Curves that a column of the legend has room for."""
+"""Curves in a column of the legend."""
 SHOWN_PER_CLASS = 8
 
 
@@ -37,8 +37,8 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
 
     Args:
         run: Its folder.
-        cells: Order of rows; that of the results where it is not given.
-        floors: Cells that are trivial rows for comparison, which are not asked for every metric.
+        cells: Order of rows; by default that of the results.
+        floors: Trivial cells for comparison, without some metrics.
     """
     results = read_results(run / "results.json")
     order = cells or list(dict.fromkeys(record.cell for record in results.records))
@@ -67,7 +67,7 @@ def _by_network(name: str, all_rows: list[Row]) -> list[tuple[str, list[Row], li
 
 
 def _metrics(name: str, all_rows: list[Row]) -> list[str]:
-    """The metrics of a table that any row was to have a number of, in their order."""
+    """Metrics of a table with a number, failure or gap in any row, in order."""
     return sorted(
         {
             metric
@@ -80,11 +80,11 @@ def _metrics(name: str, all_rows: list[Row]) -> list[str]:
 
 
 def _table(heading: str, all_rows: list[Row], metrics: list[str], floors: Collection[str]) -> dict[str, Any]:
-    """Head and body of one table, and beneath it what failed and why, and which cells cannot be asked."""
+    """Head and body of one table, and notes of failures and inapplicable cells."""
     chosen = rows_of(all_rows, metrics, floors)
     absent = {row.cell: reasons_of(row, metrics) for row in chosen}
     kept = [row for row in chosen if not reasons_of(row, metrics)]
-    elsewhere = {(row.cell, metric) for row in kept for metric in row.entries}  # in one row of the cell's several
+    elsewhere = {(row.cell, metric) for row in kept for metric in row.entries}  # in another row of the cell
     head = [(metric, f"{definition_of(metric).arrow} {definition_of(metric).unit}".strip()) for metric in metrics]
     body = []
     for row in kept:
@@ -108,7 +108,7 @@ def _asked(row: Row, metric: str) -> bool:
 
 
 def _cell(entries: tuple[Entry, ...]) -> tuple[str, str] | None:
-    """Text of a table cell, and what the pointer is told; None where nothing was found."""
+    """Text and tooltip of a table cell; None without entries."""
     found = [_entry(entry) for entry in sorted(entries, key=lambda entry: entry.status != FAILED)]
     return ("; ".join(text for text, _ in found), "; ".join(detail for _, detail in found)) if found else None
 
@@ -135,7 +135,7 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
         if record.metric.startswith(CURVE) and record.value is not None and type(sigma) in (int, float) and sigma > 0:
             points[record.cell][sigma].append(record.value)
     drawn: list[dict[float, list[float]]] = []
-    for cell in order:  # cells that share a classifier have one line, under the name of the first
+    for cell in order:  # cells that share a classifier have one line with the first name
         if points[cell] and points[cell] not in drawn:
             drawn.append(points[cell])
         else:
@@ -149,7 +149,7 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
         for (cell, found), (line, color) in zip(points.items(), itertools.cycle(styles), strict=False):
             sigmas = sorted(found)
             means = [np.mean(found[s]) for s in sigmas]
-            name = shown(cell).replace("$", r"\$")  # a pair of them would be read as mathematics
+            name = shown(cell).replace("$", r"\$")  # a pair would start mathematics
             axes.plot(sigmas, means, label=name, color=color, linestyle=line, marker=".", linewidth=1.6)
         axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
         axes.grid(alpha=0.25)
@@ -163,7 +163,7 @@ def _curve(results: Results, order: list[str]) -> Markup | None:
 
 def _first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
     """The folder of each cell's first seed that did not fail."""
-    named = filter(NAME.fullmatch, order)  # another name is that of no folder of ours, and may lead out of the run
+    named = filter(NAME.fullmatch, order)  # other names are no folders of a run and could lead out of it
     seeds = {cell: _sound_seeds(results, cell) for cell in named}
     return {cell: run / cell / f"seed{min(sound)}" for cell, sound in seeds.items() if sound}
 
@@ -174,7 +174,7 @@ def _sound_seeds(results: Results, cell: str) -> set[int]:
 
 
 def _without_pictures(results: Results, order: list[str]) -> list[tuple[str, str]]:
-    """Cells of which every seed failed, and why: what their folders hold is of no finished run."""
+    """Cells whose seeds all failed, with the errors; their folders hold no finished results."""
     found = []
     for cell in order:
         errors = {record.reason: None for record in results.records if record.cell == cell and record.status == FAILED}
@@ -184,7 +184,7 @@ def _without_pictures(results: Results, order: list[str]) -> list[tuple[str, str
 
 
 def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
-    """Samples of each cell's first seed, a row per class where classes were asked for."""
+    """Samples of each cell's first seed, a row per class for samples by class."""
     grids = []
     for cell, folder in _first_seeds(run, results, order).items():
         found = {_scale(path): path for path in folder.glob("samples*.npz")}
@@ -199,7 +199,7 @@ def _grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]
 
 
 def _confusions(run: Path, results: Results, order: list[str]) -> list[dict[str, str]]:
-    """What each classifier of noise levels takes them for, with its first seed; a picture for those that share one."""
+    """Confusion matrices of classifiers of noise levels, for the first seed; shared ones appear once."""
     found: dict[bytes, dict[str, str]] = {}
     for cell, folder in _first_seeds(run, results, order).items():
         path = folder / "diagnostics.npz"
@@ -212,7 +212,7 @@ def _confusions(run: Path, results: Results, order: list[str]) -> list[dict[str,
 
 
 def _heat(confusion: np.ndarray) -> str:
-    """A square matrix of probabilities as a picture, its axes from clean to pure noise."""
+    """Picture of a square matrix of probabilities, with axes from clean to pure noise."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4, 3.3), dpi=100, layout="constrained")
@@ -226,7 +226,7 @@ def _heat(confusion: np.ndarray) -> str:
 
 
 def _scale(path: Path) -> str:
-    """The guidance scale in the name of a file of samples; ``-inf`` where there is none."""
+    """Guidance scale in the name of a file of samples; ``-inf`` if there is none."""
     named = re.fullmatch(r"samples(?:@(\d+(?:\.\d+)?(?:e[+-]\d+)?))?", path.stem)
     if named is None:
         raise InputError(f"{path} is not named as samples are; remove it")
@@ -249,7 +249,7 @@ def _samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _arrays(path: Path, what: str, *names: str) -> list[np.ndarray]:
-    """Arrays of a file, nothing pickled."""
+    """Arrays of a file, read without pickle."""
     try:
         archive = Archive(path)
         return [archive.read(name) for name in names if archive.declared(name)]
@@ -258,7 +258,7 @@ def _arrays(path: Path, what: str, *names: str) -> list[np.ndarray]:
 
 
 def _picture(images: np.ndarray, labels: np.ndarray) -> str:
-    """Samples side by side as a PNG in a data address; points in the plane where they lie, a colour for each class."""
+    """PNG of samples in a data address: a grid of images, or points in the plane with a colour for each class."""
     if images.shape[1:] != (1, 1, 2):
         return _png(_arranged(images, labels))
     from matplotlib.figure import Figure
@@ -271,7 +271,7 @@ def _picture(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def _arranged(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The first images, ten columns: as many for each class, class by class, where classes were asked for."""
+    """Grid of the first images in ten columns, equally many of each class for samples by class."""
     if labels.min() < 0:
         columns = np.array_split(np.arange(10 * SHOWN_PER_CLASS) % len(images), 10)
     else:

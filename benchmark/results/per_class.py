@@ -19,12 +19,12 @@ COLUMNS = (
     "n",
 )
 OVERALL = {"fd": "fd/intra", "fid": "fid/intra"}
-"""What the mean over classes is called, where not as the number of a class."""
+"""Names of means over classes that differ from the name of a class's number."""
 Numbers = list[dict[str, Any]]
 
 
 def class_names(folder: Path) -> dict[int, str]:
-    """Names of classes by label, as an evaluation in ``folder`` recorded them; none where it recorded nothing."""
+    """Names of classes by label from the evaluation in ``folder``; empty if it recorded none."""
     try:
         return {int(row["label"]): str(row["class_name"]) for row in read_json(folder / FILE)}
     except (OSError, ValueError, KeyError, TypeError):
@@ -43,12 +43,12 @@ def to_csv(numbers: Numbers) -> str:
 def to_markdown(numbers: Numbers, all_rows: Sequence[Row] = ()) -> str:
     """A table for each metric, feature network and task: cells at their scales by classes, means over seeds.
 
-    A cell of which a seed failed shows that in place of its numbers, as in the other tables.
+    A cell with a failed seed shows the failure in place of its numbers, as in other tables.
     """
     parts = []
     told: set[tuple[str, str]] = set()
     for (metric, network), names, own in _by_task(numbers):
-        first = (metric, network) not in told  # of its tasks: what has no numbers is told there
+        first = (metric, network) not in told  # the first table also lists cells without numbers
         told.add((metric, network))
         parts.append(_table(metric, network, names, own, all_rows if first else ()))
     if parts:
@@ -58,7 +58,7 @@ def to_markdown(numbers: Numbers, all_rows: Sequence[Row] = ()) -> str:
 
 
 def _by_task(numbers: Numbers) -> list[tuple[tuple[str, str], dict[int, str], Numbers]]:
-    """Metric and network, names of classes by label, and numbers of the cells whose classes have these names."""
+    """Numbers grouped by metric, network and names of classes."""
     by_cell: dict[tuple[str, str, str], Numbers] = {}
     for row in numbers:
         by_cell.setdefault((row["metric"], row["feature_network"], row["cell"]), []).append(row)
@@ -103,7 +103,7 @@ def _failures(errors: dict[tuple[str, float | None], tuple[str, ...]]) -> list[s
 
 
 def _states(metric: str, network: str, all_rows: Sequence[Row]) -> tuple[dict, dict[str, tuple[str, ...]], list[str]]:
-    """Errors by cell and scale, reasons of cells that cannot be asked, and cells that have nothing of a metric."""
+    """Errors by cell and scale, reasons of inapplicable cells, and cells without the metric."""
     overall = OVERALL.get(metric, metric)
     errors, absent, missing = {}, {}, []
     for cell in dict.fromkeys(row.cell for row in all_rows):
@@ -118,6 +118,6 @@ def _states(metric: str, network: str, all_rows: Sequence[Row]) -> tuple[dict, d
 
 
 def _entry(row: Row, metric: str, network: str) -> Entry | None:
-    """The entry of a metric that is of a network, or of none; failures come first."""
+    """Entry of a metric for a network, or without network; failures come first."""
     found = [e for e in row.entries.get(metric, ()) if e.protocol.get("feature_network", network) == network]
     return next(iter(sorted(found, key=lambda entry: entry.status != FAILED)), None)

@@ -1,4 +1,4 @@
-"""One record is one number: what was measured, of which cell, under which protocol.
+"""Records: one measured number each, with its cell and protocol.
 
 Two numbers have the same identity if cell, seed, metric and protocol agree; a results file holds each identity once.
 """
@@ -18,7 +18,7 @@ Identity = tuple[str, int, str, str]
 
 @dataclass(frozen=True)
 class Record:
-    """One number with all that is needed to compare it.
+    """One number with all information for its comparison.
 
     ``value`` and ``stderr`` (standard error within this one measurement, not over seeds) are in ``unit``, unrounded;
     ``n`` counts the images, samples or pairs behind the value. ``value`` is None unless ``status`` is ``ok``, and then
@@ -140,7 +140,7 @@ def measured(
     peak_memory_bytes: int | None = None,
     key: str = "",
 ) -> Record:
-    """A number; unit and direction come from the metric's definition. Takes NumPy and torch scalars too."""
+    """Record of a number, also a NumPy or torch scalar; unit and direction come from the metric's definition."""
     error = None if stderr is None else float(stderr)
     return _record(
         cell, method, seed, metric, OK, None, protocol, key, float(value), int(n), error, seconds, peak_memory_bytes
@@ -157,7 +157,7 @@ def not_applicable(
     protocol: Mapping[str, Any] | None = None,
     key: str = "",
 ) -> Record:
-    """A number that cannot be asked of this method, and why."""
+    """Record of a number that does not apply to this method, with the reason."""
     return _record(cell, method, seed, metric, NOT_APPLICABLE, reason, protocol, key)
 
 
@@ -171,7 +171,7 @@ def failed(
     protocol: Mapping[str, Any] | None = None,
     key: str = "",
 ) -> Record:
-    """A number that should exist and does not, with the error on one line."""
+    """Record of a number that could not be measured, with the error on one line."""
     reason = f"{type(error).__name__}: {one_line(error)}" if isinstance(error, BaseException) else error
     return _record(cell, method, seed, metric, FAILED, " ".join(reason.split()), protocol, key)
 

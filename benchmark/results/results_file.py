@@ -16,7 +16,7 @@ SCHEMA = 1
 def write_results(path: Path, results: Results) -> None:
     """Write canonical JSON: records sorted by cell, metric, protocol and seed, keys sorted, numbers unrounded.
 
-    A record takes a line, so that a difference of two files is one of records.
+    Each record has its own line, so that differences of files show records.
     """
     about = {"schema": SCHEMA, "suite": results.suite, "commit": results.commit, "environment": results.environment}
     head = "".join(f"{json.dumps(key)}: {_canonical(value)},\n" for key, value in sorted(about.items()))
@@ -51,7 +51,7 @@ def read_results(path: Path) -> Results:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:  # which may be a pipe
+        with open(path, "rb") as file:  # may be a pipe
             found = file.read(LARGEST_JSON + 1)
         if len(found) > LARGEST_JSON:
             raise InputError(f"{path}: has more than {LARGEST_JSON >> 20} MiB; name the results.json of a run")

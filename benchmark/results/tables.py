@@ -1,4 +1,4 @@
-"""Results as files to read: long CSV, and Markdown tables with the best of comparable rows bold.
+"""Tables of results: long CSV, and Markdown with the best of comparable rows bold.
 
 Only Markdown rounds.
 """
@@ -21,14 +21,14 @@ from benchmark.results.rows import Entry, Row, rows
 from benchmark.system.files import write_text
 
 __all__ = ["Entry", "Row", "rows", "to_csv", "to_markdown", "write_tables"]
-# What a row chooses itself: rows that differ in it alone are still ranked together.
+# Choices of a row: rows that differ only in these are ranked together.
 CHOICES = frozenset({"guidance_scale", "sampler", "steps", "nfe"})
 # Protocol entries with a column of their own, and its heading.
 LABELS = {
     **{"n_labeled": "labels", "task": "task", "process": "noise levels"},
     **{"sampler": "sampler", "steps": "steps", "nfe": "NFE"},
 }
-# What a spreadsheet takes for the start of a formula, half and full width.
+# First characters of a spreadsheet's formulas, half and full width.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NETWORK = "feature_network"
 JUDGED = "accuracy/generated"
@@ -72,14 +72,14 @@ def to_markdown(
     floors: Collection[str] = frozenset(),
     unfinished: Sequence[str] = (),
 ) -> str:
-    """Tables of classification, density, generation and cost, with what was measured how beneath each.
+    """Tables of classification, density, generation and cost, each with its protocol beneath.
 
     Args:
         results: Numbers to tabulate.
-        columns: Metrics to show; if None, all but plotted curves and what no row could be asked for.
+        columns: Metrics to show; if None, all but plotted curves and inapplicable ones.
         cells: Order of rows, as in `rows`.
-        floors: Cells that are trivial rows for comparison: marked, and never bold.
-        unfinished: What is still to be done, for the first line.
+        floors: Trivial cells for comparison: marked, and never bold.
+        unfinished: Unfinished cells, for the first line.
 
     Raises:
         ValueError: If ``columns`` names an unknown metric.
@@ -107,9 +107,9 @@ def to_markdown(
 
 
 def by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple[str, list[Row], list[str]]]:
-    """Heading, rows and columns (metrics) of a table; of one for each feature network where several looked at samples.
+    """Heading, rows and columns (metrics) of a table, or of one table for each of several feature networks.
 
-    The network that also judges classes comes first, with what no network was needed for.
+    The network that also judges classes comes first, with the numbers that need no network.
     """
     entries = [entry for row in all_rows for metric in metrics for entry in row.entries.get(metric, ())]
     judges = {entry.protocol[NETWORK] for entry in entries if entry.metric == JUDGED and NETWORK in entry.protocol}
@@ -126,7 +126,7 @@ def by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple
 
 
 def _looked_at_by(network: str, row: Row, first: bool) -> Row:
-    """A row with what a network measured, what could not be measured, and in the first table what needs no network."""
+    """A row with a network's numbers, with failures, and in the first table with numbers without network."""
 
     def belongs(entry: Entry) -> bool:
         return entry.protocol.get(NETWORK) == network if NETWORK in entry.protocol else first or entry.status != OK
@@ -136,9 +136,9 @@ def _looked_at_by(network: str, row: Row, first: bool) -> Row:
 
 
 def rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[str]) -> list[Row]:
-    """Rows with at least one of ``metrics``; a cell that has none keeps its first row, to show what is missing.
+    """Rows with at least one of ``metrics``; a cell without any keeps its first row, shown as missing.
 
-    A floor is not asked for all metrics, so it shows only where it has one, or nothing anywhere.
+    A floor has not all metrics: it is shown if it has one of these, or none at all.
     """
     chosen = []
     for cell in dict.fromkeys(row.cell for row in all_rows):
@@ -150,7 +150,7 @@ def rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[
 
 
 def reasons_of(row: Row, metrics: Sequence[str]) -> list[str]:
-    """Why a row has not one of ``metrics``, if each is n/a; empty if one was measured, failed or is missing."""
+    """Reasons of a row whose ``metrics`` are all n/a; empty if one was measured, failed or is missing."""
     found = [entry for metric in metrics for entry in row.entries.get(metric, ())]
     if any(metric not in row.entries for metric in metrics) or any(e.status != NOT_APPLICABLE for e in found):
         return []
@@ -179,7 +179,7 @@ class _Table:
         wanted = LABELS if self.name.startswith(GENERATION) else ("n_labeled", "task", "process")
         self.labels = [key for key in wanted if any(self._of_row(row, key) for row in self.rows)]
         if len({tuple(self._of_row(row, "n_labeled")) for row in self.rows if self._entries(row)}) == 1:
-            self.labels = [key for key in self.labels if key != "n_labeled"]  # said once, beneath
+            self.labels = [key for key in self.labels if key != "n_labeled"]  # stated once, beneath
         self.seeds = max((entry.total for row in self.rows for entry in self._entries(row)), default=0)
 
     def _entries(self, row: Row) -> list[Entry]:
@@ -209,7 +209,7 @@ class _Table:
             best = column.best([row.cell in self.floors for row in self.rows])
             for line, row, entries in zip(lines, self.rows, column.entries, strict=True):
                 aside = {key for key in self.labels if len(self._of_row(row, key)) == 1}
-                # A number of the whole cell stands in one of its rows; the others leave it blank.
+                # A number of the whole cell is in one of its rows; the others leave it blank.
                 elsewhere = not entries and (row.cell, column.metric) in self.asked
                 line.append("" if elsewhere else self._cell(column, entries, best, aside))
             for fact in column.facts():
@@ -241,7 +241,7 @@ class _Table:
 
 
 class _Column:
-    """One metric over all rows: what its heading can say for all of them, and what each row must say itself."""
+    """One metric over all rows: the common part for its heading, and the rest for each row."""
 
     def __init__(self, metric: str, entries: Sequence[tuple[Entry, ...]], labels: Sequence[str]) -> None:
         self.metric, self.entries = metric, entries
@@ -258,23 +258,23 @@ class _Column:
         self.fixed = {key: protocols[0][key] for key in keys if key in same - ALWAYS_SHOWN and key not in labels}
 
     def heading(self, with_count: bool) -> str:
-        """Name, direction, unit and the usual sample count; rows say where theirs is another."""
+        """Name, direction, unit and the usual sample count; rows state other counts."""
         unit = "" if self.definition.unit in ("", "fraction") else f", {self.definition.unit}"
         count = f", n={self.count}" if with_count and self.count is not None else ""
         return f"{self.metric} {self.definition.arrow}{unit}{count}"
 
     def facts(self) -> list[str]:
-        """The protocol that holds for every row, for the lines beneath the table."""
+        """Protocol entries of every row, for the lines beneath the table."""
         return [_fact(key, value) for key, value in self.fixed.items()]
 
     def number(self, entry: Entry) -> str:
-        """Rounded mean, with its standard error over seeds if there is one."""
+        """Rounded mean, with its standard error over seeds if known."""
         assert entry.mean is not None
         mean = format(entry.mean, self.definition.shown)
         return mean if entry.stderr is None else f"{mean} ± {format(entry.stderr, self.definition.shown)}"
 
     def best(self, is_floor: Sequence[bool]) -> set[int]:
-        """``id`` of the entries to print bold: as good as the best among at least two measured alike."""
+        """``id`` of the entries to print bold: the best among at least two with the same protocol."""
         groups: dict[Any, list[Entry]] = {}
         for of_row, floor in zip(self.entries, is_floor, strict=True):
             for entry in of_row:

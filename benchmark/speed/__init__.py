@@ -1,1 +1,1 @@
-"""speed"""
+"""Scripts that time us against peers."""

@@ -91,7 +91,7 @@ def theirs(images: int, image: Item, noise: bool) -> Iterator[Tensor]:
     return (x for _ in count() for x, _ in loader)
 
 
-def take(batches: Iterator[Tensor], number: int) -> None:
+def consume(batches: Iterator[Tensor], number: int) -> None:
     for _ in islice(batches, number):
         pass
 
@@ -134,7 +134,7 @@ def main() -> None:
         for noise in (False, True):
             target = f"batches/{augmentation}" + ("/dequantised" if noise else "")
             sides = ours(options.images, crop, noise), theirs(options.images, items(options.images), noise)
-            turns = [partial(take, side, options.batches) for side in sides]
+            turns = [partial(consume, side, options.batches) for side in sides]
             race(target, package, *turns, options.rounds, images=options.batches * BATCH)
 
 

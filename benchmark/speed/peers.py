@@ -1,4 +1,4 @@
-"""What the speed scripts share: peers that may be missing, and CPU times taken in turn."""
+"""Helpers of the speed scripts: optional peers, and CPU times taken in turn."""
 
 import json
 import time

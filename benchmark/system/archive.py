@@ -1,4 +1,4 @@
-"""Arrays in an ``.npz`` file that anybody may have made: known by their headers before they are unpacked."""
+"""Arrays in an untrusted ``.npz`` file, checked by their headers before they are unpacked."""
 
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SUFFIX = ".npy"
 
 @dataclass(frozen=True)
 class Declared:
-    """What the header of an array says of it."""
+    """Shape and type in the header of an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -29,11 +29,11 @@ class Archive:
     """An ``.npz`` file.
 
     Attributes:
-        names: Of its arrays.
-        others: Names of files in it that are no arrays.
+        names: Names of its arrays.
+        others: Names of its other files.
 
     Raises:
-        InputError: If the file is none.
+        InputError: If the file is no ``.npz`` file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class Archive:
         """The shape and type of an array, from its header.
 
         Raises:
-            InputError: If it is no array of numbers, or its size is not what its header says.
+            InputError: If it is no array of numbers, or its size differs from its header.
         """
         with self._opened(name) as file:
             try:
@@ -75,7 +75,7 @@ class Archive:
             return Declared(shape, dtype)
 
     def read(self, name: str) -> np.ndarray:
-        """An array, unpacked piece by piece into the memory that its header states; see ``declared`` first.
+        """Unpack an array into memory of the size in its header; check ``declared`` first.
 
         Raises:
             InputError: If it is damaged.

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and digests of them."""
+"""Files written whole or not at all, guarded readers, and digests."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from benchmark.errors import WriteError
 
 PROCESS = uuid.uuid4().hex[:8]
-"""What tells this process from one of the same number on another machine."""
+"""Identifier of this process among processes of the same number on other machines."""
 TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 LARGEST_JSON = 32 * 2**20
 """Bytes of the largest JSON file that is read."""
@@ -26,15 +26,15 @@ UNWRITABLE = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR")
 }
-"""What the system says of a disk that is full, closed to us or broken, and of a file in the place of a folder."""
+"""Errors of a full, closed or broken disk, and of a file in place of a folder."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; renamed to ``path``, synced to disk, when the block succeeds.
+    """Yield a temporary path; when the block succeeds, sync it and rename it to ``path``.
 
     Raises:
-        WriteError: If the disk is full or closed to us; it names ``path``, what was written of it and what is free.
+        WriteError: If the disk is full or closed; names ``path``, the written size and the free space.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{PROCESS}.tmp")
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of the system's
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError for errors of the system
         cause = _of_disk(error, temporary)
         if cause is None:
             raise
@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _of_disk(error: BaseException | None, temporary: Path) -> OSError | None:
-    """The error in a chain of causes that says that ``temporary`` cannot be written, if there is one."""
+    """The first error in a chain of causes that concerns writing ``temporary``, or None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in UNWRITABLE and _concerns(error, temporary):
             return error
@@ -69,7 +69,7 @@ def _concerns(error: OSError, temporary: Path) -> bool:
 
 
 def _room(temporary: Path) -> str:
-    """What was written and what is free, for a message; nothing where that is not known."""
+    """Written size and free space for a message; empty if unknown."""
     try:
         written, free = temporary.stat().st_size, shutil.disk_usage(temporary.parent).free
     except OSError:
@@ -78,7 +78,7 @@ def _room(temporary: Path) -> str:
 
 
 def sweep(folder: Path, below: bool = True) -> None:
-    """Delete what killed processes left half written in ``folder``, and below it; no one may be writing there."""
+    """Delete half-written files of killed processes in ``folder`` and below; nobody may be writing there."""
     for path in folder.rglob(".*.tmp") if below else folder.glob(".*.tmp"):
         if TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -94,17 +94,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds all of it or what it held before."""
+    """Write ``text`` to ``path``, which keeps its former content if that fails."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
-    """The content of a file that may be anything.
+    """Content of an untrusted file.
 
     Raises:
         OSError: If it cannot be read, or is no regular file.
-        ValueError: If it has more than ``largest`` bytes, or no file can have such a name.
+        ValueError: If it has more than ``largest`` bytes, or its name is invalid.
     """
     with opened(path) as file:
         content = file.read(largest + 1)
@@ -114,7 +114,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file to read from; OSError if it is no regular one: a pipe would be waited for, a device is endless."""
+    """Open a regular file to read; OSError for others: a pipe would block, a device is endless."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -123,7 +123,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file that may have been written by anybody.
+    """Value in an untrusted JSON file.
 
     Raises:
         OSError: If it cannot be read, or is no regular file.
@@ -133,7 +133,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(content: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The value that a JSON text gives.
+    """Value of a JSON text.
 
     Args:
         content: The text in UTF-8.
@@ -156,7 +156,7 @@ def parse_json(content: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | N
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON with sorted keys; NaN is refused, since it is not JSON."""
+    """Write ``value`` as JSON with sorted keys; NaN, which is no JSON, raises ValueError."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -169,7 +169,7 @@ def digest_file(path: Path) -> str:
 def state_of(path: str | Path) -> str | None:
     """Hash of size and date of a file, or of the names, sizes and dates of all files in a folder and below.
 
-    None where there is nothing. Much faster than a hash of what the files hold: it takes seconds for a million of them.
+    None if nothing is there. Much faster than a hash of contents: seconds for a million files.
     """
     try:
         found = os.stat(path)
@@ -185,7 +185,7 @@ def state_of(path: str | Path) -> str | None:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             try:
                 found = entry.stat()
-            except OSError:  # a link that leads nowhere
+            except OSError:  # a dangling link
                 state.update(os.fsencode(f"{entry.name}\0"))
                 continue
             if not stat.S_ISDIR(found.st_mode):
@@ -202,7 +202,7 @@ def digest(value: Any) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """A manifest, or None if there is none that can be read."""
+    """A manifest, or None if it is missing or unreadable."""
     try:
         manifest = read_json(path)
     except (OSError, ValueError):

@@ -8,17 +8,17 @@ from pathlib import Path
 DRIVER = Path("/proc/driver/nvidia/gpus")
 DEVICES = Path("/dev")
 UNCOUNTED = ("dxg", "kfd", "nvhost-gpu", "nvidiactl")
-"""Devices of GPUs that the driver's folder does not list: those of WSL, of AMD and on a board."""
+"""Devices of GPUs that the driver's folder does not list: of WSL, of AMD and on boards."""
 
 
 def visible_gpus() -> list[str]:
-    """Identifiers of the GPUs that this process may use; none on a machine without any, whatever the variable says."""
+    """Identifiers of the GPUs that this process may use; empty on a machine without GPUs."""
     present = _present()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None or present == 0:
         return [str(number) for number in range(present or 0)]
 
-    def usable(part: str) -> bool:  # CUDA passes over all that stands behind one that it does not know
+    def usable(part: str) -> bool:  # CUDA ignores all after an unknown one
         known = present is None or not part.isdecimal() or int(part) < present
         return part not in ("", "-1") and known
 
@@ -26,17 +26,17 @@ def visible_gpus() -> list[str]:
 
 
 def _present() -> int | None:
-    """How many GPUs there are; None where there are some and the system does not say how many."""
+    """Number of GPUs; None if there are some of unknown number."""
     try:
         listed, devices = len(os.listdir(DRIVER)), os.listdir(DEVICES)
     except OSError:
         return None if any((DEVICES / name).exists() for name in UNCOUNTED) else 0
     given = sum(re.fullmatch(r"nvidia\d+", name) is not None for name in devices)
-    return min(listed, given or listed)  # a container may list all and be given some
+    return min(listed, given or listed)  # a container may list more than it has
 
 
 def gpu_shares(gpus: list[str], workers: int) -> list[str | None]:
-    """What workers see of the GPUs: one each, or several where there are fewer workers; None where there are none.
+    """Visible GPUs of each worker: one, or several with fewer workers; None without GPUs.
 
     A cell that trains on ``n`` GPUs needs ``n`` times fewer workers than there are GPUs.
     """

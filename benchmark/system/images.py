@@ -13,22 +13,22 @@ from methods.base import KeyedNoise, Method
 SHARD = 1000
 """Samples of a shard."""
 Drawn = Callable[[int], None]
-"""Called with the number of images of each batch, once they are drawn."""
+"""Receives the number of images of each drawn batch."""
 
 
 def draw_images(
     method: Method, data: ImageData, rows: range, labels: Tensor | None, seed: int, batch: int, drawn: Drawn
 ) -> np.ndarray:
-    """Grey levels ``(N, H, W, C)`` of the samples ``rows``, of which number ``i`` depends on ``(seed, i)`` alone.
+    """Grey levels ``(N, H, W, C)`` of the samples ``rows``; sample ``i`` depends on ``(seed, i)`` alone.
 
     Args:
         method: The method.
-        data: For image shape and grey levels.
+        data: Gives image shape and grey levels.
         rows: Numbers of the samples.
-        labels: Classes to ask for, of all samples from number 0; None to ask for none.
-        seed: Of the noise.
+        labels: Classes of all samples from number 0; None for unconditional samples.
+        seed: Seed of the noise.
         batch: Samples drawn at once.
-        drawn: Told of each batch.
+        drawn: Receives the size of each batch.
 
     Raises:
         FloatingPointError: If a sample is not finite.

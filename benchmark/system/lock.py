@@ -1,4 +1,4 @@
-"""One folder, one writer: who works in it holds a lock that ends with the process."""
+"""Lock of a folder: one process writes in it, and the lock ends with the process."""
 
 import os
 import platform
@@ -18,19 +18,19 @@ OWNER, LOCK = "owner.json", ".lock"
 LEAST_FREE_BYTES = 100 * 2**20
 
 
-def hold(folder: Path, option: str, seconds: float = 0) -> Any:
-    """The lock of a folder, taken.
+def acquire(folder: Path, option: str, seconds: float = 0) -> Any:
+    """Acquire the lock of a folder.
 
-    It is the system's: it ends with its holder however that ends, and where a file system has none, filelock looks for
-    the holder's process.
+    The lock is the system's and ends with its holder; on file systems without locks, filelock checks the holder's
+    process.
 
     Args:
-        folder: The folder; made where there is none.
-        option: Name of the option that would choose another one, for messages.
-        seconds: How long to wait for who holds it.
+        folder: The folder; created if missing.
+        option: Name of the option for another folder, for messages.
+        seconds: Longest wait for another holder.
 
     Raises:
-        InputError: If another process holds it, or nothing can be written there.
+        InputError: If another process holds it, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -52,20 +52,20 @@ def hold(folder: Path, option: str, seconds: float = 0) -> Any:
 
 @contextmanager
 def owned(folder: Path, option: str, workers: int = 1) -> Iterator[Callable[[], None]]:
-    """Hold a folder for this process alone, which carries out ``workers`` jobs side by side.
+    """Lock a folder for this process, which carries out ``workers`` jobs in parallel.
 
-    ``owner.json`` says who holds it; what a killed holder left there is told on standard error. A folder that was made
-    for this and in which nothing was written is taken away again.
+    ``owner.json`` names the holder; one left by a killed holder gives a note on standard error. A folder created for
+    this is removed again if nothing was written in it.
 
     Yields:
-        A function that raises ``WriteError`` if the folder was deleted or moved, and with it the lock.
+        A function that raises ``WriteError`` if the folder, and with it the lock, was deleted or moved.
 
     Raises:
-        InputError: As ``hold`` does.
+        InputError: As ``acquire`` does.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    lock, owner = hold(folder, option), folder / OWNER
-    opened = os.open(folder, os.O_RDONLY)  # its number is given to no other folder while it is open
+    lock, owner = acquire(folder, option), folder / OWNER
+    opened = os.open(folder, os.O_RDONLY)  # keeps its inode from reuse
 
     def there() -> bool:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -90,16 +90,16 @@ def owned(folder: Path, option: str, workers: int = 1) -> Iterator[Callable[[], 
         if there():
             owner.unlink(missing_ok=True)
         os.close(opened)
-        with suppress(OSError):  # another may have come, or there is nothing left to open folders with
+        with suppress(OSError):  # another process may have come, or no file can be opened
             if made and [path.name for path in folder.rglob("*") if path.is_file()] == [LOCK]:
-                shutil.rmtree(folder)  # while the lock is held: who waits for it notices
+                shutil.rmtree(folder)  # while locked, so that waiting processes notice
                 for path in made[1:]:
                     path.rmdir()
         lock.release()
 
 
 def read_owner(folder: Path) -> dict[str, Any] | None:
-    """What ``owner.json`` says of who holds a folder; None if there is none, or it is damaged."""
+    """Holder of a folder in ``owner.json``; None if the file is missing or damaged."""
     owner = read_manifest(folder / OWNER) or {}
     whole = is_text(owner.get("host")) and all(is_text(owner[name]) for name in ("since", "boot") if name in owner)
     whole = whole and (owner.get("start") is None or is_text(owner["start"]))
@@ -107,7 +107,7 @@ def read_owner(folder: Path) -> dict[str, Any] | None:
 
 
 def _named(owner: dict[str, Any] | None) -> str:
-    """A holder in words; of another start of this machine, it says so."""
+    """Description of a holder, which tells holders from before a restart of this machine."""
     owner = owner or {}
     here = owner.get("host") == platform.node() and owner.get("boot", boot_id()) != boot_id()
     before = ", before this machine was started anew" if here else ""

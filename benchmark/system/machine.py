@@ -10,7 +10,7 @@ from typing import Any
 
 
 def boot_id() -> str:
-    """What tells this start of this machine from others; empty where the system does not say."""
+    """Identifier of this start of this machine; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -18,20 +18,20 @@ def boot_id() -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from all others: machine, start of the machine, number, start of the process."""
+    """Identity of this process: machine, start of the machine, number, start of the process."""
     pid = os.getpid()
     return {"host": platform.node(), "boot": boot_id(), "pid": pid, "start": _start(pid)}
 
 
 def runs_here(process: dict[str, Any]) -> bool | None:
-    """Whether a process runs on this machine; None if it is another machine's, or the system does not say."""
+    """Whether a process runs on this machine; None if it is another machine's, or unknown."""
     if not process.get("start") or (process.get("host"), process.get("boot")) != (platform.node(), boot_id()):
         return None
-    return _start(process.get("pid")) == process["start"]  # its number alone may be another's by now
+    return _start(process.get("pid")) == process["start"]  # its number may be reused
 
 
 def _start(pid: int | None) -> str | None:
-    """Start of a process in the kernel's ticks; None if it does not run, or the system does not say."""
+    """Start of a process in the kernel's ticks; None if it does not run, or unknown."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -40,7 +40,7 @@ def _start(pid: int | None) -> str | None:
 
 
 FOREIGN = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "GROUP_", "ROLE_", "WORLD_SIZE", "TORCHELASTIC_", "PL_GLOBAL_SEED")
-"""Environment variables that would tell a training of another launch, by their beginnings."""
+"""Prefixes of environment variables that describe another launch."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Memory: the peak of a stage, and what there is."""
+"""Memory: the peak of a stage, and the machine's size."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import torch
 
 
 def reset_peak_memory() -> None:
-    """Start counting peak memory anew, where the system can."""
+    """Reset the peak memory, if the system supports it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -17,7 +17,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int | None:
-    """Bytes: of the GPU where there is one, else the process's resident peak; None where the system does not tell."""
+    """Peak bytes of the GPU if there is one, else of the process's resident memory; None if unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     try:

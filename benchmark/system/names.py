@@ -1,4 +1,4 @@
-"""Names of suites, cells and rows, which are names of folders too."""
+"""Names of suites, cells and rows, which are also names of folders."""
 
 import re
 from typing import Any
@@ -7,14 +7,14 @@ from benchmark.errors import InputError, shortened
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 OF_FILES = (".json", ".csv", ".md", ".html", "queue")
-"""Ends of the names of the files that a run's folder holds beside the folders of its cells."""
+"""Suffixes of files beside the folders of cells in a run's folder."""
 
 
 def check_cell_name(name: Any, where: str) -> str:
-    """The name of a cell or row, if a folder of that name can lie in a run's folder.
+    """Check that a cell's or row's name can be a folder in a run's folder; returns it.
 
     Raises:
-        InputError: If it cannot.
+        InputError: If it is invalid.
     """
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError(

@@ -1,4 +1,4 @@
-"""The files that somebody gave as samples, found before any is opened."""
+"""Files of given samples, listed before any is opened."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from benchmark.errors import InputError
 from benchmark.system.files import digest, digest_file
 
 MOST = 200_000
-"""Samples that are taken at most."""
+"""Largest number of samples."""
 ARRAYS = (".npz", ".npy")
 
 
 def sample_files(path: Path) -> dict[str, list[Path]]:
-    """Files in the folders that lie in ``path``, by the folder's name, or by ``""`` those that lie in it directly.
+    """Files of the folders in ``path`` by folder name, or files directly in ``path`` under ``""``.
 
-    Links are followed; names that start with a dot are passed over.
+    Links are followed; names with a leading dot are skipped.
 
     Raises:
-        InputError: If something there is neither a file nor a folder, files lie deeper or beside folders, or there are
-            no files or more than ``MOST``; it names what is in the way.
+        InputError: If an entry is neither file nor folder, files lie deeper or beside folders, or there are no files
+            or more than ``MOST``; names the first such entry.
     """
     entries = _entries(path)
     folders = [entry for entry in entries if entry.is_dir()]
@@ -43,7 +43,7 @@ def sample_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, files and folders alone, sorted by name."""
+    """Files and folders in a folder, sorted by name."""
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         for entry in entries:
@@ -64,7 +64,7 @@ def digest_of_samples(path: Path) -> str:
     """sha256 of a file's bytes, or of the names and bytes of the sample files in a folder.
 
     Raises:
-        InputError: If there are none at ``path``, or not as ``sample_files`` takes them.
+        InputError: If there are none at ``path``, or ``sample_files`` refuses them.
     """
     if not path.is_dir():
         check_samples_at(path)
@@ -74,10 +74,10 @@ def digest_of_samples(path: Path) -> str:
 
 
 def check_samples_at(path: Path) -> None:
-    """Refuse a path at which no samples can be; no file is opened.
+    """Check that a path can hold samples, without opening files.
 
     Raises:
-        InputError: If nothing is there, neither a file nor a folder, or a folder that ``sample_files`` refuses.
+        InputError: If nothing is there, it is neither file nor folder, or ``sample_files`` refuses it.
     """
     if not path.exists():
         raise InputError(f"no samples at {path}; give an .npz file or a folder of image files")

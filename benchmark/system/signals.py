@@ -1,4 +1,4 @@
-"""Signals that end a command: what it holds is let go, and what it started ends first."""
+"""Signals that end a command by an exception, so that locks are released and child processes end first."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def end(number: int, frame: Any = None) -> NoReturn:
-    """Handler that ends the command by an exception; further signals do not disturb its way out.
+    """Handler that ends the command by an exception; further signals are ignored.
 
     Raises:
         KeyboardInterrupt: On SIGINT.
@@ -25,13 +25,13 @@ def end(number: int, frame: Any = None) -> NoReturn:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end what runs inside like an exception, as Ctrl-C does."""
+    """Make SIGTERM end the block by an exception, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in ENDING}
     signal.signal(signal.SIGTERM, end)
-    if before[signal.SIGINT] is signal.default_int_handler:  # else it is ignored, or somebody else's
+    if before[signal.SIGINT] is signal.default_int_handler:  # else it is ignored, or has another handler
         signal.signal(signal.SIGINT, end)
     try:
         yield
@@ -42,7 +42,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def delayed() -> Iterator[None]:
-    """Let signals wait for the end of the block, in the main thread."""
+    """Delay signals until the end of the block, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

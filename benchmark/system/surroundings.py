@@ -1,4 +1,4 @@
-"""Working folder and environment of a command: its paths are absolute from the start, its variables are put back."""
+"""Working folder and environment of a command: absolute paths, and variables that are restored."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.errors import InputError
 
 FOLDERS = {"--data-root": "DIFFCLASS_DATA", "--weights": "DIFFCLASS_WEIGHTS"}
-"""Options that name folders, and the environment variables by which workers know them."""
+"""Options that name folders, and the environment variables that pass them to workers."""
 PATHS = {"default_root_dir", "save_dir", "root_dir", "dirpath"}
 """Settings of the trainer, its loggers and its callbacks that name folders."""
 
@@ -28,10 +28,9 @@ def working_folder() -> Path:
 
 
 def absolute(path: str | Path) -> Path:
-    """A path with ``~`` replaced by the home folder, from the working folder of this moment.
+    """Absolute path, with ``~`` as the home folder, from the current working folder.
 
-    Libraries change the working folder of the whole process for a while; a path that is absolute before does not
-    follow.
+    Libraries change the working folder of the whole process for a while; absolute paths do not depend on it.
 
     Raises:
         InputError: If the path is relative and the working folder was deleted.
@@ -62,7 +61,7 @@ def make_paths_absolute(settings: Any) -> None:
 
 
 def data_folders(options: Any) -> dict[str, str]:
-    """Values of the environment variables in ``FOLDERS``: what the options name, else what is set already, absolute.
+    """Absolute values of the environment variables in ``FOLDERS``, from the options or the environment.
 
     Raises:
         InputError: If an option names no folder.
@@ -80,7 +79,7 @@ def data_folders(options: Any) -> dict[str, str]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, which processes started inside inherit, and put the former values back."""
+    """Set environment variables for the block and its child processes, then restore them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

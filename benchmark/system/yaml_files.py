@@ -1,4 +1,4 @@
-"""YAML files, read as UTF-8 and refused where they give a key twice or hold more than anybody needs."""
+"""YAML files, read as UTF-8; duplicate keys and excessive content are refused."""
 
 import re
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from benchmark.system.files import read_bytes
 LARGEST_FILE = 2**20
 """Bytes of the largest file."""
 LARGEST = 100_000
-"""Values that one file may give, as often as aliases repeat them; every 100 characters of a text count as one more."""
+"""Most values of a file, repeated aliases included; every 100 characters of a text count as one more."""
 DEEPEST = 100
 """Levels that values may be nested, aliases included."""
 MERGES = 1000
-"""Mappings that one file may take over into others by ``<<``."""
+"""Most mappings merged by ``<<`` in a file."""
 LONGEST_NUMBER = 1000
 """Characters of the longest number."""
 _MERGE = "tag:yaml.org,2002:merge"
@@ -26,13 +26,13 @@ _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 
 
 class TooLargeError(InputError):
-    """A YAML text beyond the limits, which nobody should read."""
+    """A YAML text beyond the limits."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML that refuses a key given twice, where the plain loader lets the second win, and tells every error's line.
+    """Loader that refuses duplicate keys, where the plain loader keeps the second, and gives the line of errors.
 
-    Numbers need no decimal point before an exponent (``5e-1``), as in YAML 1.2 and for the parser of configurations.
+    Numbers need no decimal point before an exponent (``5e-1``), as in YAML 1.2 and the parser of configurations.
     """
 
     def __init__(self, stream: str) -> None:
@@ -45,13 +45,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         try:
             return super().construct_object(node, deep)
         except (ValueError, AttributeError, OverflowError, LookupError, TypeError):
-            raise _unreadable(node) from None  # a date that no calendar has, a boolean that is neither
+            raise _unreadable(node) from None  # an impossible date, a tagged text that is no boolean
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         given: set[Any] = set()
         for key_node, _ in node.value:
             key = None if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)
-            if key_node.tag == _MERGE or not _hashable(key):  # which the plain loader refuses
+            if key_node.tag == _MERGE or not _hashable(key):  # refused by the plain loader
                 continue
             if key in given:
                 told = f"key {shortened(key)} is given twice"
@@ -94,10 +94,10 @@ def _hashable(key: Any) -> bool:
 
 
 def parse_yaml(path: Path) -> Any:
-    """The value in a YAML file.
+    """Value in a YAML file.
 
     Raises:
-        InputError: If it cannot be read, naming the line.
+        InputError: If it cannot be read; names the line.
     """
     try:
         text = read_bytes(path, LARGEST_FILE).decode("utf-8")
@@ -111,10 +111,11 @@ def parse_yaml(path: Path) -> Any:
 
 
 def parse_text(text: str, where: str) -> Any:
-    """The value that a YAML text gives.
+    """Value of a YAML text.
 
     Raises:
-        InputError: If it cannot be read, naming ``where`` and the line; ``TooLargeError`` if it is beyond the limits.
+        InputError: If it cannot be read; names ``where`` and the line.
+        TooLargeError: If it is beyond the limits.
     """
     try:
         _check_nodes(text)
@@ -124,7 +125,7 @@ def parse_text(text: str, where: str) -> Any:
         return value
     except TooLargeError as error:
         raise TooLargeError(f"{where} {error}") from None
-    except UnicodeEncodeError:  # half a surrogate, which the command line makes of other bytes
+    except UnicodeEncodeError:  # half a surrogate, from undecodable bytes on the command line
         raise InputError(f"{where} is not UTF-8 text") from None
     except RecursionError:
         raise TooLargeError(f"{where} is nested too deeply") from None
@@ -135,7 +136,7 @@ def parse_text(text: str, where: str) -> Any:
 
 
 def guarded(load: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Another reader of YAML, which is given no text beyond our limits; what is no YAML it refuses itself."""
+    """Guard another YAML reader by our limits; it refuses invalid YAML itself."""
 
     @wraps(load)
     def within_limits(text: str) -> Any:
@@ -143,7 +144,7 @@ def guarded(load: Callable[[str], Any]) -> Callable[[str], Any]:
             parse_text(text, "a configuration")
         except TooLargeError:
             raise
-        except InputError:  # no YAML, of which the reader thinks on its own
+        except InputError:  # invalid YAML, left to the reader
             pass
         return load(text)
 
@@ -151,7 +152,7 @@ def guarded(load: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _check_nodes(text: str) -> None:
-    """Go through a text without building anything, for what would be too much to build."""
+    """Check depth and number of values of a text before anything is built."""
     depth = nodes = 0
     for event in yaml.parse(text, Loader=_Loader):
         nodes += isinstance(event, yaml.NodeEvent)
@@ -163,10 +164,10 @@ def _check_nodes(text: str) -> None:
 
 
 def _measure(value: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values there are in one, those of aliases each time, and how deep; ``known`` are those seen, by ``id``.
+    """Number of values, with repeated aliases, and their depth; ``known`` holds those seen, by ``id``.
 
     Raises:
-        RecursionError: If it is deeper than ``DEEPEST`` or holds itself.
+        RecursionError: If it is deeper than ``DEEPEST`` or contains itself.
     """
     if not isinstance(value, dict | list | tuple | set):
         return 1 + (len(value) // 100 if isinstance(value, str | bytes) else 0), 0
@@ -179,16 +180,16 @@ def _measure(value: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """Mapping in a YAML file.
 
     Raises:
-        InputError: If it cannot be read, naming the line.
+        InputError: If it cannot be read; names the line.
     """
     return mapping(parse_yaml(path), str(path))
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
-    """A value that must be a mapping that is not empty.
+    """Check that a value is a mapping and not empty; returns it.
 
     Raises:
         InputError: If it is anything else.
@@ -199,16 +200,16 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def optional_mapping(raw: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    """The mapping under a key; an empty one where the key is missing or empty.
+    """Mapping under a key; empty if the key is missing or empty.
 
     Raises:
-        InputError: If something else is there.
+        InputError: If the value is anything else.
     """
     return mapping(raw[key], f"{where}: {key}") if raw.get(key) not in (None, {}) else {}
 
 
 def file_named(value: Any, beside: Path) -> Path | None:
-    """The YAML file that a value includes, if it does."""
+    """YAML file that a value includes, or None."""
     if isinstance(value, str) and value.endswith((".yaml", ".yml")):
         path = beside.parent / value
         return path if path.is_file() else None

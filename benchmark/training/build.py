@@ -1,4 +1,4 @@
-"""Methods and data built from a command line, and trained weights loaded into them."""
+"""Methods and data built from a command line, with trained weights."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from methods.base import Method
 
 
 def run(arguments: Sequence[str], stop: Callable[[], bool], watchers: Sequence[Any] = ()) -> Any:
-    """Parse ``arguments`` with a subcommand and carry it out, with callbacks that no configuration names."""
+    """Parse ``arguments`` with a subcommand and run it, with further callbacks."""
     return _cli(arguments, stop, watchers=watchers)
 
 
@@ -25,14 +25,14 @@ def build(arguments: Sequence[str], stop: Callable[[], bool] = lambda: False, he
     Args:
         arguments: Settings, without a subcommand.
         stop: See ``BenchmarkCLI``.
-        here: Whether the trainer gets the devices that the settings name; else one CPU, for who asks for the settings.
+        here: Whether the trainer gets the devices of the settings; else one CPU, if only settings are needed.
     """
     return _cli(arguments, stop, run=False, here=here)
 
 
 def _cli(arguments: Sequence[str], stop: Callable[[], bool], here: bool = True, **options: Any) -> Any:
     arguments = located(arguments)
-    settings = Settings(arguments, here)  # refuses unreadable files before anything heavy is imported
+    settings = Settings(arguments, here)  # refuses unreadable files before heavy imports
     from benchmark.training.lightning_cli import BenchmarkCLI
 
     class_paths.enforce()
@@ -41,14 +41,14 @@ def _cli(arguments: Sequence[str], stop: Callable[[], bool], here: bool = True, 
 
 
 def method_of(arguments: Sequence[str], folder: Path) -> tuple[Method, ImageData]:
-    """A cell's trained method, in evaluation mode on the device that the trainer would use, and its data."""
+    """A cell's trained method, in evaluation mode on the trainer's device, and its data."""
     cli = build([*arguments, "--trainer.logger=false"])
     method = with_weights(cli.model, folder / "checkpoints" / FINAL)
     return method.to(cli.trainer.strategy.root_device), cli.datamodule
 
 
 def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = True) -> dict[str, dict[str, Any]]:
-    """Each cell's configuration with all defaults filled in, from its command line, and the content of what it names.
+    """Resolve each cell's command line to a configuration with all defaults and the content of its data and files.
 
     Args:
         cells: Command line by name.

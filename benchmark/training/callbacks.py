@@ -1,4 +1,4 @@
-"""What every training run has beside its method: weight averaging, keyed randomness, guards and checkpoints."""
+"""Callbacks of every training: weight averaging, keyed randomness, guards and logging."""
 
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +83,7 @@ class EMA(WeightAveraging):
 
 
 class KeyedRandomness(Callback):
-    """Seeds each shard of a step with a function of the run's seed, the step, the shard and their number.
+    """Seeds each shard of a step by the run's seed, the step, the shard and the number of shards.
 
     A run that resumes at a step draws what the unbroken run drew there, and two devices draw what one draws in two
     accumulated batches; see ``TrainingBatches``. Validation is seeded by batch and device.
@@ -110,12 +110,12 @@ class KeyedRandomness(Callback):
 
 
 class FiniteLoss(Callback):
-    """Ends a run at the first loss term, or weight, that is not finite, before it reaches a checkpoint."""
+    """Ends a run at the first loss term or weight that is not finite, before it is saved."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
-        def bad(term: Tensor) -> bool:  # on any device, so that all of them end
+        def bad(term: Tensor) -> bool:  # on any device, so that all end
             return trainer.strategy.reduce_boolean_decision(not bool(torch.isfinite(term)), all=False)
 
         if not bad(outputs["loss"]):
@@ -163,7 +163,7 @@ class StepLog(Callback):
 
 
 class KnownMonitors(Callback):
-    """Ends a run where early stopping looks at a metric that nothing logs, and says what is logged."""
+    """Ends a run whose early stopping monitors a metric that is not logged, and names the logged ones."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer, epoch_ends=False)
@@ -172,7 +172,7 @@ class KnownMonitors(Callback):
         self._check(trainer, epoch_ends=True)
 
     def _check(self, trainer: Trainer, epoch_ends: bool) -> None:
-        """Just before ``EarlyStopping`` looks, which then raises an error of many words that says nothing of it."""
+        """Check just before ``EarlyStopping``, whose own error is long and does not name the logged metrics."""
         logged = trainer.callback_metrics
         for own in trainer.early_stopping_callbacks:
             looks = own.strict and own._check_on_train_epoch_end == epoch_ends and not trainer.sanity_checking
@@ -182,10 +182,10 @@ class KnownMonitors(Callback):
 
 
 def check_precision(trainer: Trainer) -> None:
-    """See that weights are kept in single or double precision.
+    """Check that weights are kept in single or double precision.
 
     Raises:
-        InputError: If they are kept in half precision, in which an average over steps stands still.
+        InputError: If they are kept in half precision, in which averages over steps stop changing.
     """
     plugin = trainer.precision_plugin
     if isinstance(plugin, HalfPrecision):
@@ -212,18 +212,17 @@ class UnscaledMixedPrecision(MixedPrecision):
 
 
 ENTRIES = ("forward", "encode", "decode", "features")
-"""Methods of a network that losses call."""
+"""Methods of networks that losses call."""
 
 
 class CompiledNetworks(Callback):
-    """Compiles what a method's loss evaluates of its networks, when training begins.
+    """Compiles the networks of a method's loss when training begins.
 
-    Losses, samplers and the classifiers and denoisers around the networks stay as they are, and so do random draws.
-    Where nothing can be compiled, networks run as they are after one warning. Evaluation after training does not
-    compile.
+    Losses, samplers, classifiers and denoisers around the networks are not compiled, and random draws do not change. If
+    nothing can be compiled, networks run uncompiled after a warning. Evaluation after training does not compile.
 
     Args:
-        method: The method that is to be trained.
+        method: The method to train.
 
     Raises:
         InputError: If the method's loss needs second derivatives, which compiled networks do not have.
@@ -254,10 +253,10 @@ class CompiledNetworks(Callback):
 
 
 class StopsUnsaved(Callback):
-    """Ends a trial when it is asked to; what stands in the place of ``ResumePoints``.
+    """Ends a trial run on request, in place of ``ResumePoints``.
 
     Args:
-        stop: Asked after each batch whether to stop.
+        stop: Returns after each batch whether to stop.
     """
 
     def __init__(self, stop: Callable[[], bool]) -> None:
@@ -269,10 +268,11 @@ class StopsUnsaved(Callback):
 
 
 class ShardStatistics(Callback):
-    """After a step, running means and variances are the mean over its shards of what each made of the step before.
+    """Averages running means and variances over the shards of a step.
 
-    A batch norm normalises each shard by itself. Left alone, its running statistics would take in one accumulated batch
-    after another, and on several devices those of the first alone. A step of one shard is not touched.
+    A batch norm normalises each shard by itself. Without this callback its running statistics would be updated by one
+    accumulated batch after another, and on several devices by those of the first alone. Steps of one shard do not
+    change.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -299,5 +299,5 @@ class ShardStatistics(Callback):
 
 
 def _norms(module: LightningModule) -> list[_BatchNorm]:
-    """Batch norms that are taking in what they see."""
+    """Batch norms that update running statistics."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]

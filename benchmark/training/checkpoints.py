@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read as plain tensors, and resume points of a training."""
+"""Checkpoints, written whole or not at all and read as plain tensors, and resume points of a training."""
 
 import re
 import signal
@@ -29,7 +29,7 @@ STATE = {
     **{"epoch": int, "global_step": int, "loops": dict, "callbacks": dict},
     **{"optimizer_states": list, "lr_schedulers": list},
 }
-"""What a resume point holds beside weights."""
+"""Contents of a resume point besides weights."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -52,10 +52,10 @@ def intact(path: Path) -> bool:
 
 
 def resume_point(folder: Path) -> Path | None:
-    """The resume point to go on from, with a warning where newer ones are damaged; None if there is none at all.
+    """Resume point to continue from, with a warning if newer ones are damaged; None if there is none at all.
 
     Raises:
-        InputError: If there are some and all are damaged: starting over would hide what was lost.
+        InputError: If all are damaged: starting over would hide the loss.
     """
     points, newest = checkpoints(folder), newest_checkpoint(folder)
     if newest is None and points:
@@ -74,7 +74,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent: written beside the target, synced, renamed; read as plain tensors only.
 
     Args:
-        root: Folder that all checkpoints lie in, whatever a callback's settings say; any when not given.
+        root: Folder of all checkpoints, enforced for callbacks too; any folder if None.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -107,15 +107,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_weights(path: str | Path, method: Method, whole_state: bool = False) -> dict[str, Tensor]:
-    """The weights of a checkpoint, if they are of this method.
+    """Read the weights of a checkpoint and check that they fit a method.
 
     Args:
         path: The checkpoint.
-        method: What is to take its weights.
-        whole_state: Whether the state of training is needed as well.
+        method: The method.
+        whole_state: Whether the state of training is needed too.
 
     Raises:
-        InputError: If it cannot be read, is of another method, holds weights that are not finite, or lacks the state of
+        InputError: If it cannot be read, does not fit, holds weights that are not finite, or lacks the state of
             training.
     """
     found = AtomicCheckpointIO().load_checkpoint(path)
@@ -140,7 +140,7 @@ def check_weights(path: str | Path, method: Method, whole_state: bool = False) -
 
 
 def with_weights(method: Method, path: str | Path) -> Method:
-    """The method with the weights of a checkpoint, for evaluation.
+    """Load the weights of a checkpoint into a method for evaluation.
 
     Raises:
         InputError: As ``check_weights`` does.
@@ -151,7 +151,7 @@ def with_weights(method: Method, path: str | Path) -> Method:
 
 
 def _kind(value: Any) -> Any:
-    """What a weight must have in common with the one whose place it takes."""
+    """Properties that a weight must share with the one that it replaces."""
     return (value.shape, value.is_floating_point()) if isinstance(value, Tensor) else None
 
 
@@ -169,18 +169,18 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 class ResumePoints(Checkpoint):
-    """Full state every so many steps, the newest two kept, and the weights alone when training ends.
+    """Saves the full state at intervals, keeps the newest two, and saves the weights alone when training ends.
 
-    Also counts the time spent, over all attempts, and stops at a step's end when any device's process is asked to. A
-    resume point can be resumed on another number of devices or accumulated batches.
+    Also measures the time spent over all attempts, and stops after a step when any device's process is asked to. A
+    training can be resumed on another number of devices or accumulated batches.
 
     Args:
-        folder: Where checkpoints go; the trainer's root folder when not given.
+        folder: Folder of checkpoints; by default in the trainer's root folder.
         every_n_steps: Steps between two checkpoints.
-        stop: Asked after each step whether to save and stop.
+        stop: Returns after each step whether to save and stop.
 
     Attributes:
-        kept: Whether resume points outlive the training's end, for one who has yet to record it and then deletes them.
+        kept: Whether resume points are kept after training, for a caller that records it first.
     """
 
     kept = False
@@ -209,7 +209,7 @@ class ResumePoints(Checkpoint):
 
     @property
     def cpu_seconds(self) -> float:
-        """Seconds of processor time spent on this training; of several processes, all are taken to spend alike."""
+        """Seconds of processor time spent on this training; several processes count as equal."""
         return self.cpu_before + self._processes * (time.process_time() - self._cpu_start)
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,8 +220,8 @@ class ResumePoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if callable(self._handler) and threading.current_thread() is threading.main_thread():
-            # Lightning's own handler ends a training unsaved if it comes between two steps, and on several devices it
-            # meets the others inside the signal, wherever each of them is, and hangs.
+            # Lightning's own handler ends a training unsaved between two steps, and on several devices it waits for
+            # the others inside the signal and hangs.
             signal.signal(signal.SIGTERM, self._handler)
         _respread(trainer)
 
@@ -245,7 +245,7 @@ class ResumePoints(Checkpoint):
             remove_checkpoints(self.folder)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.max_steps == 0:  # published weights as they are: training never began, hence did not end
+        if trainer.max_steps == 0:  # published weights: training neither began nor ended
             self.on_train_end(trainer, pl_module)
 
     def path(self, step: int) -> Path:
@@ -257,14 +257,14 @@ class ResumePoints(Checkpoint):
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             points = checkpoints(self.folder)
-            now = points.index(path)  # those behind it are of a training that was left for an earlier point
+            now = points.index(path)  # later ones are of a training that was rewound
             for old in (*points[: max(0, now - 1)], *points[now + 1 :]):
                 old.unlink(missing_ok=True)
-        trainer.strategy.barrier()  # no device ends, which would end the others, before the file is whole
+        trainer.strategy.barrier()  # a device that ends early would end the others before the file is whole
 
 
 def _respread(trainer: Trainer) -> None:
-    """Count the batches of a resumed epoch as they are now, where they were accumulated otherwise before."""
+    """Convert the batch counts of a resumed epoch to another number of accumulated batches."""
     progress, now = trainer.fit_loop.epoch_loop.batch_progress, trainer.accumulate_grad_batches
     before = progress.total.ready // trainer.global_step if trainer.global_step else now
     if before == now:
@@ -276,7 +276,7 @@ def _respread(trainer: Trainer) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    """See that checkpoints can be written to ``folder``, and delete what an attempt that was killed left half done.
+    """Check that ``folder`` can be written, and delete temporary files of killed attempts.
 
     Raises:
         InputError: If nothing can be written there.

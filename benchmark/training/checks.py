@@ -23,10 +23,10 @@ class BuffersLabels(Protocol):
 
 
 def check_shapes(method: Method, data: ImageData) -> None:
-    """See whether a method takes the images of a data set and tells its classes apart, on two grey ones.
+    """Check on two grey images that a method accepts the data's images and has its classes.
 
     Raises:
-        InputError: Naming what does not match, or a batch that no memory holds.
+        InputError: If they do not match, or a batch does not fit into memory.
     """
     for key in ("batch_size", "unlabeled_batch_size"):
         size = getattr(data, key) * 4 * math.prod(data.shape)

@@ -1,4 +1,4 @@
-"""The files and words behind a command line: read early to refuse what is unusable, and to say where an error lies."""
+"""Files and words of a command line, read early to refuse unusable ones and to locate errors."""
 
 import difflib
 import os
@@ -16,18 +16,18 @@ from benchmark.system.yaml_files import file_named, parse_text, parse_yaml, read
 
 OPTION = ("--config", "-c")
 LINKED = {"data.init_args.seed": "seed_everything"}
-"""Settings that follow from another."""
+"""Settings linked to another."""
 LARGEST = 2**63 - 1
-"""The largest whole number that the libraries count with."""
+"""Largest whole number of the libraries."""
 LEAST = {
     **{"trainer.accumulate_grad_batches": 1, "trainer.check_val_every_n_epoch": 1, "trainer.log_every_n_steps": 1},
     "trainer.gradient_clip_val": 0,
 }
-"""Least values of settings of which the trainer takes less, to divide by zero later or to pass over in silence."""
+"""Least values of settings; the trainer accepts smaller ones and later divides by zero or ignores them."""
 
 
 def located(arguments: Sequence[str]) -> list[str]:
-    """A command line whose configurations may be among those that ship: ``--config digits/joint.yaml``."""
+    """Command line with full paths of shipped configurations, such as ``--config digits/joint.yaml``."""
     found = []
     for before, word in zip(["", *arguments], arguments, strict=False):
         key, given, value = word.partition("=")
@@ -38,25 +38,24 @@ def located(arguments: Sequence[str]) -> list[str]:
 
 
 def _located(config: str) -> str:
-    """The path of a file, or else of the one that ships under its name, with ``configs`` or without."""
+    """Path of a file, or else of the shipped one of that name, with ``configs`` or without."""
     shipped = (os.path.join(folder, config) for folder in (CONFIGS, CONFIGS.parent))
     return next((path for path in (config, *shipped) if os.path.isfile(path)), config)
 
 
 class Settings:
-    """What a command line sets, by its configuration files and its own words.
+    """Settings of a command line: those of its configuration files and its own words.
 
     Args:
         arguments: The command line.
-        here: Whether it is for this machine and its devices.
+        here: Whether it is for this machine's devices.
 
     Attributes:
-        texts: All texts that it sets, those of included files too.
+        texts: All texts in it and in included files.
 
     Raises:
-        InputError: If a configuration file cannot be read as UTF-8 YAML that gives no key twice, a whole number needs
-            more than 64 bits, a setting is less than ``LEAST``, or more devices are asked for than there are cores
-            where there is no GPU.
+        InputError: If a configuration file is no UTF-8 YAML or repeats a key, a whole number needs more than 64 bits, a
+            setting is less than ``LEAST``, or without GPUs more devices than cores are requested.
     """
 
     def __init__(self, arguments: Sequence[str], here: bool = True) -> None:
@@ -86,7 +85,7 @@ class Settings:
                 raise InputError(f"{self.origin(key)}: {key} must be at least {least}, got {value}")
 
     def _add_configuration(self, value: str) -> None:
-        """Note a file, or read a configuration that is given itself."""
+        """Add a configuration file, or check one given as text."""
         if not value.strip():
             raise InputError("--config needs the path of a file")
         if value.lstrip().startswith("{"):
@@ -95,9 +94,9 @@ class Settings:
             self.files.append(absolute(value))
 
     def _check_devices(self) -> None:
-        """Refuse what would start a process for each of many devices that there are not.
+        """Refuse more CPU devices than cores: Lightning would start a process for each.
 
-        More GPUs than there are is refused by the trainer, which is not in want of processors.
+        The trainer itself refuses more GPUs than there are.
         """
         devices, accelerator = self._last("trainer.devices"), self._last("trainer.accelerator") or "auto"
         cores = len(os.sched_getaffinity(0))
@@ -105,7 +104,7 @@ class Settings:
             raise InputError(f"trainer.devices: {devices} were asked for, there are no GPUs and {cores} CPU cores")
 
     def _last(self, key: str) -> Any:
-        """The value that a key gets last; None if it is set nowhere."""
+        """Last value of a key; None if it is not set."""
         for word, value in reversed(self.words.items()):
             if _plain(word) == _plain(key):
                 return parse_text(value, f"command line: {key}")
@@ -118,7 +117,7 @@ class Settings:
         return None
 
     def origin(self, key: str) -> str | None:
-        """Where a dotted key is set: on the command line, or in which file; None if nowhere."""
+        """Place that sets a dotted key: the command line or a file; None if it is not set."""
         if any(_plain(word) == _plain(key) for word in self.words):
             return "command line"
         for file in reversed(self.files):
@@ -128,7 +127,7 @@ class Settings:
         return None
 
     def explain(self, message: str) -> str:
-        """A parser's message of many lines as one: where the setting comes from, its key, and what was expected."""
+        """Shorten a parser's message to one line: place of the setting, its key, and the expected value."""
         key, reason = _condensed(message)
         origin = self.origin(key)
         if origin is None and key in LINKED:
@@ -140,22 +139,22 @@ class Settings:
 
 
 def _plain(key: str) -> str:
-    """A key as the command line may shorten it: without ``init_args``."""
+    """A key without ``init_args``, as on the command line."""
     return ".".join(part for part in key.rstrip("+").split(".") if part != "init_args")
 
 
 def _structured(word: str) -> Any:
-    """The mapping or list that a word of the command line gives; the word itself if it gives none."""
+    """Mapping or list in a word of the command line; else the word itself."""
     if word.lstrip()[:1] not in ("{", "["):
         return word
     try:
         return parse_text(word, "command line")
-    except InputError:  # the parser will tell the key as well
+    except InputError:  # the parser reports it with the key
         return word
 
 
 def _texts(value: Any, file: Path, trail: tuple[Path, ...] = ()) -> list[str]:
-    """All texts of a configuration, and of the files that it includes, which are read and checked on the way."""
+    """All texts of a configuration and of included files, which are read and checked."""
     if isinstance(value, dict | list):
         items = value.values() if isinstance(value, dict) else value
         return [text for item in items for text in _texts(item, file, trail)]
@@ -179,7 +178,7 @@ def _check_number(number: int, where: str) -> None:
 
 
 def _search(value: Any, parts: list[str], file: Path) -> Path | None:
-    """The file in which the key of ``parts`` is set, following included files."""
+    """File that sets the key of ``parts``, included files searched too."""
     named = file_named(value, file)
     if named is not None:
         return _search(parse_yaml(named), parts, named)
@@ -195,7 +194,7 @@ def _search(value: Any, parts: list[str], file: Path) -> Path | None:
 
 
 def _condensed(message: str) -> tuple[str, str]:
-    """The full dotted key that a parser's message is about, and what is wrong with it, on one line."""
+    """Full dotted key of a parser's message, and the reason on one line."""
     keys = re.findall(r'Parser key "([^"]+)"', message)
     reason = re.split(r'Parser key "[^"]+":?', message)[-1]
     unknown = re.search(r"option '([\w.+]+)'(?:.*?(did you mean \S+))?", reason, re.IGNORECASE)
@@ -221,13 +220,13 @@ def _condensed(message: str) -> tuple[str, str]:
         close = difflib.get_close_matches(short, modules_by_class(), n=2, cutoff=0.75)
         other = next((name for name in longer + close if name != short), None)
         text = f"no class named {short}" + (f"; did you mean {other}?" if other else "")
-    elif not given.startswith(("{", "NestedArg(", "Namespace(")):  # else it is the whole block around the setting
+    elif not given.startswith(("{", "NestedArg(", "Namespace(")):  # else the whole block around the setting
         text += f", got {given}"
     return ".init_args.".join(keys), re.sub(r"\s+", " ", text)
 
 
 def _informs(line: str) -> bool:
-    """Whether a line of a parser's message says something that a user can act on."""
+    """Whether a line of a parser's message helps a user."""
     noise = (
         *("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a NoneType"),
         *("Expected a path but", "Expected a dot import path"),

@@ -1,4 +1,4 @@
-"""Where a training may write: to its folder and below, whatever its configuration says."""
+"""Check that a training writes only to its folder and below."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,14 +8,14 @@ from lightning import Trainer
 from benchmark.errors import InputError, shortened
 
 FOLDERS = ("dirpath", "exclude_batches_path")
-"""Attributes of callbacks and profilers that name what they write to."""
+"""Attributes of callbacks and profilers with their output paths."""
 
 
 def check_confined(trainer: Trainer) -> None:
-    """See that callbacks, loggers and the profiler write to the trainer's folder and below.
+    """Check that callbacks, loggers and the profiler write to the trainer's folder and below.
 
     Raises:
-        InputError: Naming the first that would write elsewhere.
+        InputError: If one would write elsewhere; names it.
     """
     root = Path(trainer.default_root_dir)
     for part, path in _written(trainer, root):

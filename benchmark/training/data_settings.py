@@ -1,7 +1,7 @@
-"""Settings of networks that the data set knows: written ``data`` in a configuration, and so by default where needed.
+"""Settings of networks that come from the data set: ``data`` in a configuration, also by default.
 
-A parameter of these names that has no default of its own gets the data set's value where none is given, wherever its
-class is named in a method's configuration. One that has a default keeps it, unless it is set to ``data``.
+A parameter of these names without a default gets the data set's value if none is given, for every class in a method's
+configuration. One with a default keeps it, unless it is set to ``data``.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules.base import ImageData
 
 DATA = "data"
-"""What stands in a configuration for the data set's value."""
+"""Placeholder of the data set's value in a configuration."""
 FROM_DATA: dict[str, Callable[[ImageData], int]] = {
     "classes": lambda data: data.classes,
     "in_channels": lambda data: data.shape[0],
@@ -22,7 +22,7 @@ FROM_DATA: dict[str, Callable[[ImageData], int]] = {
 
 
 def open_to_data(parser: ArgumentParser) -> None:
-    """Let the arguments of a class take ``data``, which those that are required have by default from now on."""
+    """Let arguments of a class be ``data``, the default of required ones."""
     for action in parser._actions:
         if action.dest not in FROM_DATA:
             continue
@@ -32,18 +32,18 @@ def open_to_data(parser: ArgumentParser) -> None:
 
 
 def asks_data(config: Any) -> bool:
-    """Whether a configuration holds a setting that is left to the data set."""
+    """Whether a configuration has a setting from the data set."""
     return any(True for _ in _open(config))
 
 
 def fill_from_data(config: Any, data: ImageData) -> None:
-    """Put the data set's values where a configuration leaves them to it."""
+    """Replace placeholders in a configuration by the data set's values."""
     for arguments, name in list(_open(config)):
         arguments[name] = FROM_DATA[name](data)
 
 
 def _open(config: Any) -> Any:
-    """Arguments of a class, and the name of one that is left to the data set, for each of those in a configuration."""
+    """Yield arguments of a class and the name of a placeholder, for each one in a configuration."""
     if isinstance(config, list):
         for item in config:
             yield from _open(item)

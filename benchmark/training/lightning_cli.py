@@ -1,4 +1,4 @@
-"""The LightningCLI behind `lightning`: the library's own, with its sharp edges taken off."""
+"""The LightningCLI of `lightning`."""
 
 import copy
 import logging
@@ -57,7 +57,7 @@ from methods.base import Method
 
 TRAINER_DEFAULTS = {
     "max_epochs": -1,
-    "devices": 1,  # what a step draws depends on the number of its shards, and so not on the machine
+    "devices": 1,  # random draws of a step depend on the number of shards
     "inference_mode": False,  # guidance and energy-like methods need gradients in evaluation
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
@@ -66,7 +66,7 @@ TRAINER_DEFAULTS = {
     "default_root_dir": "runs/lightning",
 }
 NEEDS = {"predict": ("classify", "predicts no classes"), "sample": ("sample", "draws no images")}
-"""What a command asks of a method, and what is said of one that lacks it."""
+"""Capability that a command needs, and the message for methods without it."""
 
 
 class BenchmarkCLI(LightningCLI):
@@ -77,12 +77,12 @@ class BenchmarkCLI(LightningCLI):
     resume point in the run's folder that is intact.
 
     Args:
-        explain: Makes one line of what the parser says of ``args``.
+        explain: Shortens the parser's messages about ``args`` to one line.
         args: Command line.
-        stop: Asked after each step whether to save and stop.
-        run: Whether ``args`` has a subcommand to carry out.
-        here: Whether the trainer gets the devices that are asked for, which another machine may have.
-        watchers: Callbacks of who started the process, which no configuration may name.
+        stop: Returns after each step whether to save and stop.
+        run: Whether ``args`` has a subcommand to run.
+        here: Whether the trainer gets the requested devices, which only another machine may have.
+        watchers: Further callbacks, which no configuration may name.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class BenchmarkCLI(LightningCLI):
                 raise InputError(self._explain(str(error))) from None
 
     def _parse_ckpt_path(self) -> None:
-        """A checkpoint supplies weights and state, never settings."""
+        """Does nothing: a checkpoint supplies weights and state, never settings."""
 
     def _set_seed(self) -> None:
         try:
@@ -176,7 +176,7 @@ class BenchmarkCLI(LightningCLI):
 
     @contextmanager
     def _data_first(self, config: Namespace) -> Iterator[None]:
-        """Fill in what the method's settings leave to the data set, which is then built first, and once."""
+        """Replace the method's settings from the data set, which is then built first and once."""
         if not asks_data(config.model):
             yield
             return
@@ -195,11 +195,11 @@ class BenchmarkCLI(LightningCLI):
         if self._get(self.config, "channels_last"):
             self.model.to(memory_format=torch.channels_last)
         if self.trainer.max_steps == 0:
-            self.model.configure_optimizers = lambda: None  # what is not trained needs no optimiser
+            self.model.configure_optimizers = lambda: None  # no training, no optimiser
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         trainer = self._get(self.config_init, "trainer")
-        least = 1 if self.model.start is None else 0  # published weights may be taken as they are
+        least = 1 if self.model.start is None else 0  # published weights may be used untrained
         if trainer.max_steps is None or (trainer.max_steps < least and trainer.max_steps != -1):
             hint = "; 0 is for published weights alone, model.init_args.checkpoint" if trainer.max_steps == 0 else ""
             raise InputError(
@@ -215,7 +215,7 @@ class BenchmarkCLI(LightningCLI):
         if not self._here:
             kwargs |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         built = super().instantiate_trainer(**kwargs)
-        built.callbacks.insert(0, KnownMonitors())  # before those that it looks at
+        built.callbacks.insert(0, KnownMonitors())  # before the callbacks that it checks
         check_confined(built)
         check_precision(built)
         if isinstance(built.strategy, DDPStrategy):
@@ -229,7 +229,7 @@ class BenchmarkCLI(LightningCLI):
         return built
 
     def _callbacks(self, trainer: Any) -> list[Callback]:
-        """What every training has beside the settings' own ``callbacks``."""
+        """Callbacks of every training besides those of the settings."""
         every = self._get(self.config, "checkpoint_every")
         bars = [] if any(isinstance(own, ProgressBar) for own in _listed(trainer.callbacks)) else [StepBar()]
         return [
@@ -260,9 +260,9 @@ class BenchmarkCLI(LightningCLI):
     def settings(self) -> str:
         """YAML of all settings, which ``lightning fit --config`` reads again, below a comment on the data."""
         config = (self.config if self.subcommand is None else self.config[self.subcommand]).clone()
-        config.pop("ckpt_path", None)  # of this call, not of the training
+        config.pop("ckpt_path", None)  # an option of this call
         parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
-        settings = parser.dump(config, skip_none=False)  # a null may stand for another default
+        settings = parser.dump(config, skip_none=False)  # a null may replace another default
         return f"{DATA}{self.datamodule.fingerprint('train')}\n{settings}"
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -285,7 +285,7 @@ class BenchmarkCLI(LightningCLI):
         path = kwargs["ckpt_path"] = found if path is None else path
         if path is not None:
             check_weights(path, self.model, whole_state=fits)
-            self.model.start = None  # its weights, not those that its training started from
+            self.model.start = None  # not the weights that its training started from
         if found is not None and self.trainer.is_global_zero:
             tell(f"note: the weights are those of {found}")
         if lasts:
@@ -295,10 +295,10 @@ class BenchmarkCLI(LightningCLI):
         return kwargs
 
     def _final_weights(self, subcommand: str) -> Path | None:
-        """The weights of a training beside the configuration that is given last, or in the trainer's folder.
+        """Weights of a training, beside the last given configuration or in the trainer's folder.
 
         Raises:
-            InputError: If there are none, and the method does not start from published ones.
+            InputError: If there are none and the method has no published ones.
         """
         given = [Path(file.absolute).parent for file in self._get(self.config, "config") or [] if file is not None]
         files = [folder / "checkpoints" / FINAL for folder in (*given[::-1], Path(self.trainer.default_root_dir))]
@@ -321,12 +321,12 @@ class BenchmarkCLI(LightningCLI):
 
 
 def _listed(value: Any) -> list[Any]:
-    """A setting that may be one thing, a list of such, or missing."""
+    """A setting of one value, a list or None as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def quieten() -> None:
-    """Silence what libraries print at every start; errors stay."""
+    """Silence messages of libraries at every start, except errors."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

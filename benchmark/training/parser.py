@@ -16,7 +16,7 @@ set_loader("yaml", guarded(get_loader("yaml")), (yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):
-    """Takes whole option names only, and raises what is wrong instead of printing a page of usage."""
+    """Parser that takes whole option names only and raises errors instead of printing usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -31,7 +31,7 @@ class Parser(LightningArgumentParser):
         if unknown and "did you mean" not in message:
             parser = getattr(ex, "subcommand_parser", None) or self
             known = [action.dest for action in parser._actions]
-            # An option of a class is an action of its own parser, where the prefix of a group is left out.
+            # An option of a class is an action of its own parser, without the prefix of its group.
             close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.75)
             message += f"; did you mean {close[0]}" if close else ""
         if not self.exit_on_error:
@@ -40,7 +40,7 @@ class Parser(LightningArgumentParser):
 
 
 def _unmasked(message: str, error: BaseException | None) -> str:
-    """The message with what is wrong inside an included file, where the parser says that it includes itself."""
+    """The message with the error inside an included file, which the parser reports as a loop."""
     while error is not None:
         if str(error).startswith("Config file loop detected") and error.__context__ is not None:
             message = message.replace(str(error), str(error.__context__))

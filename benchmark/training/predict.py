@@ -16,10 +16,10 @@ FILE = "predictions.npz"
 def predict(trainer: Trainer, method: Method, data: ImageData, checkpoint: str | None) -> Path | None:
     """Write ``probabilities (N, K)`` and ``labels (N,)`` of the test part to the trainer's folder; the file's path.
 
-    None where ``trainer.fast_dev_run`` leaves no files.
+    Returns None under ``trainer.fast_dev_run``, which leaves no files.
 
     Raises:
-        InputError: If there is nothing to predict, or there are several devices, which would each hold a part.
+        InputError: If there is nothing to predict, or there are several devices, each with a part.
     """
     if trainer.world_size > 1:
         raise InputError(f"predict runs on one device, got {trainer.world_size}; give --trainer.devices=1")

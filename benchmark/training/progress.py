@@ -30,7 +30,7 @@ class StepReports(Callback):
 
 
 class StepBar(RichProgressBar):
-    """The library's bar, except that it counts the steps of a whole training instead of the batches of an epoch."""
+    """The library's bar, counting steps of the training instead of batches of an epoch."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -39,7 +39,7 @@ class StepBar(RichProgressBar):
             self._update(self.train_progress_bar_id, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The bar goes on."""
+        """Keeps the bar."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         done = (trainer.fit_loop.total_batch_idx + 1) // trainer.accumulate_grad_batches

@@ -1,4 +1,4 @@
-"""Errors in restoring a checkpoint, told as errors of its file: the state in it is nested data that may be anything."""
+"""Errors in restoring a checkpoint, reported as errors of its file: its nested state may hold anything."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from benchmark.errors import InputError, one_line, out_of_memory, shown
 
 
 class _Begun(Callback):
-    """Notes that a trainer has restored what it had to, and begins."""
+    """Records that a trainer has restored its checkpoint and begins."""
 
     begun = False
 
@@ -23,10 +23,10 @@ class _Begun(Callback):
 
 @contextmanager
 def restoring(trainer: Trainer) -> Iterator[None]:
-    """Refuse the checkpoint that the trainer was told to restore if it fails before it begins.
+    """Refuse the trainer's checkpoint if the trainer fails before it begins.
 
     Raises:
-        InputError: Naming the checkpoint and the error.
+        InputError: If it fails; names the checkpoint and the error.
     """
     note = _Begun()
     trainer.callbacks.append(note)

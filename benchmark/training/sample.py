@@ -1,4 +1,4 @@
-"""`lightning sample`: images drawn from a trained method, as a file of arrays and as a picture."""
+"""`lightning sample`: images of a trained method, as a file of arrays and as a picture."""
 
 import math
 import sys
@@ -26,11 +26,11 @@ FILE = "sampled.npz"
 SHOWN, COLUMNS = 100, 10
 """Images of the picture, and of one of its rows."""
 LEAST_PIXELS = 32
-"""Height of an image in the picture, which shows smaller ones enlarged."""
+"""Least height of an image in the picture; smaller ones are enlarged."""
 
 
 class SamplingTrainer(Trainer):
-    """Lightning's trainer, which draws samples too."""
+    """Lightning's trainer with a command that draws samples."""
 
     def sample(
         self,
@@ -92,7 +92,7 @@ class SamplingTrainer(Trainer):
 
 
 def _labels(method: Method, data: ImageData, label: int | None, count: int) -> torch.Tensor | None:
-    """The classes to ask for, int64 ``(N,)``; None where none is."""
+    """Requested classes, int64 ``(N,)``; None for unconditional samples."""
     if not method.conditional or method.guidance_scale == 0:
         if label is None:
             return None
@@ -106,7 +106,7 @@ def _labels(method: Method, data: ImageData, label: int | None, count: int) -> t
 
 
 def _prepared(method: Method, checkpoint: str | None) -> Method:
-    """The method with the weights of a checkpoint, or else with the published ones that it starts from."""
+    """The method with the weights of a checkpoint, or else with its published ones."""
     if checkpoint is not None:
         return with_weights(method, Path(checkpoint))
     method.setup("predict")
@@ -116,7 +116,7 @@ def _prepared(method: Method, checkpoint: str | None) -> Method:
 def _drawn(
     method: Method, data: ImageData, count: int, labels: torch.Tensor | None, seed: int, batch: int
 ) -> np.ndarray:
-    """Grey levels ``(N, H, W, C)``, drawn in the shards of a suite."""
+    """Grey levels ``(N, H, W, C)``, drawn in shards as a suite does."""
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("Samples", total=count)
         return np.concatenate(
@@ -132,7 +132,7 @@ def picture(images: np.ndarray, levels: int) -> Image.Image:
 
     Args:
         images: Grey levels ``(N, H, W, C)`` of one channel or three.
-        levels: How many there are.
+        levels: Number of levels.
     """
     n, height, width, channels = images.shape
     columns, enlarged = min(n, COLUMNS), -(-LEAST_PIXELS // height)

@@ -1,4 +1,4 @@
-"""The configuration that a training leaves beside its weights."""
+"""Configuration that a training saves beside its weights."""
 
 import re
 from collections.abc import Iterable
@@ -15,15 +15,15 @@ from benchmark.system.yaml_files import parse_text, read_yaml
 
 FILE = "config.yaml"
 HEADER = "# All settings of the training in this folder.\n"
-"""Tells this file from one that a user wrote."""
+"""First line; distinguishes this file from a user's."""
 DATA = "# sha256 of its training data: "
-"""Begins the line that says what a training saw."""
+"""Start of the line with the digest of the training data."""
 CHANGEABLE = (
     *(f"trainer.{name}" for name in ("max_steps", "max_epochs", "max_time", "min_steps", "min_epochs")),
     "lr_scheduler.init_args.steps",
     *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")),
 )
-"""Settings that are not compared where a training goes on: it may go on for longer, and on another machine."""
+"""Settings that may change when a training is resumed: for longer, or on another machine."""
 
 
 def write(folder: Path, settings: str) -> None:
@@ -32,22 +32,22 @@ def write(folder: Path, settings: str) -> None:
 
 
 def check_same_training(folder: Path, settings: str, goes_on: bool) -> None:
-    """See that a folder holds no weights of another training, which would be lost or mixed up with those to come.
+    """Check that a folder holds no weights of another training, which would be lost or mixed up.
 
     Args:
-        folder: Of the training.
+        folder: Folder of the training.
         settings: YAML with every default.
         goes_on: Whether the training starts from a checkpoint.
 
     Raises:
-        InputError: Naming the first setting that differs, or a file that would be lost.
+        InputError: If it does; names the first setting that differs, or a file that would be lost.
     """
     path, instead = folder / FILE, "choose another folder with --trainer.default_root_dir"
     if not path.is_file():
         return
     trained = any((folder / "checkpoints").glob("*.ckpt"))
     if not path.read_bytes().startswith(HEADER.encode()):
-        # Beside weights it may be all that says whose they are.
+        # Beside weights it may be the only record of their origin.
         rename = "" if trained else "rename it, or "
         raise InputError(f"{path} would be replaced by all settings of the training; {rename}{instead}")
     if not trained:
@@ -60,7 +60,7 @@ def check_same_training(folder: Path, settings: str, goes_on: bool) -> None:
             f"{path} is damaged; delete it if the weights beside it may be replaced, or {instead}"
         ) from None
     now = _compared(parse_text(settings, FILE), settings, changeable)
-    if before[CONTENT] is None:  # of a version that did not write what a training saw
+    if before[CONTENT] is None:  # of a version that did not write the digest
         now[CONTENT] = None
     differing = _first_difference(before, now)
     if differing is not None:
@@ -68,14 +68,14 @@ def check_same_training(folder: Path, settings: str, goes_on: bool) -> None:
 
 
 class KeptConfig(Callback):
-    """Writes a training's settings to its folder after the first step: those that cannot be used leave nothing behind.
+    """Writes a training's settings to its folder after the first step, so that unusable ones leave no file.
 
     Args:
-        folder: Of the training.
+        folder: Folder of the training.
         settings: YAML with every default.
 
     Attributes:
-        written: Whether they are there already.
+        written: Whether they are written.
     """
 
     def __init__(self, folder: Path, settings: str) -> None:
@@ -91,17 +91,17 @@ class KeptConfig(Callback):
         self._write(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)  # where there were no steps
+        self._write(trainer)  # if there were no steps
 
 
 def _compared(settings: dict[str, Any], text: str, left_out: Iterable[str]) -> dict[str, Any]:
-    """What weights depend on, without settings of some dotted names; ``text`` is what the settings were read from."""
+    """Settings that weights depend on, without some dotted names; ``text`` is the YAML of the settings."""
     data = re.search(f"^{DATA}([0-9a-f]{{64}})$", text, re.MULTILINE)
     return without({**training_settings(settings), CONTENT: data and f"data of sha256 {data[1]}"}, left_out)
 
 
 def _first_difference(before: Any, now: Any, key: str = "") -> str | None:
-    """The first setting that differs, with both values; None if all are equal."""
+    """First setting that differs, with both values; None if all are equal."""
     if isinstance(before, dict) and isinstance(now, dict):
         dot = key and f"{key}."
         found = (_first_difference(before.get(k), now.get(k), f"{dot}{k}") for k in {**before, **now})
@@ -110,6 +110,6 @@ def _first_difference(before: Any, now: Any, key: str = "") -> str | None:
 
 
 def _short(value: Any) -> str:
-    """A value in a few characters, of a class its name."""
+    """A value in a few characters; the name of a class."""
     value = value.get("class_path", value) if isinstance(value, dict) else value
     return repr(value)[:60]

@@ -11,7 +11,7 @@ class WarmupCosine(LambdaLR):
     """Linear warm-up, then half a cosine down to zero.
 
     Args:
-        optimizer: Whose learning rate is scheduled.
+        optimizer: Optimiser with the learning rate.
         steps: Optimiser steps of the run.
         warmup: Steps of the linear part.
     """
@@ -30,7 +30,7 @@ class Warmup(LambdaLR):
     """Linear warm-up, then constant.
 
     Args:
-        optimizer: Whose learning rate is scheduled.
+        optimizer: Optimiser with the learning rate.
         warmup: Steps of the linear part.
     """
 
@@ -39,13 +39,13 @@ class Warmup(LambdaLR):
 
 
 class WarmupSteps(LambdaLR):
-    """Linear warm-up, then a constant that is multiplied by a factor again and again.
+    """Linear warm-up, then a constant that is multiplied by a factor at intervals.
 
     Args:
-        optimizer: Whose learning rate is scheduled.
+        optimizer: Optimiser with the learning rate.
         warmup: Steps of the linear part.
-        every: Steps from one multiplication to the next, counted from the start.
-        factor: What the rate is multiplied by.
+        every: Steps between two multiplications, counted from the start.
+        factor: Factor of the rate.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""A training on several devices of this machine: a process each, started by torchrun, that write the cell's files.
+"""Training on several devices of this machine, in a process each, started by torchrun.
 
-Tried with processes on a CPU; on more than one GPU it has not been run.
+Tested with processes on a CPU, not on several GPUs.
 """
 
 import json
@@ -43,7 +43,7 @@ class Messages(StepReports):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         next(c for c in trainer.callbacks if isinstance(c, ResumePoints)).kept = True
-        next(c for c in trainer.callbacks if isinstance(c, KeptConfig)).written = True  # by who started the training
+        next(c for c in trainer.callbacks if isinstance(c, KeptConfig)).written = True  # by its parent
         end_with(self.parent)
 
     def _send(self, **message: Any) -> None:
@@ -80,18 +80,18 @@ def fit(
     """Train by ``lightning fit`` in ``processes`` processes.
 
     Args:
-        arguments: Command line after ``fit``, which gives ``trainer.devices`` as many.
-        processes: One a device.
-        folder: Where the file of messages goes.
+        arguments: Command line after ``fit``, with as many ``trainer.devices``.
+        processes: Number of processes, one a device.
+        folder: Folder of the file of messages.
         report: Called with the steps of the training.
-        stop: Whether to save and stop; the processes have 30 seconds for the step that they are in, then torchrun
-            ends them and the last resume point stands.
+        stop: Returns whether to save and stop; the processes have 30 seconds to finish their step, then torchrun
+            ends them and the last resume point is kept.
 
     Returns:
-        ``seconds``, ``cpu_seconds``, ``steps`` and ``peak_memory_bytes``, of the device with most.
+        ``seconds``, ``cpu_seconds``, ``steps`` and the largest ``peak_memory_bytes`` of a device.
 
     Raises:
-        Stopped: If asked to stop.
+        Stopped: If ``stop`` returned true.
         FloatingPointError: If a loss is not finite.
         InputError: If the configuration or a file cannot be used.
         RuntimeError: If a process ended in another way.
@@ -131,7 +131,7 @@ def fit(
 
 
 def _error(last: dict[str, Any], stopping: bool, code: int, processes: int) -> Exception:
-    """What ended the processes, by their last message."""
+    """Error that ended the processes, by their last message."""
     if last.get("error") in ERRORS:
         return ERRORS[last["error"]](last["text"])
     if stopping:
@@ -149,7 +149,7 @@ def _environment() -> dict[str, str]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The messages of a file that grows; None where there is no more yet."""
+    """Yield messages of a growing file; None if there is no more yet."""
     position = 0
     while True:
         if path.is_file():

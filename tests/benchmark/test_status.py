@@ -116,19 +116,19 @@ def test_the_process_that_hands_out_jobs_writes_where_they_are(run, monkeypatch)
     monkeypatch.setattr(journal, "HEARTBEAT", 0)
     first, second, *_ = jobs(run)
     book = Journal([first, second])
-    book.take({"job": first.name, "event": "started"})
+    book.update({"job": first.name, "event": "started"})
     assert look(run).jobs[0].detail == f"starting, on {os.uname().nodename}"
-    book.take({"job": first.name, "stage": "train", "done": 25, "total": 600, "loss": float("nan")})
+    book.update({"job": first.name, "stage": "train", "done": 25, "total": 600, "loss": float("nan")})
     book.beat()
     assert look(run).jobs[0].detail == f"train 25/600, on {os.uname().nodename}"
     assert states(run)[second.name] == "missing"
-    book.take({"job": first.name, "event": "stopped", "status": "stopped"})
+    book.update({"job": first.name, "event": "stopped", "status": "stopped"})
     assert states(run)[first.name] == "stopped"
-    book.take({"job": first.name, "event": "started"})
-    book.take({"job": first.name, "event": "failed", "status": "failed", "error": "loss is not finite"})
+    book.update({"job": first.name, "event": "started"})
+    book.update({"job": first.name, "event": "failed", "status": "failed", "error": "loss is not finite"})
     assert (look(run).jobs[0].state, look(run).jobs[0].detail) == ("failed", "loss is not finite")
-    book.take({"job": first.name, "event": "started"})
-    book.take({"job": first.name, "event": "ok", "status": "ok"})
+    book.update({"job": first.name, "event": "started"})
+    book.update({"job": first.name, "event": "ok", "status": "ok"})
     assert not progress_path(first.folder, "train").exists()
 
 
@@ -136,10 +136,10 @@ def test_progress_of_a_deleted_run_is_not_written_anew(run, monkeypatch):
     monkeypatch.setattr(journal, "HEARTBEAT", 0)
     first = jobs(run)[0]
     book = Journal([first])
-    book.take({"job": first.name, "event": "started"})
+    book.update({"job": first.name, "event": "started"})
     shutil.rmtree(run)
     book.beat()
-    book.take({"job": first.name, "event": "failed", "status": "failed", "error": "x"})
+    book.update({"job": first.name, "event": "failed", "status": "failed", "error": "x"})
     assert not run.exists()
 
 

@@ -16,41 +16,16 @@ from benchmark.errors import InputError
 from benchmark.training import saved_config as kept_config
 from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL, checkpoints
+from runs import command
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
 SUPERVISED = CONFIGS / "supervised.yaml"
 TINY = ("--trainer.max_steps=3", "--trainer.enable_progress_bar=false", "--trainer.logger=false")
 
 
-def command(*words):
-    """Exit code of a command, run in this process."""
-    try:
-        result = cli.main([str(word) for word in words])
-    except SystemExit as end:
-        return end.code
-    assert result is None
-    return 0
-
-
 def carried_out(*words):
     """The object behind a command that went well."""
     return cli.run([str(word) for word in words], stop=lambda: False)
-
-
-@pytest.fixture
-def refusal(capsys):
-    """The message with which a command is refused: exit code 2 and this line alone on standard error."""
-
-    def refusal(*words):
-        code = command(*words)
-        captured = capsys.readouterr()
-        assert code == 2, captured
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
-        assert "Traceback" not in captured.err + captured.out
-        return captured.err.removeprefix("error: ").strip()
-
-    return refusal
 
 
 @pytest.fixture

@@ -7,35 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from tables import number, results, table
 
 from benchmark import compare as command_line
 from benchmark.compare import cut, main, to_json, to_markdown, to_text
 from benchmark.results.differences import compare
-from benchmark.results.record import Results, failed, measured, not_applicable
+from benchmark.results.record import Results, failed, not_applicable
 from benchmark.results.results_file import read_results, write_results
-
-GOOD = {"accuracy/clean": 0.98, "fd": 0.3, "nll": 1.8, "is": 7.0, "cpu_seconds/train": 100.0}
-
-
-def number(cell="da", seed=0, metric="accuracy/clean", value=0.98, n=360, stderr=None, **protocol):
-    return measured(cell, "m", seed, metric, value, n=n, stderr=stderr, protocol=protocol)
-
-
-def results(*records, suite="digits", commit="abc"):
-    return Results(suite, commit, {}, records)
-
-
-def table(seeds=(0,), cells=("da", "cdm"), **worse):
-    """A table of two cells; ``worse`` replaces values of the cell ``da``."""
-    values = {metric: worse.get(metric.replace("/", "_"), value) for metric, value in GOOD.items()}
-    return results(
-        *(
-            number(cell, seed, metric, values[metric] if cell == "da" else value, n=1000)
-            for cell in cells
-            for seed in seeds
-            for metric, value in GOOD.items()
-        )
-    )
 
 
 @pytest.fixture(autouse=True)

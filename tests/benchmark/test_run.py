@@ -25,10 +25,8 @@ from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.system import gpus
 from benchmark.system.lock import owned
+from runs import ENVIRONMENT, SHORT, ended, measured, started, until
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}
 SAMPLER = {"model.init_args.sampler.init_args.steps": 3}
 MEASURED = ("value", "stderr", "status", "reason")
 SUITE = {
@@ -48,46 +46,20 @@ SUITE = {
 }  # fmt: skip
 
 
-def words(*options):
-    return [sys.executable, "-m", "benchmark.run", *map(str, options)]
-
-
-def started(folder, *options):
-    """A run in a process group of its own."""
-    return subprocess.Popen(
-        words(*options), cwd=folder, env=ENVIRONMENT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-
-
-def run(folder, *options):
-    """Exit code, output and errors of a run."""
-    process = started(folder, *options)
-    output, errors = process.communicate(timeout=500)
-    return process.returncode, output, errors
-
-
 def suite_file(folder, name="mini", **cells):
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**SUITE, "cells": {**SUITE["cells"], **cells}}, sort_keys=False))
     return path
 
 
+def run(folder, *options):
+    """Exit code, output and errors of a run."""
+    return ended(started(folder, *options))
+
+
 def numbers(out):
-    """What was measured, without what it cost."""
-    records = json.loads((out / "results.json").read_text())["records"]
-    return {
-        (r["cell"], r["seed"], r["metric"], json.dumps(r["protocol"])): (
-            r["value"],
-            r["stderr"],
-            r["status"],
-            r["reason"],
-        )
-        for r in records
-        if not r["metric"].startswith(("cpu_seconds", "throughput"))
-    }
+    """Measured numbers of a run."""
+    return measured(json.loads((out / "results.json").read_text())["records"])
 
 
 def children(pid):
@@ -111,15 +83,7 @@ def workers(pid):
 
 def gone(processes, seconds=10):
     """Wait for processes to end."""
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), seconds)
-
-
-def until(condition, seconds=200):
-    """Wait for something that is about to happen."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), seconds=seconds)
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +125,7 @@ def test_a_finished_run_is_tabulated_again_to_the_same_bytes_without_torch(copie
     before = {name: (out / name).read_bytes() for name in ("results.md", "results.csv", "results.json")}
     for name in before:
         (out / name).unlink()
-    command = words("--suite", suite, "--out", out)
-    command[1:1] = ["-X", "importtime"]
+    command = [sys.executable, "-X", "importtime", "-m", "benchmark.run", "--suite", suite, "--out", out]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert {name: (out / name).read_bytes() for name in before} == before
@@ -442,9 +405,10 @@ def test_a_call_leaves_the_environment_as_it_was(tmp_path, monkeypatch, before):
 
 def test_a_working_folder_that_was_deleted_is_refused_in_one_line(tmp_path):
     (tmp_path / "gone").mkdir()
+    words = [sys.executable, "-m", "benchmark.run"]
     process = subprocess.run(
-        ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *words("--suite", suite_file(tmp_path), "--out", "run")],
-        cwd=tmp_path / "gone", env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *words, "--suite", suite_file(tmp_path), "--out", "run"],
+        cwd=tmp_path / "gone", env=ENVIRONMENT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert (process.returncode, process.stdout) == (2, "")

@@ -7,24 +7,21 @@ import json
 import os
 import signal
 import struct
-import subprocess
 import sys
-import time
 import traceback
 from pathlib import Path
 
 import yaml
 
+import runs
 from benchmark.execute import worker
 from benchmark.execute.job import carry_out
 from benchmark.suite.jobs import arguments
 from benchmark.suite.plan import plan
 from benchmark.suite.suite import load_suite
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore",
-}  # fmt: skip
+ROOT, ended, until = runs.ROOT, runs.ended, runs.until
+ENVIRONMENT = {**runs.ENVIRONMENT, "PYTHONWARNINGS": "ignore"}
 STEPS = 12
 SHORT = {
     "trainer.enable_progress_bar": False,
@@ -139,27 +136,7 @@ def forsake_privileges():
 def started(folder, *options, module="benchmark.run", words=None, **more):
     """``python -m benchmark.run`` of the suite, or another command, in a process group of its own."""
     words = words or ("--suite", folder / "micro.yaml", "--out", "run", "--workers", "1", *options)
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, words)], cwd=folder, env=ENVIRONMENT, text=True,
-        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background.
-        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more},
-    )  # fmt: skip
-
-
-def ended(process, seconds=300):
-    """Exit code, output and errors of a process."""
-    output, errors = process.communicate(timeout=seconds)
-    return process.returncode, output, errors
-
-
-def until(condition, process=None, seconds=200):
-    """Wait for something that is about to happen."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
+    return runs.started(folder, *words, module=module, env=ENVIRONMENT, **more)
 
 
 def processes():

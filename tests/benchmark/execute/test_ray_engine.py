@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,8 @@ from benchmark.suite.jobs import Job
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.training.checkpoints import checkpoints
+from runs import ENVIRONMENT, ROOT, SHORT, started, until
 
-ROOT = Path(__file__).resolve().parents[3]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}
 COSTS = ("cpu_seconds", "throughput")
 
 
@@ -49,14 +46,6 @@ def suite(folder, **cells):
     return path
 
 
-def started(folder, *options, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmark.run", *map(str, options)], cwd=folder, env={**ENVIRONMENT, **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-
-
 def results(out):
     """A table, without what its numbers cost."""
     table = json.loads((out / "results.json").read_text())
@@ -65,14 +54,6 @@ def results(out):
         **table,
         "records": [{k: v for k, v in r.items() if k not in ("seconds", "peak_memory_bytes")} for r in kept],
     }
-
-
-def until(condition, process, seconds=200):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
 
 
 def job(**trainer):
@@ -189,7 +170,8 @@ def test_a_worker_that_runs_out_of_memory_is_tried_again_and_then_fails_with_the
         pytest.skip("needs 8 GiB that no other limit takes away")
     share = 1 - (there["MemAvailable"] - 5 * 2**20) / there["MemTotal"]
     limits = {"RAY_memory_usage_threshold": f"{share:.3f}", "RAY_memory_monitor_refresh_ms": "50"}
-    process = started(tmp_path, "--suite", suite(tmp_path, large=large), "--out", "run", "--engine", "ray", **limits)
+    words = ("--suite", suite(tmp_path, large=large), "--out", "run", "--engine", "ray")
+    process = started(tmp_path, *words, env={**ENVIRONMENT, **limits})
     output, errors = process.communicate(timeout=500)
     assert process.returncode == 4, errors
     (line,) = (line for line in errors.splitlines() if line.startswith("failed: large/seed0/train"))

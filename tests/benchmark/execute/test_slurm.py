@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ from benchmark.suite.jobs import Job
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.training.checkpoints import FINAL, checkpoints
+from runs import ENVIRONMENT, ROOT, until
 
-ROOT = Path(__file__).resolve().parents[3]
 SUITE = {
     "reference": "classes",
     "protocol": {"samples": 24, "noisy_draws": 1, "levels": 2, "batch": 100, "denoise_times": [0.5]},
@@ -56,7 +55,7 @@ def slurm(tmp_path):
     record = tmp_path / "record"
     record.mkdir()
     path = f"{commands}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "RECORD": str(record), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**ENVIRONMENT, "PATH": path, "RECORD": str(record)}
 
 
 def job(name, part="train", needs=(), after=(), folder=Path("none"), **trainer):
@@ -212,11 +211,3 @@ def test_lightning_fit_under_slurm_saves_at_a_steps_end_and_asks_for_its_requeue
     again = run(*words, f"--trainer.max_steps={step + 2}", "--ckpt_path=last", env=environment, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     assert (points / FINAL).is_file()
-
-
-def until(condition, process, seconds=200):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        assert process.poll() is None
-        time.sleep(0.05)

@@ -6,34 +6,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import number, results, table
 
 from benchmark.compare import to_json, to_markdown, to_text
 from benchmark.results.definitions import DEFINITIONS, definition_of
 from benchmark.results.differences import change, compare
-from benchmark.results.record import Results, failed, measured, not_applicable
-
-GOOD = {"accuracy/clean": 0.98, "fd": 0.3, "nll": 1.8, "is": 7.0, "cpu_seconds/train": 100.0}
-
-
-def number(cell="da", seed=0, metric="accuracy/clean", value=0.98, n=360, stderr=None, **protocol):
-    return measured(cell, "m", seed, metric, value, n=n, stderr=stderr, protocol=protocol)
-
-
-def results(*records, suite="digits", commit="abc"):
-    return Results(suite, commit, {}, records)
-
-
-def table(seeds=(0,), cells=("da", "cdm"), **worse):
-    """A table of two cells; ``worse`` replaces values of the cell ``da``."""
-    values = {metric: worse.get(metric.replace("/", "_"), value) for metric, value in GOOD.items()}
-    return results(
-        *(
-            number(cell, seed, metric, values[metric] if cell == "da" else value, n=1000)
-            for cell in cells
-            for seed in seeds
-            for metric, value in GOOD.items()
-        )
-    )
+from benchmark.results.record import Results, failed, not_applicable
 
 
 def code(old, new, strict=False) -> int:

@@ -5,19 +5,12 @@ import io
 import re
 
 import pytest
+from tables import number, results
 
-from benchmark.results.record import Results, failed, measured, not_applicable
+from benchmark.results.record import Results, failed, not_applicable
 from benchmark.results.results_file import read_results
 from benchmark.results.rows import rows
 from benchmark.results.tables import to_csv, to_markdown, write_tables
-
-
-def number(cell="da", seed=0, metric="accuracy/clean", value=0.98, n=360, method="m", **protocol):
-    return measured(cell, method, seed, metric, value, n=n, protocol=protocol)
-
-
-def results(*records):
-    return Results("digits", "abc", {}, records)
 
 
 def cells_of(markdown: str, metric: str) -> dict[str, str]:

@@ -1,11 +1,7 @@
 """Training as a process that is killed, interrupted or diverges, and goes on where it was."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from benchmark import cli
 from benchmark.training.build import build
 from benchmark.training.checkpoints import FINAL, newest_checkpoint
+from runs import ENVIRONMENT, ROOT, started, until
 
-ROOT = Path(__file__).parents[3]
 STEPS = 40
 """Three epochs of eleven steps, and seven."""
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
 
 
 def words(folder, *more):
@@ -26,16 +21,12 @@ def words(folder, *more):
     return ["--config=configs/digits/supervised.yaml", "--seed_everything=5", *options, *more]
 
 
-def started(folder, *more, every=2, at="*[4-9]"):
+def training(folder, *more, every=2, at="*[4-9]"):
     """A training process that has just saved its fourth step, or another, or a later one."""
     arguments = words(folder, f"--checkpoint_every={every}", "--trainer.enable_progress_bar=false", *more)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmark.cli", "fit", *arguments],
-        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not list((folder / "checkpoints").glob(f"step={at}.ckpt")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    warned = {**ENVIRONMENT, "PYTHONWARNINGS": "default"}
+    process = started(ROOT, "fit", *arguments, module="benchmark.cli", env=warned)
+    until(lambda: list((folder / "checkpoints").glob(f"step={at}.ckpt")), process)
     return process
 
 
@@ -65,7 +56,7 @@ def equal(one, other):
 
 
 def test_training_killed_at_any_step_ends_at_the_same_raw_and_averaged_weights(tmp_path, unbroken):
-    process = started(tmp_path)
+    process = training(tmp_path)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -76,7 +67,7 @@ def test_training_killed_at_any_step_ends_at_the_same_raw_and_averaged_weights(t
 
 
 def test_an_interrupted_training_saves_its_state_says_how_to_go_on_and_does(tmp_path, unbroken):
-    process = started(tmp_path)
+    process = training(tmp_path)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
@@ -92,7 +83,7 @@ def test_an_interrupted_training_saves_its_state_says_how_to_go_on_and_does(tmp_
 
 @pytest.mark.slow
 def test_a_terminated_training_saves_its_state_too(tmp_path):
-    process = started(tmp_path)
+    process = training(tmp_path)
     before = newest_checkpoint(tmp_path / "checkpoints")
     process.terminate()
     _, errors = process.communicate()
@@ -103,7 +94,7 @@ def test_a_terminated_training_saves_its_state_too(tmp_path):
 
 @pytest.mark.slow
 def test_a_second_interrupt_ends_training_within_its_step(tmp_path):
-    process = started(
+    process = training(
         tmp_path, "--data.init_args.batch_size=7680", "--trainer.accumulate_grad_batches=60", every=1, at="*1"
     )
     for _ in range(2):

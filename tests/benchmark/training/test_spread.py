@@ -1,20 +1,18 @@
 """A step is the same however it is spread: over two processes, or over two accumulated batches of one."""
 
 import multiprocessing
-import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import spread_training as spread
 import torch
 
-ROOT = Path(__file__).parents[3]
+from runs import ENVIRONMENT, ROOT
+
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")

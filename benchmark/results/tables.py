@@ -53,11 +53,12 @@ def to_csv(results: Results) -> str:
     writer.writerow(["suite", "commit", *columns])
     for record in results.sorted_records:
         values = {name: getattr(record, name) for name in columns} | {"protocol": record.protocol_text}
-        writer.writerow([_csv_value(value) for value in (results.suite, results.commit, *values.values())])
+        writer.writerow([csv_value(value) for value in (results.suite, results.commit, *values.values())])
     return out.getvalue()
 
 
-def _csv_value(value: Any) -> Any:
+def csv_value(value: Any) -> Any:
+    """A value for a CSV file: texts on one line and guarded, booleans in lower case."""
     if isinstance(value, str):
         text = shown(value, 10_000)  # one record, one line
         return f"'{text}" if text[:1] in _FORMULA else text

@@ -1,7 +1,6 @@
 """The LightningCLI of `lightning`."""
 
 import copy
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +48,7 @@ from benchmark.training.data_settings import asks_data, fill_from_data
 from benchmark.training.parser import Parser
 from benchmark.training.predict import predict
 from benchmark.training.progress import StepBar
+from benchmark.training.quiet import quieten
 from benchmark.training.restoring import restoring
 from benchmark.training.sample import SamplingTrainer
 from benchmark.training.saved_config import DATA, KeptConfig, check_same_training
@@ -323,11 +323,3 @@ class BenchmarkCLI(LightningCLI):
 def _listed(value: Any) -> list[Any]:
     """A setting of one value, a list or None as a list."""
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def quieten() -> None:
-    """Silence messages of libraries at every start, except errors."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning|torch|jsonargparse")

@@ -48,7 +48,10 @@ def _denoiser(cell: Cell) -> Any:
         place, (*path, last) = settings, key.split(".")
         for part in path:
             place = _inner(_arguments(place, part), part)
-        _arguments(place, last)[last] = _included(value, Path())
+        place, value = _arguments(place, last), _included(value, Path())
+        if isinstance(value, str) and isinstance(place.get(last), dict):  # the class alone
+            place, last = place[last], "class_path"
+        place[last] = value
     return _inner(_inner(settings, "model"), "init_args").get("denoiser")
 
 

@@ -318,14 +318,14 @@ def test_a_needed_cell_brings_its_settings_with_its_weights(load, key):
         **GOOD,
         "cells": {
             "ref": {"config": CONFIG},
-            "score_model": {"config": "digits/score_model.yaml", "set": {key: 8}},
+            "score_model": {"config": "digits/score_model.yaml", "set": {key: 8, "model.denoiser": "my.Denoiser"}},
             "guided": {"config": GUIDED},
         },
     })  # fmt: skip
     given = suite.cells["guided"].set["model.init_args.denoiser"]
     assert given["class_path"] == "methods.diffusion.denoiser.Pretrained"
     denoiser = given["init_args"]["denoiser"]
-    assert denoiser["class_path"] == "methods.diffusion.denoiser.EDMDenoiser"
+    assert denoiser["class_path"] == "my.Denoiser"
     assert denoiser["init_args"]["network"]["class_path"] == "methods.networks.unet.UNet"
     assert denoiser["init_args"]["network"]["init_args"]["width"] == 8
 

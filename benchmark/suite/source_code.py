@@ -5,7 +5,7 @@ import functools
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ WITHOUT_EFFECT = {
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of libraries, which belong to the environment; keys do not hold it."""
 STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Fields of a syntax tree that hold statements, or clauses with some."""
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -121,6 +123,7 @@ def _located(module: str) -> list[Path] | None:
         name = f"{name}.{parts.pop(0)}"
 
 
+@functools.cache
 def _source(module: str) -> Path | None:
     """File of a module; None if there is no such module, or if it is a folder without a file."""
     return next((place for place in _located(module) or () if place.is_file()), None)
@@ -141,7 +144,7 @@ def _imports(module: str) -> tuple[str, ...]:
     path = _source(module)
     parts = module.split(".")
     found = [".".join(parts[:n]) for n in range(1, len(parts))]
-    for node in ast.walk(_tree(module)) if path.suffix == ".py" else ():
+    for node in _statements(_tree(module)) if path.suffix == ".py" else ():
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -153,6 +156,15 @@ def _imports(module: str) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(found) if m and _counts(m))
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Statements at any depth, with the clauses that hold some; expressions hold none, and are most of a tree."""
+    for name in BLOCKS:
+        held = getattr(node, name, None)
+        for statement in held if isinstance(held, list) else ():
+            yield statement
+            yield from _statements(statement)
+
+
 @functools.cache
 def _meaning(module: str) -> str:
     """Hash of a module's syntax tree without docstrings, or of the bytes of a compiled module."""
@@ -160,12 +172,13 @@ def _meaning(module: str) -> str:
     if path.suffix != ".py":
         return digest_file(path)
     tree = _tree(module)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]
+    for node in (tree, *_statements(tree)):
+        for name in BLOCKS:
+            held = getattr(node, name, None)
+            if isinstance(held, list):
+                setattr(node, name, [line for line in held if not _is_text(line)])
     return digest(ast.dump(tree))
 
 
-def _is_text(line: ast.stmt) -> bool:
+def _is_text(line: ast.AST) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)

@@ -10,28 +10,29 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from methods import UNLABELED
-from methods.diffusion.denoiser import Denoiser, Pretrained
-from methods.diffusion.guidance import ClassifierGuidance
+from methods.diffusion.denoiser import Denoiser, networks_of
+from methods.diffusion.guidance import AssistedClassifier, ClassifierGuidance, ConditionalClassifierGuidance
+from methods.diffusion.levels import SinglePass
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.noise import KeyedNoise, keyed_seed
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
 
-__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed"]
+__all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed", "networks_of"]
 
 Batch = dict[str, Any]
 """``{"labeled": (x, y)}`` and, where a method uses it, ``"unlabeled": x``."""
 
 
 class Unsupported(NotImplementedError):
-    """A method was asked for what it has no part for; the message is the reason that tables print."""
+    """A method lacks the part for a question; the message is the reason that tables print."""
 
 
 class Method(LightningModule, ABC):
-    """A method of the benchmark. What it can do follows from the parts it has.
+    """A method of the benchmark: its capabilities follow from its parts.
 
     Optimiser, schedule, weight averaging, precision and checkpoints are configured beside the method, not in it.
-    Losses use no sampler, likelihood, guidance rule or scale, and no ``guides``: trainings are not known by those.
+    Losses use no sampler, likelihood, guidance rule or scale, and no ``guides``: a change of these trains nothing anew.
 
     Args:
         denoiser: ``E[x | x_t]``; without it the method cannot sample.
@@ -39,18 +40,15 @@ class Method(LightningModule, ABC):
         sampler: Turns noise into images through the denoiser.
         likelihood: Made from the denoiser; without it the method has no density.
         guidance_scale: Weight of the class score in sampling; 1 is Bayes, 0 ignores labels.
-        guides: Denoiser of ``p(x | y)`` to sample from in the place of ``denoiser`` where a class is asked for.
-        start: Puts published weights into the parts; called once, when a trainer begins, before that restores
-            a checkpoint of ours. None afterwards.
+        guides: Denoiser of ``p(x | y)``, in the place of ``denoiser`` where samples of a class are asked for.
+        start: Puts published weights into the parts. A trainer calls it once, before it restores a checkpoint.
     """
 
     clean_time: float = 0.0
     """Time at which the classifier reads images that come without one."""
 
-    @property
-    def second_order(self) -> bool:
-        """Whether the loss is made of gradients of a network, so that training takes second derivatives of it."""
-        return False
+    second_order: bool = False
+    """Whether the loss contains gradients of a network, so that training takes second derivatives."""
 
     def __init__(
         self,
@@ -67,20 +65,11 @@ class Method(LightningModule, ABC):
             raise ValueError(f"guidance_scale must be >= 0, got {guidance_scale}; use 0 for unconditional samples")
         self.denoiser, self.classifier, self.sampler = denoiser, classifier, sampler
         self.likelihood = None if likelihood is None else likelihood(denoiser)
-        self.guidance_scale, self.guides = guidance_scale, guides
-        self.start = start
-
-    @classmethod
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: a checkpoint holds weights, and no settings to build a method from."""
-        raise NotImplementedError(
-            "a checkpoint holds weights alone; benchmark.load.load(FOLDER) builds the method that config.yaml in the "
-            "folder of its training describes, and gives it those weights"
-        )
+        self.guidance_scale, self.guides, self.start = guidance_scale, guides, start
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Weighted loss terms by name; their sum is what is minimised."""
+        """Weighted loss terms by name; their sum is minimised."""
 
     def guidance(self) -> Denoiser:
         """The denoiser of ``p(x | y)`` at ``guidance_scale``."""
@@ -88,7 +77,7 @@ class Method(LightningModule, ABC):
             return self.denoiser
         if self.guides is None:
             return ClassifierGuidance(self.denoiser, self.classifier, self.guidance_scale)
-        return ClassifierGuidance(self.guides, self.classifier, self.guidance_scale, told=True)
+        return ConditionalClassifierGuidance(self.guides, self.classifier, self.guidance_scale)
 
     @property
     def conditional(self) -> bool:
@@ -102,26 +91,24 @@ class Method(LightningModule, ABC):
 
     @property
     def unsupported(self) -> dict[str, str]:
-        """What the method cannot do, each with its reason."""
-        reasons = {}
-        if self.denoiser is None or self.sampler is None:
-            reasons["sample"] = "does not generate"
-        if self.classifier is None:
-            reasons["classify"] = "no class posterior"
-        if self.likelihood is None:
-            reasons["log_prob"] = "no density"
-        return reasons
+        """Questions that the method cannot answer, each with the reason.
 
-    @property
-    def no_denoising_error(self) -> str | None:
-        """Why no error is taken of the noise that it predicts without a class; None where one is."""
-        if self.denoiser is None:
-            return "no denoiser"
-        return None if self.denoiser.state_dict() else "its denoiser is the score model's"
+        Its parts answer the last three: ``classifier.masked``, ``likelihood.diagnostics`` and ``denoiser.eps``.
+        """
+        frozen = self.denoiser is not None and not self.denoiser.state_dict()
+        lacking = {
+            "sample": (self.denoiser is None or self.sampler is None) and "does not generate",
+            "classify": self.classifier is None and "no class posterior",
+            "log_prob": self.likelihood is None and "no density",
+            "masked": not isinstance(self.classifier, AssistedClassifier) and "reads one image, not two",
+            "diagnostics": not isinstance(self.likelihood, SinglePass) and "no classifier of noise levels",
+            "denoise": "its denoiser is the score model's" if frozen else self.denoiser is None and "no denoiser",
+        }
+        return {question: reason for question, reason in lacking.items() if reason}
 
-    def _require(self, capability: str) -> None:
-        if capability in self.unsupported:
-            raise Unsupported(self.unsupported[capability])
+    def _require(self, question: str) -> None:
+        if question in self.unsupported:
+            raise Unsupported(self.unsupported[question])
 
     def sample(self, noise: Noise, y: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] up to the sampler's overshoot, of classes ``y`` if given."""
@@ -138,51 +125,34 @@ class Method(LightningModule, ABC):
         self._require("log_prob")
         return self.likelihood(x, noise)
 
-    def diagnostics(self, x: Tensor, noise: Noise, times: Tensor) -> dict[str, Tensor]:
-        """Checks that belong beside the likelihood, one row per image of ``x``; none for most methods.
-
-        ``times`` ``(L,)`` are those at which noisy images are scored.
-        """
-        return {}
-
     def setup(self, stage: str) -> None:
         if self.start is not None:
             self.start()
             self.start = None
 
-    def networks(self) -> list[nn.Module]:
-        """The networks behind the parts, each once, those of a frozen denoiser included."""
-        parts = [part for module in self.modules() for part in (module, *_held(module))]
-        found = [part.network for part in parts if isinstance(getattr(part, "network", None), nn.Module)]
-        return list(dict.fromkeys(found))
-
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """``loss``, the sum of the terms, and each term."""
+        """The sum of the loss terms as ``loss``, and each term."""
         terms = self.losses(batch)
         return {"loss": torch.stack(list(terms.values())).sum(), **{n: term.detach() for n, term in terms.items()}}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step(batch, "test")
-
-    def _evaluation_step(self, batch: Batch, part: str) -> None:
-        x, y = batch["labeled"]
-        with torch.enable_grad():  # a loss may be made of gradients of the network
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The same of labeled images, and a classifier's ``accuracy``."""
+        with torch.enable_grad():  # a loss may contain gradients of a network
             terms = {name: term.detach() for name, term in self.losses(batch).items()}
-        over = {"batch_size": len(x), "sync_dist": True}  # weighted means over batches and devices
-        self.log_dict({f"{part}/{name}": term for name, term in terms.items()}, **over)
-        self.log(f"{part}/loss", torch.stack(list(terms.values())).sum(), prog_bar=True, **over)
+        found = {"loss": torch.stack(list(terms.values())).sum(), **terms}
         if self.classifier is not None:
-            accuracy = (self.classify(x).argmax(1) == y).float().mean()
-            self.log(f"{part}/accuracy", accuracy, prog_bar=True, **over)
+            x, y = batch["labeled"]
+            found["accuracy"] = (self.classify(x).argmax(1) == y).float().mean()
+        return found
+
+    test_step = validation_step
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Class probabilities ``(B, K)`` and true labels ``(B,)``."""
         x, y = batch["labeled"]
         return self.classify(x).softmax(1), y
 
-
-def _held(module: nn.Module) -> list[nn.Module]:
-    return list(module.held.modules()) if isinstance(module, Pretrained) else []
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: a checkpoint holds no settings to build a method from."""
+        raise NotImplementedError("a checkpoint holds weights alone; benchmark.load.load(FOLDER) builds their method")

@@ -1,16 +1,16 @@
 """Joint diffusion: one UNet predicts the noise and, by its encoder's pooled features, the class."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from methods.base import Batch, Method, Unsupported
 from methods.diffusion.denoiser import Denoiser, EpsDenoiser
-from methods.diffusion.guidance import ClassifierGuidance, class_log_prob
+from methods.diffusion.guidance import ClassifierGuidance
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
@@ -37,70 +37,13 @@ class JointClassifier(nn.Module):
         skips, middle, _ = self.network.encode(x_t, self.process.log_sigma(t))
         return pool(skips, middle)
 
+    def of_maps(self, skips: Sequence[Tensor], middle: Tensor, t: Tensor) -> Tensor:
+        """Logits ``(B, K)`` from the maps that ``network.encode`` returned."""
+        return self.head(pool(skips, middle), t)
+
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits ``(B, K)``."""
         return self.head(self.features(x_t, t), t)
-
-
-class FeatureGuidance(Denoiser):
-    """The denoiser after one gradient step on its own features: ``eps = decode(Z + sign a dL/dZ)``.
-
-    ``Z`` holds every skip and the middle. ``L = sum_b -log p(y_b | Z_b)`` is summed over the batch, so that the step of
-    an image is its own, and ``a = scale * step``. Pooling divides the gradient by the number of pixels: steps are
-    large. Costs one evaluation and the gradient of the head; the estimate of ``x`` is not clipped.
-
-    Source: (e) Alg. 1, and official code. The decoder predicts noise, which the paper steers away from the class by
-    adding the gradient. That agrees with classifier guidance where ``d eps / d Z`` is positive definite, as it is for
-    Gaussian data and ``Z = x_t``. Between separate modes at low noise it has negative eigenvalues, and the other sign
-    agrees.
-
-    Args:
-        denoiser: Denoiser by a network with ``encode`` and ``decode``.
-        classifier: Classifier by a ``head`` on that network's pooled features.
-        scale: Weight of the class; 0 is no guidance.
-        step: Step size at ``scale`` 1.
-        feature_step_sign: 1 adds the gradient of ``L``, as published; -1 subtracts it.
-
-    Raises:
-        ValueError: If denoiser and classifier do not share their network.
-    """
-
-    def __init__(
-        self,
-        denoiser: EpsDenoiser,
-        classifier: JointClassifier,
-        scale: NonNegativeFloat = 1.0,
-        step: PositiveFloat = 1000.0,
-        feature_step_sign: Literal[1, -1] = 1,
-    ) -> None:
-        super().__init__()
-        if classifier.network is not denoiser.network:
-            raise ValueError("feature guidance needs a denoiser and a classifier that share one network, got two")
-        self.denoiser, self.classifier, self.process = denoiser, classifier, denoiser.process
-        self.scale, self.step, self.feature_step_sign = scale, step, feature_step_sign
-
-    def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if y is None:
-            return self.denoiser.eps(x_t, t)
-        with torch.no_grad():
-            skips, middle, emb = self.denoiser.network.encode(x_t, self.process.log_sigma(t))
-            size = self.feature_step_sign * self.scale * self.step
-            gradients = self._gradients((middle, *skips), t, y)
-            middle, *skips = (h + size * gradient for h, gradient in zip((middle, *skips), gradients, strict=True))
-            return self.denoiser.network.decode(skips, middle, emb)
-
-    def _gradients(self, z: Sequence[Tensor], t: Tensor, y: Tensor) -> Sequence[Tensor]:
-        """``dL/dZ`` for the middle and each skip."""
-        with torch.enable_grad():
-            middle, *skips = z = [h.detach().requires_grad_() for h in z]
-            logits = self.classifier.head(pool(skips, middle), t)
-            return torch.autograd.grad(-class_log_prob(logits, y).sum(), z)
-
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if y is None:
-            return self.denoiser(x_t, t)
-        alpha, sigma = self.process.scales(t, like=x_t)
-        return (x_t.detach() - sigma * self.eps(x_t, t, y)) / alpha
 
 
 class LabeledBuffer:

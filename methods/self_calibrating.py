@@ -32,6 +32,8 @@ class SelfCalibrating(Method):
         guidance_scale: See ``Method``.
     """
 
+    second_order = True
+
     def __init__(
         self,
         denoiser: Denoiser,
@@ -45,10 +47,6 @@ class SelfCalibrating(Method):
         super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
         self.calibrate, self.lambda_sc = calibrate, lambda_sc
         self.clean_time = denoiser.process.t_min
-
-    @property
-    def second_order(self) -> bool:
-        return True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]

@@ -20,7 +20,8 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
 
     The file holds ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images, ``noisy (draws, N, K)``,
     ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs also ``masked_x (N, K)``
-    and ``masked_denoised (N, K)``, on the noisy images of the first draw. Noise levels and noise depend on
+    and ``masked_denoised (N, K)``, on the noisy images of the first draw; for others ``masked`` is
+    the reason why not. Noise levels and noise depend on
     ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same noisy images.
     """
     reason = method.unsupported.get("classify")
@@ -49,7 +50,7 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
         times = process.times_at(curve)
         arrays |= {"level_times": times.cpu().numpy(), "level_sigmas": process.log_sigma(times).exp().cpu().numpy()}
     save_arrays(folder / "logits.npz", **arrays)
-    return {"outputs": ["logits.npz"]}
+    return {"outputs": ["logits.npz"], "masked": method.unsupported.get("masked")}
 
 
 def _noisy(method: Method, x: Tensor, quantiles: Tensor, curve: Tensor, noise: KeyedNoise) -> dict[str, Tensor]:
@@ -60,7 +61,7 @@ def _noisy(method: Method, x: Tensor, quantiles: Tensor, curve: Tensor, noise: K
         t = process.times_at(quantile)
         x_t, _ = process.perturb(x, t, noise())
         noisy.append(method.classify(x_t, t))
-        if draw == 0 and hasattr(method.classifier, "masked"):
+        if draw == 0 and "masked" not in method.unsupported:
             masked = {f"masked_{name}": logits for name, logits in method.classifier.masked(x_t, t).items()}
     eps, levels = noise(), []
     for t in curve:

@@ -19,8 +19,9 @@ def denoise(method: Method, data: ImageData, protocol: Protocol, folder: Path, r
     ``errors (L, N)`` is the mean over pixels at ``times (L,)``; ``sigmas (L,)`` are sigma / alpha there. The noise
     depends on ``(protocol.seed, image)`` alone.
     """
-    if method.no_denoising_error is not None:
-        return {"outputs": [], "reason": method.no_denoising_error}
+    reason = method.unsupported.get("denoise")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
     x = dequantised_test(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))

@@ -21,8 +21,9 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     of ``noisy_bits (N, L)``. ``lattice_bits (N,)`` score the grey levels without dequantisation, as the code of paper
     (c) does.
     """
-    if type(method).diagnostics is Method.diagnostics:
-        return {"outputs": [], "reason": "no classifier of noise levels"}
+    reason = method.unsupported.get("diagnostics")
+    if reason is not None:
+        return {"outputs": [], "reason": reason}
     grey, (u, _), x = data.grey, some_test_images(data, protocol), dequantised_test(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
@@ -30,7 +31,7 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     for rows in batches(len(x), protocol.batch):
         here = slice(rows.start, rows.stop)
         noise = KeyedNoise(protocol.seed, "diagnose", rows, data.shape, method.device)
-        part = method.diagnostics(x[here].to(method.device), noise, times)
+        part = method.likelihood.diagnostics(x[here].to(method.device), noise, times)
         nats = method.log_prob(grey.lattice(u[here]).to(method.device)).cpu()
         part["lattice_bits"] = grey.lattice_bits_per_dim(nats, x[0].numel())
         for name, values in part.items():

@@ -282,12 +282,12 @@ class _Evaluation:
             noisy = protocol.noisy_draws + protocol.levels if method.noisy_process is not None else 0
             self.add(n, 1 + noisy, lambda x, t: method.classify(x, t if noisy else None))
             self.disk += 4 * n * (1 + noisy) * self.data.classes
-            if hasattr(method.classifier, "masked"):
+            if "masked" not in method.unsupported:
                 self.add(n, 1, method.classifier.masked)
                 self.disk += 4 * n * 2 * self.data.classes
         if "log_prob" not in method.unsupported:
             self._likelihood()
-        if method.denoiser is not None and method.denoiser.state_dict():
+        if "denoise" not in method.unsupported:
             self.add(n, len(protocol.denoise_times), method.denoiser.eps)
             self.disk += 4 * n * len(protocol.denoise_times)
 
@@ -299,7 +299,7 @@ class _Evaluation:
         else:
             pulled = likelihood.kind == "estimate"  # of a divergence, by a gradient with regard to the images
             self.add(n, likelihood.nfe, self._pulled if pulled else method.denoiser.eps)
-        if type(method).diagnostics is not Method.diagnostics:  # look at every level of noise
+        if "diagnostics" not in method.unsupported:  # look at every level of noise
             levels, times = method.denoiser.process.last + 1, len(protocol.denoise_times)
             self.add(n, levels + 1, lambda x, t: method.log_prob(x))  # and the lattice of grey levels
             self.add(n, 1, method.denoiser.eps)

@@ -69,12 +69,13 @@ def _accuracies(
 
 def _masked(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
     """Accuracy with either of two inputs replaced by zeros, on the first draw of ``accuracy/noisy``."""
+    reason = record.manifest.get("masked")
     for name in ("masked_x", "masked_denoised"):
-        if name in found:
+        if reason is None:
             hits = classification.hits(found[name], found["y"])
             yield record(f"accuracy/{name}", share(hits), draws=1, times="uniform")
         else:
-            yield from record.absent((f"accuracy/{name}",), "reads one image, not two")
+            yield from record.absent((f"accuracy/{name}",), reason)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

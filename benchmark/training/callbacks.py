@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from benchmark.errors import InputError, Stopped, one_line, shortened, tell
-from methods.base import Method, keyed_seed
+from methods.base import Method, keyed_seed, networks_of
 
 
 class _Ramp:
@@ -134,10 +134,12 @@ class FiniteLoss(Callback):
                 raise FloatingPointError(f"weights are not finite at step {trainer.global_step}: {name}")
 
 
-class StepLog(Callback):
-    """Logs the optimiser steps at which the trainer's loggers write: ``train/lr``, each loss term, and their sum.
+class Logs(Callback):
+    """Logs what a method's steps return.
 
-    Terms are means over the step's accumulated batches and over the devices.
+    ``train/...`` are the learning rate, each loss term and their sum, at the optimiser steps at which the trainer's
+    loggers write: means over the step's accumulated batches and over the devices. ``val/...`` and ``test/...`` are
+    means over all images.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -160,6 +162,17 @@ class StepLog(Callback):
         if micro + 1 == accumulated:
             means = {f"train/{name}": total / accumulated for name, total in self._sums.items()}
             pl_module.log_dict(means, sync_dist=True)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, *_: Any
+    ) -> None:
+        part = "test" if trainer.testing else "val"
+        for name, value in outputs.items():
+            shown = name in ("loss", "accuracy")
+            size = len(batch["labeled"][1])
+            pl_module.log(f"{part}/{name}", value, prog_bar=shown, batch_size=size, sync_dist=True)
+
+    on_test_batch_end = on_validation_batch_end
 
 
 class KnownMonitors(Callback):
@@ -242,12 +255,12 @@ class CompiledNetworks(Callback):
             if trainer.is_global_zero:
                 tell(f"warning: compile is on, but nothing can be compiled here: {one_line(error)}")
             return
-        for network in pl_module.networks():
+        for network in networks_of(pl_module):
             found = [name for name in ENTRIES if hasattr(network, name)]
             network.__dict__.update({name: torch.compile(getattr(network, name)) for name in found})
 
     def teardown(self, trainer: Trainer, pl_module: Method, stage: str) -> None:
-        for network in pl_module.networks():
+        for network in networks_of(pl_module):
             for name in ENTRIES:
                 network.__dict__.pop(name, None)
 

@@ -49,8 +49,9 @@ class ConditionalScoreModel(Method):
         return True
 
     @property
-    def no_denoising_error(self) -> str | None:
-        return super().no_denoising_error if self.label_dropout else "trained with classes alone"
+    def unsupported(self) -> dict[str, str]:
+        alone = {} if self.label_dropout else {"denoise": "trained with classes alone"}
+        return super().unsupported | alone
 
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)

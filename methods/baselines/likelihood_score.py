@@ -29,6 +29,8 @@ class LikelihoodScoreMatching(Method):
         guidance_scale: See ``Method``.
     """
 
+    second_order = True
+
     def __init__(
         self,
         denoiser: Denoiser,
@@ -42,10 +44,6 @@ class LikelihoodScoreMatching(Method):
         super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
         self.exponent, self.ce_weight = exponent, ce_weight
         self.clean_time = denoiser.process.t_min
-
-    @property
-    def second_order(self) -> bool:
-        return True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]

@@ -163,6 +163,13 @@ class Pretrained(Denoiser):
         return self
 
 
+def networks_of(method: nn.Module) -> list[nn.Module]:
+    """The networks behind the parts of a method, each once, those of a frozen denoiser included."""
+    parts = list(method.modules())
+    parts += [held for part in parts if isinstance(part, Pretrained) for held in part.held.modules()]
+    return list(dict.fromkeys(part.network for part in parts if isinstance(getattr(part, "network", None), nn.Module)))
+
+
 def part_of_checkpoint(path: Path, part: str) -> dict[str, Tensor]:
     """Weights under ``part.`` in the ``state_dict`` of a checkpoint, without that prefix.
 

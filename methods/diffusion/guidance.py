@@ -115,7 +115,7 @@ class ClassifierGuidance(Denoiser):
     """``D(x_t) + scale sigma^2 / alpha grad log p(y | x_t)``: the denoiser of ``p(x) p(y | x)^scale``.
 
     The gradient is total: it flows through every path from ``x_t`` to the logits, the denoiser of a denoising-assisted
-    classifier included, and when that denoiser is the guided one it is evaluated once for both uses.
+    classifier included. If that is the guided denoiser, it is evaluated once for both uses.
 
     Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), Sec. 4.2, in denoiser form; (a) Sec. 3.1, total derivative.
 
@@ -123,30 +123,50 @@ class ClassifierGuidance(Denoiser):
         denoiser: Denoiser of ``p(x)``.
         classifier: ``(x_t, t) -> logits``.
         scale: Weight of the class score; 1 is Bayes.
-        told: Whether the denoiser is told the class: it is then that of ``p(x | y) p(y | x)^scale``, as for ImageNet.
     """
 
-    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0, told: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
         super().__init__()
-        self.denoiser, self.classifier, self.scale, self.told = denoiser, classifier, scale, told
+        self.denoiser, self.classifier, self.scale = denoiser, classifier, scale
         self.process = denoiser.process
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None:
             return self.denoiser(x_t, t)
-        with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
-            if getattr(self.classifier, "denoiser", None) is self.denoiser and not self.told:
+        if isinstance(self.classifier, AssistedClassifier) and self.classifier.denoiser is self.denoiser:
+            with torch.enable_grad():
+                x_t = x_t.detach().requires_grad_()
                 denoised = self.denoiser(x_t, t)
-                logits = self.classifier.given(x_t, denoised, t)
-            else:
-                with torch.no_grad():
-                    denoised = self.denoiser(x_t, t, y if self.told else None)
-                logits = self.classifier(x_t, t)
-            # Summed, not averaged, so that each image's gradient is its own.
-            (gradient,) = torch.autograd.grad(class_log_prob(logits, y).sum(), x_t)
-        alpha, sigma = self.process.scales(t, like=x_t)
-        return denoised.detach() + self.scale * sigma**2 / alpha * gradient
+                score = _score(self.classifier.given(x_t, denoised, t), y, x_t)
+        else:
+            with torch.no_grad():
+                denoised = self.denoiser(x_t, t)
+            score = class_score(self.classifier, x_t, t, y)
+        return denoised.detach() + _step(self.scale, self.process, t, x_t) * score
+
+
+class ConditionalClassifierGuidance(Denoiser):
+    """``D(x_t, y) + scale sigma^2 / alpha grad log p(y | x_t)``: the denoiser of ``p(x | y) p(y | x)^scale``.
+
+    Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), Table 4; (a), ImageNet.
+
+    Args:
+        denoiser: Denoiser of ``p(x | y)``; unlike that of ``ClassifierGuidance`` it is told the class.
+        classifier: ``(x_t, t) -> logits``.
+        scale: Weight of the class score.
+    """
+
+    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
+        super().__init__()
+        self.denoiser, self.classifier, self.scale = denoiser, classifier, scale
+        self.process = denoiser.process
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            return self.denoiser(x_t, t)
+        with torch.no_grad():
+            denoised = self.denoiser(x_t, t, y)
+        return denoised + _step(self.scale, self.process, t, x_t) * class_score(self.classifier, x_t, t, y)
 
 
 class ClassifierFreeGuidance(Denoiser):
@@ -184,3 +204,21 @@ def class_log_prob(logits: Tensor, y: Tensor) -> Tensor:
     """``log p(y)`` under ``softmax(logits)``, at least in single precision, ``(B,)``."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return F.log_softmax(logits, dim=-1, dtype=dtype).gather(1, y[:, None]).squeeze(1)
+
+
+def class_score(classifier: nn.Module, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """``grad log p(y | x_t)``, like ``x_t``."""
+    with torch.enable_grad():
+        x_t = x_t.detach().requires_grad_()
+        return _score(classifier(x_t, t), y, x_t)
+
+
+def _score(logits: Tensor, y: Tensor, x_t: Tensor) -> Tensor:
+    # Summed, not averaged, so that each image's gradient is its own.
+    return torch.autograd.grad(class_log_prob(logits, y).sum(), x_t)[0]
+
+
+def _step(scale: float, process: NoiseProcess, t: Tensor, x_t: Tensor) -> Tensor:
+    """``scale sigma^2 / alpha``, by which a score moves a denoiser."""
+    alpha, sigma = process.scales(t, like=x_t)
+    return scale * sigma**2 / alpha

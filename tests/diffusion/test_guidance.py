@@ -7,6 +7,7 @@ from methods.diffusion.guidance import (
     AssistedClassifier,
     ClassifierFreeGuidance,
     ClassifierGuidance,
+    ConditionalClassifierGuidance,
     NoisyClassifier,
     class_log_prob,
 )
@@ -77,7 +78,7 @@ def test_guidance_adds_the_scaled_class_score(process, scale):
 def test_guidance_of_a_denoiser_that_is_told_the_class_starts_from_the_conditional_score(process):
     x_t, t, y = noisy_batch(process)
     denoiser, classifier = exact(process)
-    guided = ClassifierGuidance(denoiser, classifier, 1.5, told=True)
+    guided = ConditionalClassifierGuidance(denoiser, classifier, 1.5)
     scales = process.scales(t, like=x_t)
     free, conditional = MIXTURE.score(x_t, *scales), MIXTURE.score(x_t, *scales, y)
     expected = conditional + 1.5 * (conditional - free)
@@ -98,7 +99,8 @@ def test_guidance_without_labels_is_the_denoiser(scale):
     process = PROCESSES["vp"]
     x_t, t, _ = noisy_batch(process)
     denoiser, classifier = exact(process)
-    for guided in (ClassifierGuidance(denoiser, classifier, scale), ClassifierFreeGuidance(denoiser, scale)):
+    by_classifier = (kind(denoiser, classifier, scale) for kind in (ClassifierGuidance, ConditionalClassifierGuidance))
+    for guided in (*by_classifier, ClassifierFreeGuidance(denoiser, scale)):
         assert torch.equal(guided(x_t, t), denoiser(x_t, t))
 
 

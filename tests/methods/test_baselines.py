@@ -121,7 +121,7 @@ def test_a_network_without_classes_makes_no_conditional_model():
 def test_without_a_class_a_model_that_never_lacked_one_is_not_judged(dropout, reason):
     method = ConditionalScoreModel(Told(PROCESSES["vp"]), UniformTimes(), label_dropout=dropout)
     method.denoiser.register_buffer("weight", torch.zeros(1))
-    assert method.no_denoising_error == reason
+    assert method.unsupported.get("denoise") == reason
 
 
 class Flattened(nn.Sequential):

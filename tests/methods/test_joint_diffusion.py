@@ -12,11 +12,12 @@ from torch import nn
 
 from methods.base import UNLABELED, Unsupported
 from methods.diffusion.denoiser import EpsDenoiser
+from methods.diffusion.feature_guidance import FeatureGuidance
 from methods.diffusion.guidance import ClassifierGuidance, class_log_prob
 from methods.diffusion.noise import KeyedNoise
 from methods.diffusion.process import ContinuousVP, DiscreteVP
 from methods.diffusion.samplers import DDIM
-from methods.joint_diffusion import FeatureGuidance, JointClassifier, JointDiffusion, LabeledBuffer
+from methods.joint_diffusion import JointClassifier, JointDiffusion, LabeledBuffer
 from methods.networks.augmentation import ClassifierAugmentation
 from methods.networks.joint_head import JointHead
 from methods.networks.unet import UNet, pool

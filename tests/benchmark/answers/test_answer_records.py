@@ -115,6 +115,7 @@ def classified(folder, logits, y, noisy=True):
         arrays |= {"noisy": logits[None], "levels": np.stack([logits, -logits]), "level_times": np.array([0.25, 0.75]),
                    "level_sigmas": np.array([0.5, 1.0])}  # fmt: skip
     save_arrays(folder / "logits.npz", **arrays)
+    Stage("classify", "key").complete(folder, lambda: {"outputs": ["logits.npz"], "masked": "reads one image, not two"})
     return {record.metric: record for record in classification_records(job_in(folder), Protocol(levels=2))}
 
 

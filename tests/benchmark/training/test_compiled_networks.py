@@ -9,6 +9,7 @@ from benchmark.errors import InputError
 from benchmark.training import callbacks as compiled_networks
 from benchmark.training.build import build
 from benchmark.training.callbacks import ENTRIES
+from methods.base import networks_of
 
 CPU = "--trainer.devices=1"
 
@@ -72,7 +73,7 @@ def test_where_nothing_can_be_compiled_networks_stay_as_they_are_after_one_warni
 def test_a_frozen_denoiser_is_compiled_with_the_method_that_looks_through_it():
     for config, count in (("denoising_assisted", 2), ("supervised", 1), ("joint", 1), ("gaussian", 0)):
         method = build([f"--config=configs/digits/{config}.yaml", "--trainer.logger=false"]).model
-        assert len(method.networks()) == count
-        for network in method.networks():
+        assert len(networks_of(method)) == count
+        for network in networks_of(method):
             assert isinstance(network, nn.Module)
             assert not network.__dict__.keys() & set(ENTRIES)

@@ -41,11 +41,9 @@ class Method(LightningModule, ABC):
         likelihood: Made from the denoiser; without it the method has no density.
         guidance_scale: Weight of the class score in sampling; 1 is Bayes, 0 ignores labels.
         guides: Denoiser of ``p(x | y)``, in the place of ``denoiser`` where samples of a class are asked for.
+        clean_time: Time at which the classifier reads clean images.
         start: Puts published weights into the parts. A trainer calls it once, before it restores a checkpoint.
     """
-
-    clean_time: float = 0.0
-    """Time at which the classifier reads images that come without one."""
 
     second_order: bool = False
     """Whether the loss contains gradients of a network, so that training takes second derivatives."""
@@ -58,6 +56,7 @@ class Method(LightningModule, ABC):
         likelihood: Callable[[Denoiser], Likelihood] | None = None,
         guidance_scale: NonNegativeFloat = 1.0,
         guides: Denoiser | None = None,
+        clean_time: float = 0.0,
         start: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class Method(LightningModule, ABC):
             raise ValueError(f"guidance_scale must be >= 0, got {guidance_scale}; use 0 for unconditional samples")
         self.denoiser, self.classifier, self.sampler = denoiser, classifier, sampler
         self.likelihood = None if likelihood is None else likelihood(denoiser)
-        self.guidance_scale, self.guides, self.start = guidance_scale, guides, start
+        self.guidance_scale, self.guides, self.clean_time, self.start = guidance_scale, guides, clean_time, start
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

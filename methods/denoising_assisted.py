@@ -1,12 +1,11 @@
 """Denoising-assisted classifier: it sees the noisy image and the score model's one-step estimate of the clean one."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import AssistedClassifier
+from methods.diffusion.guidance import AssistedClassifier, noisy_cross_entropy
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 from methods.networks.published.load import starting_from
@@ -60,16 +59,8 @@ class DenoisingAssisted(Method):
         guides: Denoiser | None = None,
         checkpoint: str | None = None,
     ) -> None:
-        classifier = AssistedClassifier(denoiser, network)
-        start = starting_from(checkpoint, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, guides=guides, start=start)
-        self.clean_time = denoiser.process.t_min
+        classifier, start = AssistedClassifier(denoiser, network), starting_from(checkpoint, network)
+        super().__init__(denoiser, classifier, sampler, None, guidance_scale, guides, denoiser.process.t_min, start)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = batch["labeled"]
-        process = self.classifier.process
-        t = process.sample_times(len(x), x.device)
-        x_t, _ = process.perturb(x, t)
-        with torch.no_grad():
-            denoised = self.denoiser(x_t, t)
-        return {"classify": F.cross_entropy(self.classifier.given(x_t, denoised, t), y)}
+        return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}

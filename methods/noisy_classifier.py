@@ -1,11 +1,10 @@
 """Noisy classifier guidance: a classifier trained on noisy images steers a frozen score model."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import NoisyClassifier
+from methods.diffusion.guidance import NoisyClassifier, noisy_cross_entropy
 from methods.diffusion.samplers import Sampler
 from methods.networks.published.load import starting_from
 
@@ -34,14 +33,8 @@ class NoisyClassifierGuidance(Method):
         guides: Denoiser | None = None,
         checkpoint: str | None = None,
     ) -> None:
-        classifier = NoisyClassifier(denoiser, network)
-        start = starting_from(checkpoint, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale, guides=guides, start=start)
-        self.clean_time = denoiser.process.t_min
+        classifier, start = NoisyClassifier(denoiser, network), starting_from(checkpoint, network)
+        super().__init__(denoiser, classifier, sampler, None, guidance_scale, guides, denoiser.process.t_min, start)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = batch["labeled"]
-        process = self.classifier.process
-        t = process.sample_times(len(x), x.device)
-        x_t, _ = process.perturb(x, t)
-        return {"classify": F.cross_entropy(self.classifier(x_t, t), y)}
+        return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import NoisyClassifier
+from methods.diffusion.guidance import NoisyClassifier, logits_and_score
 from methods.diffusion.samplers import Sampler
 
 
@@ -44,9 +44,8 @@ class SelfCalibrating(Method):
         guidance_scale: float = 1.0,
     ) -> None:
         classifier = NoisyClassifier(denoiser, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
+        super().__init__(denoiser, classifier, sampler, None, guidance_scale, None, denoiser.process.t_min)
         self.calibrate, self.lambda_sc = calibrate, lambda_sc
-        self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]
@@ -56,8 +55,7 @@ class SelfCalibrating(Method):
         t = process.sample_times(len(x), x.device)
         x_t, eps = process.perturb(x, t)
         _, sigma = process.scales(t, like=x_t)
-        logits = self.classifier(x_t.requires_grad_(), t)
-        (score,) = torch.autograd.grad(logits.logsumexp(1).sum(), x_t, create_graph=True)
+        logits, score = logits_and_score(self.classifier, x_t, t, lambda logits: logits.logsumexp(1))
         return {
             "classify": F.cross_entropy(logits[: len(y)], y),
             "calibrate": self.lambda_sc * 0.5 * (sigma * score + eps).square().mean(),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.guidance import noisy_cross_entropy
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 
@@ -61,9 +62,10 @@ class TemporalConsistency(Method):
         sampler: Sampler | None = None,
         guidance_scale: float = 1.0,
     ) -> None:
-        super().__init__(denoiser, classifier(denoiser), sampler, guidance_scale=guidance_scale)
-        self.tau = max(tau, denoiser.process.t_min)
-        self.clean_time = max(0.001, denoiser.process.t_min)  # (a) reads this method's accuracy there
+        t_min = denoiser.process.t_min
+        clean_time = max(0.001, t_min)  # (a) reads this method's accuracy there
+        super().__init__(denoiser, classifier(denoiser), sampler, None, guidance_scale, None, clean_time)
+        self.tau = max(tau, t_min)
         self.confidence, self.max_step, self.shared_noise = confidence, max_step, shared_noise
         self.pseudo_weight, self.consistency_weight, self.prior_weight = pseudo_weight, consistency_weight, prior_weight
         self.ramp = ramp
@@ -83,9 +85,8 @@ class TemporalConsistency(Method):
 
     def supervised(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The terms of labeled images."""
-        t = self.classifier.process.sample_times(len(x), x.device)
         return {
-            "classify": F.cross_entropy(self.classifier(self._noisy(x, t), t), y),
+            "classify": noisy_cross_entropy(self.classifier, x, y),
             "classify_tau": F.cross_entropy(self._at_tau(x), y),
         }
 

@@ -4,11 +4,11 @@ import math
 
 import torch
 from jsonargparse.typing import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import BayesRule, ClassifierFreeGuidance
+from methods.diffusion.guidance import BayesRule, ClassifierFreeGuidance, noisy_cross_entropy
 from methods.diffusion.process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 
@@ -74,8 +74,7 @@ class EmpiricalDistribution(Method):
     """
 
     def __init__(self, denoiser: EmpiricalDenoiser, sampler: Sampler | None = None) -> None:
-        super().__init__(denoiser, BayesRule(denoiser), sampler)
-        self.clean_time = denoiser.process.t_min
+        super().__init__(denoiser, BayesRule(denoiser), sampler, clean_time=denoiser.process.t_min)
         self.automatic_optimization = False
 
     def guidance(self) -> Denoiser:
@@ -89,10 +88,7 @@ class EmpiricalDistribution(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the exact posterior, at random times, which nothing can go below on the training points."""
-        x, y = batch["labeled"]
-        process = self.denoiser.process
-        t = process.sample_times(len(x), x.device)
-        return {"classify": nn.functional.cross_entropy(self.classifier(process.perturb(x, t)[0], t), y)}
+        return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Nothing is left to do."""

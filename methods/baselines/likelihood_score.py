@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.guidance import NoisyClassifier, class_log_prob
+from methods.diffusion.guidance import NoisyClassifier, class_log_prob, logits_and_score
 from methods.diffusion.samplers import Sampler
 
 
@@ -41,9 +41,8 @@ class LikelihoodScoreMatching(Method):
         guidance_scale: float = 1.0,
     ) -> None:
         classifier = NoisyClassifier(denoiser, network)
-        super().__init__(denoiser, classifier, sampler, guidance_scale=guidance_scale)
+        super().__init__(denoiser, classifier, sampler, None, guidance_scale, None, denoiser.process.t_min)
         self.exponent, self.ce_weight = exponent, ce_weight
-        self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]
@@ -53,9 +52,8 @@ class LikelihoodScoreMatching(Method):
         with torch.no_grad():
             missing = eps - self.denoiser.eps(x_t, t)  # sigma (s + eps / sigma)
         _, sigma = process.scales(t, like=x_t)
-        logits = self.classifier(x_t.requires_grad_(), t)
-        (gradient,) = torch.autograd.grad(class_log_prob(logits, y).sum(), x_t, create_graph=True)
-        residual = sigma ** (self.exponent - 1) * (sigma * gradient + missing)
+        logits, score = logits_and_score(self.classifier, x_t, t, lambda logits: class_log_prob(logits, y))
+        residual = sigma ** (self.exponent - 1) * (sigma * score + missing)
         return {
             "classify": self.ce_weight * F.cross_entropy(logits, y),
             "likelihood_score": 0.5 * residual.square().mean(),

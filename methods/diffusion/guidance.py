@@ -1,5 +1,6 @@
 """Classifiers of noisy images, and guidance: a denoiser of ``p(x | y)`` made from a denoiser of ``p(x)``."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ class BayesRule(nn.Module):
 class AssistedClassifier(nn.Module):
     """``p(y | x_t, x_hat)`` with ``x_hat`` the estimated mean of the noise kernel, ``alpha E[x | x_t]``.
 
-    Source: (a) Sec. 3.1. ``x_hat`` is not clamped, and its gradient flows when ``x_t`` asks for one.
+    Source: (a) Sec. 3.1. ``x_hat`` is not clamped.
 
     Args:
         denoiser: Frozen denoiser that makes ``x_hat``.
@@ -84,7 +85,7 @@ class AssistedClassifier(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits ``(B, K)``."""
-        return self.given(x_t, self.denoiser(x_t, t), t)
+        return self.given(x_t, self._denoised(x_t, t), t)
 
     def given(self, x_t: Tensor, denoised: Tensor, t: Tensor) -> Tensor:
         """Logits when ``E[x | x_t]`` is at hand already."""
@@ -95,7 +96,7 @@ class AssistedClassifier(nn.Module):
 
         Source: (a), masked inputs.
         """
-        noisy, denoised = self._pair(x_t, self.denoiser(x_t, t), t)
+        noisy, denoised = self._pair(x_t, self._denoised(x_t, t), t)
         log_sigma, nothing = self.process.log_sigma(t), torch.zeros_like(x_t)
         return {
             "x": self.network((nothing, denoised), log_sigma),
@@ -104,7 +105,12 @@ class AssistedClassifier(nn.Module):
 
     def features(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Penultimate vector ``(B, D)``."""
-        return self.network.features(self._pair(x_t, self.denoiser(x_t, t), t), self.process.log_sigma(t))
+        return self.network.features(self._pair(x_t, self._denoised(x_t, t), t), self.process.log_sigma(t))
+
+    def _denoised(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """``E[x | x_t]`` of the frozen denoiser, with a graph only if ``x_t`` asks for a gradient."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x_t.requires_grad):
+            return self.denoiser(x_t, t)
 
     def _pair(self, x_t: Tensor, denoised: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha, _ = self.process.scales(t, like=x_t)
@@ -204,6 +210,21 @@ def class_log_prob(logits: Tensor, y: Tensor) -> Tensor:
     """``log p(y)`` under ``softmax(logits)``, at least in single precision, ``(B,)``."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return F.log_softmax(logits, dim=-1, dtype=dtype).gather(1, y[:, None]).squeeze(1)
+
+
+def noisy_cross_entropy(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """``E_{t, x_t}[-log p(y | x_t)]`` of images ``x`` and labels ``y``, with one draw of ``t`` and ``x_t`` an image."""
+    t = classifier.process.sample_times(len(x), x.device)
+    x_t, _ = classifier.process.perturb(x, t)
+    return F.cross_entropy(classifier(x_t, t), y)
+
+
+def logits_and_score(
+    classifier: nn.Module, x_t: Tensor, t: Tensor, log_density: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient in ``x_t`` of a log-density ``(B,)`` that they define; losses can be made of both."""
+    logits = classifier(x_t.requires_grad_(), t)
+    return logits, torch.autograd.grad(log_density(logits).sum(), x_t, create_graph=True)[0]
 
 
 def class_score(classifier: nn.Module, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from methods.diffusion.guidance import AssistedClassifier, ClassifierGuidance, C
 from methods.diffusion.levels import SinglePass
 from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.noise import KeyedNoise, keyed_seed
-from methods.diffusion.process import NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
 
 __all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed", "networks_of"]

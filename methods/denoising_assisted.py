@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import AssistedClassifier, noisy_cross_entropy
-from methods.diffusion.process import NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 from methods.networks.published.load import starting_from
 

@@ -12,7 +12,7 @@ from methods.base import Batch, Method, Unsupported
 from methods.diffusion.denoiser import Denoiser, EpsDenoiser
 from methods.diffusion.guidance import ClassifierGuidance
 from methods.diffusion.likelihood import Likelihood
-from methods.diffusion.process import NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 from methods.networks.joint_head import JointHead
 from methods.networks.published.load import JointNetwork, starting_from

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from methods import UNLABELED
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.process import DiscreteVP, NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
+from methods.diffusion.process import DiscreteVP
 
 Scale = float | Tensor
 """``alpha`` or ``sigma``: one for all images, or one an image."""

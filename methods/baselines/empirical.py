@@ -9,7 +9,7 @@ from torch import Tensor
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import BayesRule, ClassifierFreeGuidance, noisy_cross_entropy
-from methods.diffusion.process import NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 
 

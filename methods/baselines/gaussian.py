@@ -10,7 +10,7 @@ from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import BayesRule
 from methods.diffusion.likelihood import Likelihood
-from methods.diffusion.process import Level, NoiseProcess
+from methods.diffusion.noise_process import Level, NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
 
 

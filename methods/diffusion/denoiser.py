@@ -9,7 +9,7 @@ import torch
 from jsonargparse.typing import PositiveFloat
 from torch import Tensor, nn
 
-from methods.diffusion.process import NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
 from methods.weight_files import check_plain, read_weights
 
 

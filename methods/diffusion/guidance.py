@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from methods import UNLABELED
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.process import NoiseProcess
+from methods.diffusion.noise_process import NoiseProcess
 
 
 class CleanClassifier(nn.Module):

@@ -10,8 +10,9 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from methods.diffusion.denoiser import Denoiser
+from methods.diffusion.noise_process import Level
 from methods.diffusion.ode import Parts, dormand_prince
-from methods.diffusion.process import DiscreteVP, Level
+from methods.diffusion.process import DiscreteVP
 from methods.diffusion.samplers import Noise
 
 

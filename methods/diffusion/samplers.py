@@ -15,7 +15,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.process import Level, NoiseProcess
+from methods.diffusion.noise_process import Level, NoiseProcess
 
 Noise = Callable[[], Tensor]
 """A stream of standard normal draws, each ``(B, C, H, W)``; see ``noise.KeyedNoise``."""

@@ -7,15 +7,8 @@ from diffusers import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.diffusion.process import (
-    MAX_LOG_SIGMA,
-    ContinuousVP,
-    DiscreteVP,
-    LogNormalSigma,
-    NoiseProcess,
-    UniformTimes,
-    VarianceExploding,
-)
+from methods.diffusion.noise_process import MAX_LOG_SIGMA, NoiseProcess
+from methods.diffusion.process import ContinuousVP, DiscreteVP, LogNormalSigma, UniformTimes, VarianceExploding
 
 PROCESSES = {
     "ve": VarianceExploding(),

@@ -9,7 +9,8 @@ from torch import nn
 from methods.base import KeyedNoise
 from methods.denoising_assisted import DenoisingAssisted, Undenoised
 from methods.diffusion.denoiser import Denoiser, EDMDenoiser, Pretrained
-from methods.diffusion.process import ContinuousVP, DiscreteVP, NoiseProcess, VarianceExploding
+from methods.diffusion.noise_process import NoiseProcess
+from methods.diffusion.process import ContinuousVP, DiscreteVP, VarianceExploding
 from methods.diffusion.samplers import Heun
 from methods.networks.unet import UNet
 from methods.networks.wrn import WideResNet

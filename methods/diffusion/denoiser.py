@@ -52,6 +52,12 @@ class EpsDenoiser(Denoiser):
     """A network that predicts the noise: ``eps = F(x_t, log sigma, y)``.
 
     Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 14.
+
+    Example:
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> denoiser = EpsDenoiser(lambda x_t, log_sigma, y: torch.zeros_like(x_t), VarianceExploding())
+        >>> denoiser(torch.ones(1, 1, 1, 2), t=torch.tensor([0.5]))
+        tensor([[[[1., 1.]]]])
     """
 
     def __init__(self, network: nn.Module, process: NoiseProcess) -> None:
@@ -81,6 +87,12 @@ class EDMDenoiser(Denoiser):
         network: ``F``.
         process: Noise process.
         data_std: ``sd``, standard deviation of the pixels in [-1, 1].
+
+    Example:
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda z, log_sigma, y: 0, VarianceExploding(0.5, 50.0), data_std=0.5)
+        >>> gaussian(torch.ones(1, 1, 1, 2), t=torch.zeros(1))  # exact for images N(0, 0.25 I)
+        tensor([[[[0.5000, 0.5000]]]])
     """
 
     def __init__(self, network: nn.Module, process: NoiseProcess, data_std: PositiveFloat = 0.5) -> None:
@@ -115,6 +127,12 @@ class Pretrained(Denoiser):
     Args:
         denoiser: Built as it was for training.
         checkpoint: File of the method that trained it; its ``denoiser.*`` weights are taken.
+
+    Example:
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> frozen = Pretrained(EpsDenoiser(nn.Conv2d(1, 1, 3), VarianceExploding()), "score_model.ckpt")
+        >>> list(frozen.parameters()), frozen.process.sigma_max
+        ([], 100.0)
     """
 
     def __init__(self, denoiser: Denoiser, checkpoint: str) -> None:

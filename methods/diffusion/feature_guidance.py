@@ -32,6 +32,15 @@ class FeatureGuidance(Denoiser):
 
     Raises:
         ValueError: If denoiser and classifier do not share their network.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> network = SimpleNamespace(encode=lambda x, s: ([], x, s), decode=lambda skips, z, s: z)
+        >>> classifier = SimpleNamespace(network=network, of_maps=lambda skips, z, t: z.flatten(1))
+        >>> guided = FeatureGuidance(EpsDenoiser(network, VarianceExploding()), classifier, scale=2.0, step=1.0)
+        >>> guided.eps(torch.zeros(1, 1, 1, 2), torch.zeros(1), torch.tensor([0]))
+        tensor([[[[-1.,  1.]]]])
     """
 
     def __init__(

@@ -13,7 +13,13 @@ from methods.diffusion.noise_process import NoiseProcess
 
 
 class CleanClassifier(nn.Module):
-    """A network without a noise level under the interface of a classifier of noisy images; ``t`` is ignored."""
+    """A network without a noise level under the interface of a classifier of noisy images; ``t`` is ignored.
+
+    Example:
+        >>> classifier = CleanClassifier(nn.Flatten())
+        >>> classifier(torch.ones(1, 1, 1, 2), t=torch.zeros(1))
+        tensor([[1., 1.]])
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -33,6 +39,14 @@ class NoisyClassifier(nn.Module):
     Args:
         denoiser: Denoiser to guide; the classifier reads the noisy images of its process, and uses no more of it.
         network: ``(x_t, log sigma) -> logits``, with ``features(x_t, log sigma)``.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding())
+        >>> classifier = NoisyClassifier(gaussian, lambda x_t, log_sigma: x_t.flatten(1))
+        >>> classifier(torch.ones(1, 1, 1, 2), t=torch.zeros(1))
+        tensor([[1., 1.]])
     """
 
     def __init__(self, denoiser: Denoiser, network: nn.Module) -> None:
@@ -53,6 +67,13 @@ class BayesRule(nn.Module):
 
     Args:
         denoiser: With ``log_joint(x_t, t)``, ``log p(x_t, y)`` of every class up to what is common to all, ``(B, K)``.
+
+    Example:
+        >>> from methods.baselines.gaussian import GaussianDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> classifier = BayesRule(GaussianDenoiser([1, 1, 2], 2, VarianceExploding()))  # two classes that are alike
+        >>> classifier(torch.ones(1, 1, 1, 2), t=torch.zeros(1)).softmax(1)
+        tensor([[0.5000, 0.5000]])
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -73,6 +94,14 @@ class AssistedClassifier(nn.Module):
     Args:
         denoiser: Frozen denoiser that makes ``x_hat``.
         network: ``((x_t, x_hat), log sigma) -> logits``, with ``features``.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding(), data_std=0.5)  # of images N(0, 0.25 I)
+        >>> classifier = AssistedClassifier(gaussian, lambda pair, log_sigma: (pair[0] - pair[1]).flatten(1))
+        >>> classifier(torch.ones(1, 1, 1, 2), t=torch.ones(1))  # all but noise
+        tensor([[1.0000, 1.0000]])
     """
 
     def __init__(self, denoiser: Denoiser, network: nn.Module) -> None:
@@ -129,6 +158,16 @@ class ClassifierGuidance(Denoiser):
         denoiser: Denoiser of ``p(x)``.
         classifier: ``(x_t, t) -> logits``.
         scale: Weight of the class score; 1 is Bayes.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding(sigma_min=1.0), data_std=0.5)
+        >>> classifier = NoisyClassifier(gaussian, lambda x_t, log_sigma: x_t.flatten(1))
+        >>> guided = ClassifierGuidance(gaussian, classifier, scale=2.0)
+        >>> x_t, t, y = torch.ones(1, 1, 1, 2), torch.zeros(1), torch.tensor([0])
+        >>> guided(x_t, t, y) - gaussian(x_t, t)  # 2 sigma^2 grad log p(y | x_t)
+        tensor([[[[ 1., -1.]]]])
     """
 
     def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
@@ -160,6 +199,16 @@ class ConditionalClassifierGuidance(Denoiser):
         denoiser: Denoiser of ``p(x | y)``; unlike that of ``ClassifierGuidance`` it is told the class.
         classifier: ``(x_t, t) -> logits``.
         scale: Weight of the class score.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding(sigma_min=1.0), data_std=0.5)
+        >>> classifier = NoisyClassifier(gaussian, lambda x_t, log_sigma: x_t.flatten(1))
+        >>> guided = ConditionalClassifierGuidance(gaussian, classifier, scale=2.0)
+        >>> x_t, t, y = torch.ones(1, 1, 1, 2), torch.zeros(1), torch.tensor([0])
+        >>> guided(x_t, t, y) - gaussian(x_t, t)  # 2 sigma^2 grad log p(y | x_t)
+        tensor([[[[ 1., -1.]]]])
     """
 
     def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
@@ -179,6 +228,15 @@ class ClassifierFreeGuidance(Denoiser):
     """``D(x_t) + scale (D(x_t, y) - D(x_t))``: ``scale`` 1 is the plain conditional denoiser.
 
     Source: Ho and Salimans 2022 (arXiv:2207.12598), with ``scale = 1 + w``.
+
+    Example:
+        >>> from methods.baselines.gaussian import GaussianDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussians = GaussianDenoiser([1, 1, 2], 2, VarianceExploding())
+        >>> guided = ClassifierFreeGuidance(gaussians, scale=2.0)
+        >>> x_t, t, y = torch.ones(1, 1, 1, 2), torch.ones(1), torch.tensor([0])
+        >>> torch.equal(guided(x_t, t, y), gaussians(x_t, t))  # the classes are alike
+        True
     """
 
     def __init__(self, denoiser: Denoiser, scale: float = 1.0) -> None:

@@ -24,6 +24,12 @@ class KeyedNoise:
         indices: Number of each image of the batch, ``B`` of them.
         shape: Shape of one image, ``(C, H, W)``.
         device: Where the draws are wanted.
+
+    Example:
+        >>> whole = KeyedNoise(0, "sample", range(4), (1, 8, 8))()
+        >>> part = KeyedNoise(0, "sample", [2, 3], (1, 8, 8))()
+        >>> torch.equal(whole[2:], part)
+        True
     """
 
     def __init__(

@@ -11,7 +11,12 @@ MAX_LOG_SIGMA = 12.0
 
 
 class Level(NamedTuple):
-    """One point of a sampler's grid: time and scales, as Python floats of double precision."""
+    """One point of a sampler's grid: time and scales, as Python floats of double precision.
+
+    Example:
+        >>> Level(time=0.5, alpha=0.5, sigma=2.0).noise_ratio
+        4.0
+    """
 
     time: float
     alpha: float

@@ -25,6 +25,10 @@ class VarianceExploding(NoiseProcess):
 
     Raises:
         ValueError: If not ``0 < sigma_min < sigma_max``.
+
+    Example:
+        >>> VarianceExploding(sigma_min=0.01, sigma_max=100.0).sigma(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([1.0000e-02, 1.0000e+00, 1.0000e+02])
     """
 
     def __init__(self, sigma_min: PositiveFloat = 0.02, sigma_max: PositiveFloat = 100.0) -> None:
@@ -52,6 +56,11 @@ class ContinuousVP(NoiseProcess):
 
     Raises:
         ValueError: If not ``0 < beta_min < beta_max``.
+
+    Example:
+        >>> process, t = ContinuousVP(), torch.tensor([0.001, 0.5, 1.0])
+        >>> torch.allclose(process.alpha(t).square() + process.sigma(t).square(), torch.ones(3))
+        True
     """
 
     t_min = 1e-3
@@ -87,6 +96,10 @@ class LogLinearVP(NoiseProcess):
     Args:
         highest: Log-SNR at ``t = 0``.
         lowest: Log-SNR at ``t = 1``.
+
+    Example:
+        >>> LogLinearVP(highest=10.0, lowest=-10.0).log_snr(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([ 10.,   0., -10.])
     """
 
     def __init__(self, highest: float, lowest: float) -> None:
@@ -137,6 +150,11 @@ class DiscreteVP(NoiseProcess):
         steps: Noisy levels ``T`` below pure noise.
         schedule: How ``alpha_bar`` falls.
         pure_noise: Add the level ``T + 1`` with ``alpha = 0``; samplers still start at level ``T``.
+
+    Example:
+        >>> process = DiscreteVP(4, schedule="uniform", pure_noise=True)
+        >>> process.alpha_bar
+        tensor([1.0000, 0.9600, 0.8400, 0.6400, 0.3600, 0.0000], dtype=torch.float64)
     """
 
     def __init__(
@@ -216,7 +234,12 @@ class TimeLaw(ABC):
 
 
 class UniformTimes(TimeLaw):
-    """The process's own law: uniform in ``t`` (VE: log-uniform in sigma; discrete: all levels alike)."""
+    """The process's own law: uniform in ``t`` (VE: log-uniform in sigma; discrete: all levels alike).
+
+    Example:
+        >>> UniformTimes()(DiscreteVP(1), 3, torch.device("cpu"))
+        tensor([1., 1., 1.])
+    """
 
     def __call__(self, process: NoiseProcess, n: int, device: torch.device) -> Tensor:
         return process.sample_times(n, device)
@@ -226,6 +249,12 @@ class LogNormalSigma(TimeLaw):
     """``log(sigma / alpha) ~ N(mean, std^2)``, clipped to the process's range.
 
     Source: Karras et al. 2022 (arXiv:2206.00364), Table 1; in units of the image range [-1, 1].
+
+    Example:
+        >>> process = VarianceExploding()
+        >>> t = LogNormalSigma(mean=-0.6, std=1.4)(process, 10_000, torch.device("cpu"))
+        >>> round(process.log_sigma(t).mean().item(), 1)
+        -0.6
     """
 
     def __init__(self, mean: float = -0.6, std: PositiveFloat = 1.4) -> None:

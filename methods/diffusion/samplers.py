@@ -92,6 +92,14 @@ class DDPM(OneStep):
     Args:
         steps: Levels visited.
         variance: ``small`` is the posterior's, ``large`` that of the forward step.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import DiscreteVP
+        >>> gaussian = EDMDenoiser(lambda *_: 0, DiscreteVP(100))  # of images N(0, 0.25 I)
+        >>> images = DDPM(100)(gaussian, lambda: torch.randn(256, 1, 8, 8))
+        >>> round(images.std().item(), 1)
+        0.5
     """
 
     def __init__(self, steps: PositiveInt = 1000, variance: Literal["small", "large"] = "small") -> None:
@@ -110,6 +118,14 @@ class DDIM(OneStep):
     """``x_s = alpha_s D + sqrt(sigma_s^2 - v) eps + sqrt(v) z``: deterministic at ``eta`` 0, ancestral at 1.
 
     Source: Song et al. 2021 (arXiv:2010.02502), Eq. 12 and 16.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import DiscreteVP
+        >>> gaussian = EDMDenoiser(lambda *_: 0, DiscreteVP(100))  # of images N(0, 0.25 I)
+        >>> images = DDIM(50)(gaussian, lambda: torch.randn(256, 1, 8, 8))
+        >>> round(images.std().item(), 1)
+        0.5
     """
 
     def __init__(self, steps: PositiveInt = 50, eta: NonNegativeFloat = 0.0) -> None:
@@ -131,6 +147,14 @@ class Heun(OneStep):
     In ``u = x / alpha`` and ``s = sigma / alpha`` the ODE is ``du / ds = eps``; the grid is even in ``s^(1/rho)``.
 
     Source: Karras et al. 2022 (arXiv:2206.00364), Alg. 1 and Eq. 5.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding())  # of images N(0, 0.25 I)
+        >>> images = Heun(18)(gaussian, lambda: torch.randn(256, 1, 8, 8))
+        >>> round(images.std().item(), 1)
+        0.5
     """
 
     evaluations_per_step = 2
@@ -157,6 +181,14 @@ class DPMSolver2(OneStep):
     """Second-order exponential integrator in the log signal-to-noise ratio, two evaluations a step.
 
     Source: Lu et al. 2022 (arXiv:2206.00927), Alg. 1 with the midpoint in ``lambda``.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding())  # of images N(0, 0.25 I)
+        >>> images = DPMSolver2(25)(gaussian, lambda: torch.randn(256, 1, 8, 8))
+        >>> round(images.std().item(), 1)
+        0.5
     """
 
     evaluations_per_step = 2
@@ -183,6 +215,14 @@ class DPMSolver2Multistep(Sampler):
     Taylor form in the predicted noise, the one in (c)'s released sampler; the first step is DDIM's.
 
     Source: Lu et al. 2022 (arXiv:2211.01095), multistep solver.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding())  # of images N(0, 0.25 I)
+        >>> images = DPMSolver2Multistep(25)(gaussian, lambda: torch.randn(256, 1, 8, 8))
+        >>> round(images.std().item(), 1)
+        0.5
     """
 
     def __init__(self, steps: PositiveInt = 25) -> None:
@@ -214,6 +254,14 @@ class PredictorCorrector(OneStep):
     Args:
         steps: Levels visited.
         snr: Signal-to-noise ratio ``r`` of the corrector.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding())  # of images N(0, 0.25 I)
+        >>> images = PredictorCorrector(100)(gaussian, lambda: torch.randn(256, 1, 8, 8))
+        >>> round(images.std().item(), 1)
+        0.5
     """
 
     evaluations_per_step = final_evaluations = 2

@@ -71,11 +71,11 @@ class ImageData(LightningDataModule, ABC):
     and each time where there are none told.
     """
     augmentation = Augmentation()
-    """What is done to training images at random; nothing, unless a data set says so."""
+    """Random changes of training images; none, unless a data set says so."""
     class_names: Sequence[str] = ()
     """Names of the data set's classes, as many as ``data_classes``; their numbers where a data set gives none."""
     data_task: str | None = None
-    """What the data set's classes are, where its name does not say so."""
+    """Meaning of the data set's classes, where its name does not say so."""
     official_validation: np.ndarray | None = None
     """Training images that the makers of the data set held out for choices; drawn here where they did not."""
 
@@ -187,7 +187,7 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def task(self) -> str | None:
-        """What is told apart, where that is not the data set's classes by its name."""
+        """Meaning of the task's classes, where they are not the data set's by its name."""
         tasks = [self.data_task, None if self.labels is None else self.labels.task]
         return ": ".join(task for task in tasks if task) or None
 

@@ -20,7 +20,7 @@ CACHE = ".diffclass-cache"
 """Folder of kept arrays below the data root; may be deleted at any time."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
 Read = Callable[[Path], np.ndarray]
-"""From a file to its pixels, uint8 ``(H, W)`` for grey or ``(H, W, 3)`` for RGB; its ``repr`` says all about it."""
+"""Reads a file's pixels, uint8 ``(H, W)`` for grey or ``(H, W, 3)`` for RGB; its ``repr`` says all about it."""
 LAYOUT = 2
 """Number of this file's way to make arrays from files; another number makes kept arrays void."""
 

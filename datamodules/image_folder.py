@@ -65,7 +65,7 @@ class ImageFolder(StoredImages):
         super().__init__(root=root, resize=resize, **kwargs)
 
     def _official(self, sizes: dict[str, int], fraction: float | None, seed: int) -> dict[str, np.ndarray | slice]:
-        """Which images are which part; as slices where they lie together, which copy nothing."""
+        """Rows of each part; as slices where they lie together, which copy nothing."""
         if fraction is None:
             first = sum(sizes.values()) - sizes["test"]
             return {"train": slice(first), "test": slice(first, None)}

@@ -1,4 +1,4 @@
-"""Which images keep their labels: stratified, seeded, and refused in one line where the data cannot give it."""
+"""Choice of labeled images: stratified, seeded, and refused in one line where the data have too few."""
 
 from abc import ABC, abstractmethod
 
@@ -66,10 +66,10 @@ def held_out(y: Array, fraction: float, classes: int, rng: np.random.Generator) 
 
 
 class LabelSplit(ABC):
-    """Which training images are labeled, and what the classes are."""
+    """Choice of the labeled training images, and of the task's classes."""
 
     task: str | None = None
-    """What is told apart, where that is not the data set's classes."""
+    """Meaning of the task's classes, where they are not the data set's."""
 
     def relabel(self, y: Array) -> Array:
         """Labels of the task from labels of the data set."""

@@ -87,7 +87,7 @@ class RowNumbers:
 
 @dataclass(frozen=True)
 class Reader(Dataset):
-    """From a batch of row numbers and seeds to a batch of images.
+    """Makes a batch of images from row numbers and seeds.
 
     A file that cannot be used comes back as the error, which a worker process would otherwise bury in its traceback. So
     does a lack of shared memory, which would otherwise show in a thread that sends batches and drops this one for good.

@@ -32,7 +32,7 @@ class DrawnData(ImagesInMemory):
     grey = GreyLevels(2**16)
     sources: ClassVar[tuple[Path, ...]] = ()
     unit: float
-    """What the toy calls a number that is 1 in the images."""
+    """Value in the toy's own unit of 1 in the images."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class DrawnData(ImagesInMemory):
         super().__init__(**kwargs)
 
     def rng(self, part: Part) -> np.random.Generator:
-        """What the draws of a part come from."""
+        """Generator of a part's draws."""
         return np.random.default_rng([self.data_seed, 7, ("train", "test").index(part)])
 
     def values(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is done to grey levels: once when a data set is read, and at random in each training batch."""
+"""Changes of grey levels: once when a data set is read, and at random in each training batch."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What is compared: one file per method.
+"""Methods of the benchmark, one file each.
 
 Docstrings name the papers by tag:
 

@@ -59,7 +59,7 @@ class LabeledBuffer:
         return sum(len(y) for _, y in self.parts)
 
     def admit(self, x: Tensor, y: Tensor, enough: int) -> tuple[Tensor, Tensor] | None:
-        """All images, the new ones first, once there are ``enough``; the buffer is then empty. None until then."""
+        """Add images; once there are ``enough``, empty the buffer and return all of them, the new ones first."""
         if not self.parts and len(y) >= enough:
             return x, y
         self.parts = [(x, y), *self.parts]

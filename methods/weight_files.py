@@ -16,7 +16,7 @@ WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.b
 
 
 def read_weights(path: Path, remedy: str) -> Any:
-    """What a file of torch or safetensors holds, on the CPU.
+    """Content of a file of torch or safetensors, on the CPU.
 
     Args:
         path: The file; one of safetensors where its name ends so.

@@ -1,1 +1,1 @@
-"""What the papers, and common sense, compare with."""
+"""Baselines of the papers, and simple ones of our own."""

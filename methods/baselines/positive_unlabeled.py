@@ -41,7 +41,7 @@ class UnbiasedRisk(Method):
         self.class_prior = prior.to(self.device)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of a batch without unlabeled images, whose labels are those of both classes, the plain risk."""
+        """The risk; that of both classes by their labels for a batch without unlabeled images."""
         x, y = batch["labeled"]
         if "unlabeled" not in batch:
             return {"risk": _sigmoid_loss(self._difference(x) * (2 * y - 1))}

@@ -151,7 +151,7 @@ class Pretrained(Denoiser):
         return self.__dict__["held"].exact
 
     def trained(self) -> Denoiser:
-        """What is held, with its weights.
+        """The denoiser with its weights.
 
         Raises:
             FileNotFoundError: If there is no such file.

@@ -251,7 +251,7 @@ class ClassifierFreeGuidance(Denoiser):
 
 
 def told_labels(batch: dict[str, Any], dropout: float) -> tuple[Tensor, Tensor]:
-    """All images of a batch, ``(B, C, H, W)``, and the labels that a class-conditional network is told, ``(B,)``.
+    """Images of a batch, ``(B, C, H, W)``, and the labels ``(B,)`` that a class-conditional network is told.
 
     Images without a label, and a random share ``dropout`` of the others, are ``UNLABELED``.
     """

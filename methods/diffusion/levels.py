@@ -275,7 +275,7 @@ class BayesClassifier(nn.Module):
 
 
 def level_groups(levels: int, most: int = 20) -> Tensor:
-    """Which of at most ``most`` groups of neighbours each level is in, ``(levels, groups)``, 0 or 1."""
+    """Membership of each level in one of at most ``most`` groups of neighbours, ``(levels, groups)``, 0 or 1."""
     groups = min(levels, most)
     return F.one_hot(torch.arange(levels) * groups // levels, groups).float()
 

@@ -39,7 +39,7 @@ class Likelihood(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What tells its numbers from those of another solver of its kind, for the protocol of records."""
+        """Settings of the solver, for the protocol of records."""
         return {"nfe": self.nfe}
 
 

@@ -170,7 +170,7 @@ class DiscreteVP(NoiseProcess):
         self.register_buffer("alpha_bar", torch.cat([data, SCHEDULES[schedule](steps), noise]), persistent=False)
 
     def extra_repr(self) -> str:
-        """What tells its levels from others': ``cosine, 100 levels``."""
+        """Schedule and number of levels: ``cosine, 100 levels``."""
         return f"{self.schedule}, {self.steps} levels"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DiscreteVP":
@@ -208,7 +208,7 @@ class DiscreteVP(NoiseProcess):
         return ((u * self.steps).floor().clamp(max=self.steps - 1) + 1) / self.last
 
     def continuous(self) -> LogLinearVP:
-        """All noise from that of level 1 to that of level ``T``."""
+        """The process with all noise levels from that of level 1 to that of level ``T``."""
         with torch.device("cpu"):  # where there are numbers, whatever device a method is built on
             alpha_bar = SCHEDULES[self.schedule](self.steps)
         return LogLinearVP(*torch.logit(alpha_bar[[0, -1]]).tolist())
@@ -226,7 +226,7 @@ class DiscreteVP(NoiseProcess):
 
 
 class TimeLaw(ABC):
-    """How training draws its times."""
+    """Law of the training times."""
 
     @abstractmethod
     def __call__(self, process: NoiseProcess, n: int, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ LUMA = (0.2989, 0.587, 0.114)
 
 
 class ClassifierAugmentation(nn.Module):
-    """What (e) does to the images of its classifier, one change after another, each with its own probability.
+    """Augmentation of (e) for its classifier: one change after another, each with its own probability.
 
     Colour jitter of 0.1 in brightness, contrast, saturation and hue (1/4; images in colour alone), a crop of 1/2 to all
     of the area scaled back (1/4), rotation by up to 30 degrees, black outside (1/4), mirroring (1/2), contrast 0.6 to
@@ -39,7 +39,7 @@ class ClassifierAugmentation(nn.Module):
 
     @staticmethod
     def _chosen(v: Tensor, share: float) -> Tensor:
-        """Which images are changed, ``(B, 1, 1, 1)``."""
+        """Mask of the images that are changed, ``(B, 1, 1, 1)``."""
         return (_uniform(v, 0, 1) < share)[:, None, None, None]
 
 
@@ -123,7 +123,7 @@ def cropped(v: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor)
 
 
 def _inside(size: int, start: Tensor, length: Tensor) -> Tensor:
-    """Where in [-1, 1] each of ``size`` pixels is read, ``(B, size)``, never beyond the box."""
+    """Coordinates in [-1, 1] at which each of ``size`` pixels is read, ``(B, size)``, never beyond the box."""
     middles = (torch.arange(size, device=start.device) + 0.5) / size
     place = (middles * length[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1) + start[:, None]
     return (2 * place + 1) / size - 1

@@ -13,7 +13,7 @@ from methods.networks.steps import StepEmbedding
 from methods.networks.unet import Decoder, Encoder
 
 EPS = 1e-6
-"""Of every group norm."""
+"""Epsilon of every group norm."""
 
 
 class LabelEmbedding(nn.Module):
@@ -28,7 +28,7 @@ class LabelEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
     def forward(self, y: Tensor | None, like: Tensor) -> Tensor:
-        """For as many labels as there are images in ``like``, where ``y`` gives none."""
+        """Embed labels; ``like`` tells their number where ``y`` gives none."""
         return self.layers(self.table(class_index(y, self.classes, like)))
 
 

@@ -13,7 +13,7 @@ from methods import UNLABELED
 
 Activation = Literal["silu", "relu"]
 Backend = Literal["plain", "sdpa"]
-"""How attention is computed; ``sdpa`` is fused and faster on GPUs, and has no second derivative."""
+"""Implementation of attention; ``sdpa`` is fused and faster on GPUs, and has no second derivative."""
 
 Images = Tensor | Sequence[Tensor]
 """A batch ``(B, C, H, W)``, or several views of the same batch, e.g. ``(x_t, x_hat)``."""
@@ -122,7 +122,7 @@ class SelfAttention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """What the mean of all pixels attends to: ``(B, C, S, S) -> (B, C)``.
+    """Attention of the mean of all pixels to the pixels: ``(B, C, S, S) -> (B, C)``.
 
     Tokens are the mean over positions and all positions, plus a learned embedding of the position.
 

@@ -53,7 +53,7 @@ class ClassEmbedding(nn.Embedding):
         super().__init__(classes + 1, embedding)
 
     def forward(self, y: Tensor | None, like: Tensor) -> Tensor:
-        """For as many labels as there are images in ``like``, where ``y`` gives none."""
+        """Embed labels; ``like`` tells their number where ``y`` gives none."""
         return F.silu(super().forward(class_index(y, self.num_embeddings - 1, like)))
 
 

@@ -19,7 +19,7 @@ from methods.networks.layers import Backend, NormAct, SelfAttention, Stem, check
 from methods.networks.unet import Decoder, Stage
 
 EPS = 1e-6
-"""Of every group norm."""
+"""Epsilon of every group norm."""
 
 HALF = 2**-0.5
 """Factor of every sum of two branches, which keeps the variance of one."""

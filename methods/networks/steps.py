@@ -1,4 +1,4 @@
-"""How the networks of discrete processes are told the noise level: as a step of the linear schedule."""
+"""Embeddings of the noise level for networks of discrete processes: as a step of the linear schedule."""
 
 import math
 

@@ -173,7 +173,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the middle up: ``blocks + 1`` stages per level, each on its input and one skip; then the output.
+    """The way from the middle up: ``blocks + 1`` stages a level, each on its input and one skip; then the output.
 
     Args:
         skip_channels: ``Encoder.skip_channels``.

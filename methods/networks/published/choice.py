@@ -18,11 +18,11 @@ RAW = ("model", "state_dict", "model_state_dict", "params", "net", "network", "w
 SHADOWS = ("shadow", "shadow_params")
 """Keys under which keepers of averages have them."""
 AVERAGED = re.compile(r"(^|[_.-])ema(?=$|[_.\d-])|^shadow", re.IGNORECASE)
-"""What keys of averages have in common: ``ema``, ``model_ema``, ``ema_state_dict``, ``ema_0.9999``."""
+"""Pattern of the keys of averages: ``ema``, ``model_ema``, ``ema_state_dict``, ``ema_0.9999``."""
 COUNTERS = {"n_averaged", "num_updates", "decay", "step", "initted"}
-"""What keepers of averages count, beside the averages."""
+"""Names of the counters that are saved beside averages."""
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|module)\.")
-"""What ``torch.compile``, data-parallel wrappers and torch's averages put before names."""
+"""Prefixes of names by ``torch.compile``, data-parallel wrappers and torch's averages."""
 
 
 def published_weights(path: Path) -> Weights:

@@ -45,7 +45,7 @@ def from_cdm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unet(reader: Reader, told: bool, ours: str = "") -> None:
-    """All but the embedding, which residual blocks are ``told`` or not; ``ours`` is where it goes."""
+    """Weights under ``ours``, all but those of the embedding, which residual blocks are ``told`` or not."""
     levels, blocks = reader.count("down"), reader.count("down.0.block")
     attends = [any(f"{part}.{level}.attn" in reader for part in ("down", "up")) for level in range(levels)]
     reader.layer("conv_in", f"{ours}encoder.stem.convs.0")

@@ -33,7 +33,7 @@ KNOWN = {
         ),
     ),
 }
-"""By the name of the file. None is here whose digest is not known; such a file is named by its path."""
+"""Published files by name, each with its digest; a file of unknown digest is given by its path."""
 
 
 def find(checkpoint: str) -> Path:

@@ -24,7 +24,7 @@ from methods.networks.unet import UNet
 
 
 class JointNetwork(nn.Module):
-    """What a joint diffusion model consists of, under one roof."""
+    """Network and head of a joint diffusion model as one module."""
 
     def __init__(self, unet: UNet, head: JointHead) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class JointNetwork(nn.Module):
 
     @property
     def noise(self) -> nn.Module:
-        """How the UNet is told the noise level."""
+        """Embedding of the noise level."""
         return self.unet.noise
 
 
@@ -61,14 +61,14 @@ def _joint(weights: Weights, network: JointNetwork) -> Weights:
 
 
 def _trained_joint(weights: Weights) -> Weights:
-    """Of a checkpoint of ours, where the classifier's network is the denoiser's under a second name."""
+    """Weights of a checkpoint of ours, in which the classifier's network is the denoiser's under a second name."""
     parts = {"denoiser.network.": "unet.", "classifier.head.": "head."}
     of_part = ((name, place) for name in weights for place in parts if name.startswith(place))
     return {parts[place] + name.removeprefix(place): weights[name] for name, place in of_part}
 
 
 def _classifier(weights: Weights, network: EncoderClassifier) -> Weights:
-    """Those of one input; the convolutions of further inputs keep theirs, which are near zero in a new network."""
+    """Weights of one input; convolutions of further inputs keep theirs, which are near zero in a new network."""
     others = {n: v for n, v in network.encoder.stem.state_dict(prefix="encoder.stem.").items() if ".convs.0." not in n}
     return from_guided_classifier(weights, network.blocks, network.head_channels) | others
 

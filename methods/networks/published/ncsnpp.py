@@ -105,7 +105,7 @@ class Modules(Reader):
             self.layer(f"{theirs}.Conv_2", f"{ours}.skip")
 
     def attention(self, ours: str) -> None:
-        """If it is what comes next."""
+        """Read an attention block if it comes next."""
         if f"all_modules.{self.at}.NIN_0" not in self:
             return
         theirs = self.next()

@@ -74,7 +74,7 @@ class Reader:
             self.found[f"{ours}.{part}"] = torch.cat([self.found.pop(f"{ours}.{name}.{part}") for name in names])
 
     def close(self) -> dict[str, Tensor]:
-        """All that was taken.
+        """Return all weights that were taken.
 
         Raises:
             ValueError: If something is left.

@@ -28,6 +28,7 @@ def outcomes(monkeypatch, tmp_path):
     return outcomes
 
 
+@pytest.mark.slow
 def test_samples_that_are_not_finite_fail_the_cell_and_the_others_go_on(outcomes):
     told, _ = outcomes("score_model", **{"trainer.max_steps": 1, "optimizer.init_args.lr": 1e30, "lr_scheduler": None})
     assert told == {

@@ -236,6 +236,7 @@ def test_rows_that_a_run_folder_names_are_checked(tmp_path, rows, said):
         with_given(load_suite("digits"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_suite_whose_own_samples_do_not_fit_is_refused_before_training(tmp_path, capsys):
     saved(tmp_path, images=levels(), labels=np.arange(1, 13) % 11).rename(tmp_path / "theirs.npz")
     (tmp_path / "mine.yaml").write_text(SUITE)

@@ -99,6 +99,7 @@ def test_bytes_are_those_of_weights_and_of_what_is_alive_at_once():
     assert found.peak == 2 * 4 * 8 * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "weights", "flops"),
     [(lambda: NCSNpp(3, blocks=4), 62.76e6, 65.32e9), (lambda: DDPMUNet(3), 35.75e6, 37.32e9)],

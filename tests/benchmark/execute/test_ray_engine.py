@@ -71,6 +71,7 @@ def one_node():
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_suite_of_two_cells_is_complete(one_node, tmp_path, capfd):
     out = tmp_path / "run"
     assert main(["--suite", str(suite(tmp_path)), "--out", str(out), "--engine", "ray"]) == 0

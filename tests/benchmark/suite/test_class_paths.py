@@ -75,6 +75,7 @@ def test_what_configurations_do_not_need_is_refused_under_every_key(capsys, path
     assert "is outside the allowed modules" in told
 
 
+@pytest.mark.slow
 def test_a_module_of_a_user_is_allowed_by_name_and_only_as_what_the_key_declares(own, tmp_path):
     name, mark = own
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'modules'}:{ROOT}", class_paths.VARIABLE: f" {name} "}

@@ -31,6 +31,7 @@ def traced(monkeypatch):
     return compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score_model", "joint"])
 def test_compiled_networks_train_as_they_are(name, traced, tmp_path):
     expected = spread_training.train(name, tmp_path / "a", CPU, steps=2)

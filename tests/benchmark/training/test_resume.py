@@ -66,6 +66,7 @@ def test_training_killed_at_any_step_ends_at_the_same_raw_and_averaged_weights(t
     assert not equal(*resumed)  # else the average would have been compared with itself
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_saves_its_state_says_how_to_go_on_and_does(tmp_path, unbroken):
     process = training(tmp_path)
     process.send_signal(signal.SIGINT)

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, OnExceptionChec
 from torch import nn
 
 from benchmark.errors import InputError, Stopped, WriteError
-from benchmark.training.callbacks import EMA, FiniteLoss, KeyedRandomness, KnownMonitors
+from benchmark.training.callbacks import EMA, FiniteLoss, KeyedRandomness, KnownMonitors, Logs
 from benchmark.training.checkpoints import (
     FINAL,
     AtomicCheckpointIO,
@@ -546,9 +546,9 @@ def test_early_stopping_on_a_metric_that_is_not_logged_names_those_that_are(tmp_
     data = Digits(batch_size=500, validation_fraction=0.1)
     early = EarlyStopping("val/los")
     trainer = lightning.Trainer(
-        max_epochs=2, callbacks=[KnownMonitors(), early], default_root_dir=tmp_path, accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=1,
-        use_distributed_sampler=False, log_every_n_steps=1, **options,
+        max_epochs=2, callbacks=[KnownMonitors(), Logs(), early], default_root_dir=tmp_path, accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=1, use_distributed_sampler=False, log_every_n_steps=1, **options,
     )  # fmt: skip
     with pytest.raises(
         InputError, match=r"^EarlyStopping: no metric 'val/los' is logged; there are .*val/loss"
@@ -559,7 +559,7 @@ def test_early_stopping_on_a_metric_that_is_not_logged_names_those_that_are(tmp_
 
 def test_early_stopping_on_a_metric_of_later_epochs_is_let_be(tmp_path):
     trainer = lightning.Trainer(
-        max_epochs=2, check_val_every_n_epoch=2, callbacks=[KnownMonitors(), EarlyStopping("val/loss")],
+        max_epochs=2, check_val_every_n_epoch=2, callbacks=[KnownMonitors(), Logs(), EarlyStopping("val/loss")],
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip

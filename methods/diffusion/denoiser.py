@@ -68,7 +68,7 @@ class EpsDenoiser(Denoiser):
         return EpsDenoiser(self.network, process)
 
     def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.network(x_t, self.process.log_sigma(t), y)
+        return self.network(x_t, self.process.log_sigma(t), y).to(x_t.dtype)  # autocast halves its precision
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         alpha, sigma = self.process.scales(t, like=x_t)

@@ -79,14 +79,18 @@ def test_every_method_builds_and_takes_its_data(path, tmp_path):
         built = build(
             [f"--config={CONFIGS / path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
         )
-        (tmp_path / "kept.yaml").write_text(built.settings)
-        assert built.parser.dump(built.parser.parse_args([f"--config={tmp_path / 'kept.yaml'}"]), skip_none=False) == (
-            built.parser.dump(built.config, skip_none=False)
-        )
         weights = list(built.model.parameters())
         assert any(weight.requires_grad for weight in weights) or not built.model.automatic_optimization
         with contextlib.suppress(FileNotFoundError):
             check_shapes(built.model, built.datamodule)
+
+
+@pytest.mark.parametrize("path", [path for path in METHODS if path.parts[0] in ("digits", "toy2d")], ids=str)
+def test_kept_settings_are_those_of_the_method(path, tmp_path):
+    built = build([f"--config={CONFIGS / path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"])
+    (tmp_path / "kept.yaml").write_text(built.settings)
+    again = built.parser.parse_args([f"--config={tmp_path / 'kept.yaml'}"])
+    assert built.parser.dump(again, skip_none=False) == built.parser.dump(built.config, skip_none=False)
 
 
 BUDGETS = [(path.stem, budget) for path in SUITES for budget in ("paper", *READ[path].get("budgets", {}))]
@@ -102,10 +106,21 @@ def check_cells(cells, folder):
             assert config[weights_key(argument)] == str(folder / other / "checkpoints" / "final.ckpt")
 
 
-@pytest.mark.parametrize("name", [path.stem for path in SUITES])
-def test_every_suite_loads_and_a_cell_of_each_kind_takes_its_settings(name, tmp_path):
+LARGE = ("celeba", "cifar100", "domains", "malaria", "mnist", "svhn")
+"""Suites whose cells are of the kinds of cifar10 and fashion_mnist."""
+
+
+@pytest.mark.parametrize(("name", "budget"), BUDGETS)
+def test_every_suite_loads_at_each_budget(name, budget):
+    assert load_suite(name, budget).name == (name if budget == "paper" else f"{name}-{budget}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(path.stem, marks=pytest.mark.slow if path.stem in LARGE else ()) for path in SUITES],
+)
+def test_a_cell_of_each_kind_takes_its_settings(name, tmp_path):
     suite = load_suite(name)
-    assert suite.name == name
     changed = [cell for cell in suite.cells.values() if cell.set or cell.needs]
     check_cells({(cell.config, *sorted(cell.set)): cell for cell in changed}.values(), tmp_path)
 
@@ -114,7 +129,6 @@ def test_every_suite_loads_and_a_cell_of_each_kind_takes_its_settings(name, tmp_
 @pytest.mark.parametrize(("name", "budget"), BUDGETS)
 def test_every_cell_of_a_suite_takes_its_settings_at_each_budget(name, budget, tmp_path):
     suite = load_suite(name, budget)
-    assert suite.name == (name if budget == "paper" else f"{name}-{budget}")
     check_cells([cell for cell in suite.cells.values() if cell.set or cell.needs], tmp_path)
 
 

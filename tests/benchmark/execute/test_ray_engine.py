@@ -122,6 +122,7 @@ def test_news_stay_until_the_driver_has_them_and_are_told_once():
     assert again.read(False, name, 3)[2] == [{"event": 5}]
 
 
+@pytest.mark.slow
 def test_without_ray_one_line_names_the_extra(tmp_path):
     code = "import sys; sys.modules['ray'] = None\nfrom benchmark.run import main\nsys.exit(main(sys.argv[1:]))"
     words = ["--suite", "digits", "--engine", "ray", "--out", str(tmp_path / "run")]

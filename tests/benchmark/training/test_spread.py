@@ -46,6 +46,7 @@ def two_processes():
         yield pool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score_model", "cdm_conditional", "joint"])
 def test_samples_of_two_processes_are_those_of_one(name, two_processes):
     whole = spread.draw(name, range(16), 8)

@@ -21,10 +21,10 @@ digits: $(STAMP) ## the main job: every method on scikit-learn's digits, one see
 	$(BIN)/python -m benchmark.run --suite digits $(SUITE_ARGS)
 
 test: $(STAMP) ## the tests, without those marked slow
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: $(STAMP) ## all tests: runs killed 20 times (--kills N for more), 300 spoilt files (--cases N)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP) ## ruff: rules and layout
 	$(BIN)/ruff check .

@@ -120,6 +120,7 @@ def test_domains_that_do_not_go_together_are_refused(message, options):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_digits_of_files_go_together_at_28_grey_and_at_32_coloured_pixels(tmp_path, monkeypatch):
     """Published layouts: 60,000 flat digits, and tens of random ones in the place of USPS and SVHN."""
     lay_out(tmp_path / "mnist", packed=False)

@@ -30,6 +30,7 @@ def test_damaged_samples_features_answers_and_records_are_made_again(copied, who
     assert micro.carried_out(copied) == []
 
 
+@pytest.mark.slow
 def test_damaged_weights_are_trained_again(copied, whole):
     micro.flip_a_byte(copied / SCORE / "checkpoints/final.ckpt")
     micro.truncate(copied / REFERENCE / "real.npz")

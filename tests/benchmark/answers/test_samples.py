@@ -164,6 +164,7 @@ def test_a_process_killed_in_the_middle_of_a_shard_loses_that_one(run, unbroken)
     assert found == unbroken
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_writes_a_shard_loses_that_one(run, unbroken, tmp_path, monkeypatch):
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: kill() if new.name == f"{MIDDLE}.npz" else replace(old, new))

@@ -10,6 +10,7 @@ from benchmark.training.checkpoints import FINAL
 BF16 = ("--trainer.devices=1", "--trainer.precision=bf16-mixed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cdm", "score_model"])
 def test_a_fused_optimiser_with_clipped_gradients_trains_in_bfloat16(name, tmp_path):
     exact = spread_training.train(name, tmp_path / "a", "--trainer.devices=1", "--trainer.gradient_clip_val=0.1")

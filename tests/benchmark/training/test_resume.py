@@ -55,6 +55,7 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_training_killed_at_any_step_ends_at_the_same_raw_and_averaged_weights(tmp_path, unbroken):
     process = training(tmp_path)
     process.kill()

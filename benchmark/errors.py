@@ -86,7 +86,7 @@ def one_line(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of a GPU; torch has no type of its own for the former."""
+    """Tell whether memory ran out, of the machine or of a GPU; torch has no type of its own for the former."""
     lacking = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in lacking))
 

@@ -97,12 +97,12 @@ class RunStatus:
 
     @property
     def complete(self) -> bool:
-        """Whether every job is done."""
+        """Tell whether every job is done."""
         return all(job.state == "done" for job in self.jobs)
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more can happen: all jobs are done, or none runs and none waits in a queue."""
+        """Tell whether nothing more can happen: all jobs are done, or none runs and none waits in a queue."""
         over = all(job.state in ("done", "failed") or job.detail.startswith("needs ") for job in self.jobs)
         running = self.owner is not None or any(job.state == "running" for job in self.jobs)
         return self.complete or (not running and (over or not self.queued))

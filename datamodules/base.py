@@ -37,7 +37,7 @@ def stand_ins() -> Iterator[None]:
 
 
 def standing_in() -> bool:
-    """Whether data sets of known size are to leave their files unread."""
+    """Tell whether data sets of known size are to leave their files unread."""
     return _standing_in.get()
 
 

@@ -119,7 +119,7 @@ def opened(path: Path, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Opened:
 
 
 def _is_deep(image: Image.Image, start: bytes) -> bool:
-    """Whether a channel has more than 8 bits, from the header of the format; ``start`` is the file's."""
+    """Tell whether a channel has more than 8 bits, from the header of the format; ``start`` is the file's."""
     if image.format == "PNG":
         return start[24:25] == b"\x10"
     if image.format == "TIFF":

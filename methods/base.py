@@ -46,7 +46,7 @@ class Method(LightningModule, ABC):
     """
 
     second_order: bool = False
-    """Whether the loss contains gradients of a network, so that training takes second derivatives."""
+    """Tell whether the loss contains gradients of a network, so that training takes second derivatives."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Method(LightningModule, ABC):
 
     @property
     def conditional(self) -> bool:
-        """Whether samples can be asked for by class."""
+        """Tell whether samples can be asked for by class."""
         return self.classifier is not None
 
     @property

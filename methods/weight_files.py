@@ -65,7 +65,7 @@ def damage(path: Path) -> str | None:
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether torch would take a file for one of its archives."""
+    """Tell whether torch would take a file for one of its archives."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\3\4"
 

@@ -3,7 +3,7 @@
 import gc
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -144,26 +144,25 @@ class _Training:
             return fit()
 
 
+def _checked(built: tuple[Any, Any], config: dict[str, Any]) -> tuple[Any, Any]:
+    """A method and its data, which are those that the configuration was resolved with."""
+    check_contents(config, built[1])
+    return built
+
+
 class _Evaluation:
     """The stages of an evaluation job; the method and the reference are built once, when first needed."""
 
     def __init__(self, job: Job, protocol: Protocol, report: Report) -> None:
         self.job, self.protocol, self.report = job, protocol, report
-        self._built: dict[str, Any] = {}
 
-    @property
+    @cached_property
     def method(self) -> tuple[Any, Any]:
-        if "method" not in self._built:
-            self._built["method"] = method_of(self.job.arguments, self.job.trained)
-            check_contents(self.job.config, self._built["method"][1])
-        return self._built["method"]
+        return _checked(method_of(self.job.arguments, self.job.trained), self.job.config)
 
-    @property
+    @cached_property
     def reference(self) -> tuple[Any, Any]:
-        if "reference" not in self._built:
-            self._built["reference"] = method_of(self.job.reference_arguments, self.job.reference)
-            check_contents(self.job.reference_config, self._built["reference"][1])
-        return self._built["reference"]
+        return _checked(method_of(self.job.reference_arguments, self.job.reference), self.job.reference_config)
 
     def do(self, stage: Stage) -> dict[str, Any]:
         job, protocol = self.job, self.protocol

@@ -51,7 +51,7 @@ def _has(news: dict[str, Any], name: str, needed: bool, kind: type) -> bool:
 
 
 def is_alive(news: dict[str, Any] | None) -> bool:
-    """Whether the attempt that wrote a progress file still runs, as far as this machine can tell."""
+    """Tell whether the attempt that wrote a progress file still runs, as far as this machine can tell."""
     if news is None or "status" in news:
         return False
     here = runs_here(news)

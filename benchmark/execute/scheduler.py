@@ -79,7 +79,7 @@ class Demand:
         return f"{self.gpus} GPUs and {self.cpus} CPUs"
 
     def fits(self, other: "Demand") -> bool:
-        """Whether a machine with ``other`` has these devices."""
+        """Tell whether a machine with ``other`` has these devices."""
         return self.gpus <= other.gpus and self.cpus <= other.cpus
 
 

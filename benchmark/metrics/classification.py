@@ -43,7 +43,7 @@ def accuracy(probabilities: Array, labels: Array) -> Estimate:
 
 
 def hits(scores: Array, labels: Array, k: int = 1) -> np.ndarray:
-    """Whether fewer than ``k`` classes rank before the label, ``(..., N)``; a tie goes to the smaller class.
+    """Tell whether fewer than ``k`` classes rank before the label, ``(..., N)``; a tie goes to the smaller class.
 
     Args:
         scores: Logits or probabilities, ``(..., N, K)``.

@@ -20,9 +20,8 @@ TOP5_ABOVE = 10
 
 def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, Stage("classify"))
-    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
-    if reason is not None:
-        yield from record.absent(metrics_of("classify"), reason)
+    if record.reason is not None:
+        yield from record.absent(metrics_of("classify"), record.reason)
         return
     found = load_arrays(job.folder / "logits.npz")
     yield from _accuracies(record, "accuracy", found, 1, protocol)

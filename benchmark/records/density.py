@@ -16,9 +16,8 @@ from benchmark.system.arrays import load_arrays
 
 def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, Stage("likelihood"))
-    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
-    if reason is not None:
-        yield from record.absent(metrics_of("likelihood"), reason)
+    if record.reason is not None:
+        yield from record.absent(metrics_of("likelihood"), record.reason)
         return
     found = load_arrays(job.folder / "log_prob.npz")
     record.protocol |= {"kind": record.manifest["kind"], "data": record.manifest["data"], **record.manifest["settings"]}
@@ -29,9 +28,8 @@ def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 def denoising_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     names = [f"mse/denoise/t={t:g}" for t in protocol.denoise_times]
     record = Recorder(job, Stage("denoise"))
-    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
-    if reason is not None:
-        yield from record.absent(tuple(names), reason)
+    if record.reason is not None:
+        yield from record.absent(tuple(names), record.reason)
         return
     found = load_arrays(job.folder / "denoise.npz")
     for name, errors, sigma in zip(names, found["errors"], found["sigmas"], strict=True):
@@ -41,9 +39,8 @@ def denoising_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 def diagnostic_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, Stage("diagnose"))
     noisy = [f"nll/t={t:g}" for t in protocol.denoise_times]
-    reason = record.manifest.get("reason") if job.cell.config else "images, not a model"
-    if reason is not None:
-        yield from record.absent((*metrics_of("diagnose"), *noisy), reason)
+    if record.reason is not None:
+        yield from record.absent((*metrics_of("diagnose"), *noisy), record.reason)
         return
     found = load_arrays(job.folder / "diagnostics.npz")
     yield record("nll/lattice", mean_estimate(found["lattice_bits"]), kind="density at points", data="grey levels")
@@ -74,9 +71,9 @@ def _telescoping(steps: np.ndarray) -> Estimate:
 def gradient_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     """Records of gradients; cells without an exact score have none, unless their data has one."""
     record = Recorder(job, Stage("gradients"))
-    if job.cell.config is None or "reason" in record.manifest:
+    if record.reason is not None:
         if record.manifest.get("expected"):
-            yield from record.absent(metrics_of("gradients", expected=False), record.manifest["reason"])
+            yield from record.absent(metrics_of("gradients", expected=False), record.reason)
         return
     found = load_arrays(job.folder / "gradients.npz")
     for estimate, truth, score, sigma in zip(

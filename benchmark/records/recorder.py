@@ -20,6 +20,7 @@ class Recorder:
     Attributes:
         manifest: What the stage recorded.
         protocol: Settings that all its numbers share.
+        reason: Why the cell has no answer at this stage; None if it has one.
     """
 
     def __init__(self, job: Job, stage: Stage) -> None:
@@ -27,6 +28,7 @@ class Recorder:
         trained = read_manifest(Stage("train").manifest(job.trained)) if job.trained else None
         own = trained if stage.kind == "train" else read_manifest(stage.manifest(job.folder))
         self.manifest = own or {}
+        self.reason = self.manifest.get("reason") if job.cell.config else "images, not a model"
         about = {key: trained.get(key) for key in ("n_labeled", "task")} if trained else {}
         about["guidance_scale"] = stage.scale
         self.protocol = {key: value for key, value in about.items() if value is not None}

@@ -53,12 +53,12 @@ class MetricDefinition:
 
     @property
     def is_curve(self) -> bool:
-        """Whether this is one point of a curve over ``t``."""
+        """Tell whether this is one point of a curve over ``t``."""
         return self.pattern.endswith("=*")
 
     @property
     def is_plotted(self) -> bool:
-        """Whether a plot shows it in place of the tables."""
+        """Tell whether a plot shows it in place of the tables."""
         return self.is_curve and self.table == CLASSIFICATION
 
     @property
@@ -75,7 +75,7 @@ class MetricDefinition:
         return value if self.higher_is_better else -value
 
     def matches(self, name: str) -> bool:
-        """Whether ``name`` is this metric or a member of this family."""
+        """Tell whether ``name`` is this metric or a member of this family."""
         if self.is_curve:
             prefix = self.pattern[:-1]
             return name.startswith(prefix) and _NUMBER.fullmatch(name[len(prefix) :]) is not None

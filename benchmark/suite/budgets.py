@@ -36,7 +36,7 @@ class Overrides:
     guidance_scales: list[float] | None = None
 
     def concern(self, cell: Cell) -> bool:
-        """Whether they change a cell."""
+        """Tell whether they change a cell."""
         if cell.config is None:
             return False
         if self.configs is self.cells is None:

@@ -44,7 +44,7 @@ def contents(config: dict[str, Any], data: "ImageData", known: dict[str, Any]) -
 
 
 def unchanged(contents: Iterable[dict[str, Any]]) -> bool:
-    """Whether data and files have the noted names, sizes and dates, or are gone without a replacement."""
+    """Tell whether data and files have the noted names, sizes and dates, or are gone without a replacement."""
     now: dict[str, str | None] = {}
     for content in contents:
         if content["sources"] is None or (content["sources"] and content["root"] != _root()):

@@ -68,7 +68,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether every stage is finished."""
+        """Tell whether every stage is finished."""
         return all(stage.completed(self.folder) is not None for stage in self.stages)
 
 

@@ -88,7 +88,7 @@ def _existing(module: str) -> str:
 
 @functools.cache
 def _counts(module: str) -> bool:
-    """Whether a module's top package is ours or a user's own."""
+    """Tell whether a module's top package is ours or a user's own."""
     top = module.split(".")[0]
     if top in PACKAGES:
         return True

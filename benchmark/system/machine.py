@@ -24,7 +24,7 @@ def this_process() -> dict[str, Any]:
 
 
 def runs_here(process: dict[str, Any]) -> bool | None:
-    """Whether a process runs on this machine; None if it is another machine's, or unknown."""
+    """Tell whether a process runs on this machine; None if it is another machine's, or unknown."""
     if not process.get("start") or (process.get("host"), process.get("boot")) != (platform.node(), boot_id()):
         return None
     return _start(process.get("pid")) == process["start"]  # its number may be reused

@@ -9,22 +9,22 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_text(value: Any) -> bool:
-    """Whether ``value`` is a text that can be written as UTF-8."""
+    """Tell whether ``value`` is a text that can be written as UTF-8."""
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 
 def is_int(value: Any, low: int = 0, high: float = math.inf) -> bool:
-    """Whether ``value`` is a whole number from ``low`` to ``high``."""
+    """Tell whether ``value`` is a whole number from ``low`` to ``high``."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number."""
+    """Tell whether ``value`` is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def is_json(value: Any) -> bool:
-    """Whether ``value`` can be written as JSON; NaN and infinity cannot."""
+    """Tell whether ``value`` can be written as JSON; NaN and infinity cannot."""
     if isinstance(value, dict):
         return all(is_text(name) and is_json(item) for name, item in value.items())
     if isinstance(value, list):

@@ -44,7 +44,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def intact(path: Path) -> bool:
-    """Whether a checkpoint holds what was written, by the checksums inside it."""
+    """Tell whether a checkpoint holds what was written, by the checksums inside it."""
     try:
         return unfit(path) is None and damage(path) is None
     except Exception:  # of zipfile, which meets with anything

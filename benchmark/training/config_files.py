@@ -226,7 +226,7 @@ def _condensed(message: str) -> tuple[str, str]:
 
 
 def _informs(line: str) -> bool:
-    """Whether a line of a parser's message helps a user."""
+    """Tell whether a line of a parser's message helps a user."""
     noise = (
         *("Does not validate against", "Subtypes:", "Errors:", "Given value", "Expected a NoneType"),
         *("Expected a path but", "Expected a dot import path"),

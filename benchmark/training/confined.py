@@ -27,7 +27,7 @@ def check_confined(trainer: Trainer) -> None:
 
 
 def inside(path: Path, root: Path) -> bool:
-    """Whether a path leads to ``root`` or below, links followed."""
+    """Tell whether a path leads to ``root`` or below, links followed."""
     return path.resolve().is_relative_to(root.resolve())
 
 

@@ -32,7 +32,7 @@ def open_to_data(parser: ArgumentParser) -> None:
 
 
 def asks_data(config: Any) -> bool:
-    """Whether a configuration has a setting from the data set."""
+    """Tell whether a configuration has a setting from the data set."""
     return any(True for _ in _open(config))
 
 

@@ -18,7 +18,7 @@ class Denoiser(nn.Module, ABC):
 
     process: NoiseProcess
     exact: bool = False
-    """Whether its scores, those of a class included, are the truth that a classifier's gradient can be held against."""
+    """Tell whether its scores, those of a class included, are exact, so that gradients can be held against them."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

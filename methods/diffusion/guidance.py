@@ -190,7 +190,7 @@ class ClassifierGuidance(Denoiser):
         return denoised.detach() + _step(self.scale, self.process, t, x_t) * score
 
 
-class ConditionalClassifierGuidance(Denoiser):
+class ConditionalClassifierGuidance(ClassifierGuidance):
     """``D(x_t, y) + scale sigma^2 / alpha grad log p(y | x_t)``: the denoiser of ``p(x | y) p(y | x)^scale``.
 
     Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), Table 4; (a), ImageNet.
@@ -210,11 +210,6 @@ class ConditionalClassifierGuidance(Denoiser):
         >>> guided(x_t, t, y) - gaussian(x_t, t)  # 2 sigma^2 grad log p(y | x_t)
         tensor([[[[ 1., -1.]]]])
     """
-
-    def __init__(self, denoiser: Denoiser, classifier: nn.Module, scale: float = 1.0) -> None:
-        super().__init__()
-        self.denoiser, self.classifier, self.scale = denoiser, classifier, scale
-        self.process = denoiser.process
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None:

@@ -25,7 +25,7 @@ class Reader:
         self.found: dict[str, Tensor] = {}
 
     def __contains__(self, place: str) -> bool:
-        """Whether something at this place, or below it, is left."""
+        """Tell whether something at this place, or below it, is left."""
         return any(name == place or name.startswith(f"{place}.") for name in self.left)
 
     def count(self, place: str) -> int:

@@ -77,10 +77,11 @@ class LabeledBuffer:
 class JointDiffusion(Method):
     """``E[(eps_hat - eps)^2] + w_clean CE(x, t = 0) + w_noisy CE(x_t, t)``, encoder shared.
 
-    The squared error is a mean over pixels and is taken on all images, labeled or not. Labeled images wait in a buffer
-    until there are as many as images in a batch; the cross-entropies are 0 in the steps between. A batch of labeled
-    images alone never waits. Evaluation leaves the buffer alone. Each shard of a step, be it another device's or
-    another accumulated batch, has a buffer of its own.
+    The squared error is a mean over pixels and is taken on all images, labeled or not. Clean images are told the first
+    noise level, as in the code. Labeled images wait in a buffer until there are as many as images in a batch; the
+    cross-entropies, and the head's gradients, are 0 in the steps between, so that the optimiser's momentum goes on. A
+    batch of labeled images alone never waits. Evaluation leaves the buffer alone. Each shard of a step, be it another
+    device's or another accumulated batch, has a buffer of its own.
 
     Without the noisy term the head has only seen clean images: there is no classifier of noisy ones and no guidance.
     Without both it is left as it starts, and the encoder learns by the squared error alone: the second of the two
@@ -132,6 +133,7 @@ class JointDiffusion(Method):
             start=starting_from(checkpoint, JointNetwork(network, head)),
         )
         self.clean_weight, self.noisy_weight, self.augmentation = clean_weight, noisy_weight, augmentation
+        self.clean_time = process.t_min
         head.requires_grad_(self._supervised)
         self._waiting: dict[int, LabeledBuffer] = {}
         self._micro = 0
@@ -175,14 +177,15 @@ class JointDiffusion(Method):
         process, network, n = self.denoiser.process, self.denoiser.network, len(images)
         t = process.sample_times(n + len(waited), x.device)
         x_t, eps = process.perturb(torch.cat([images, waited]), t)
-        times = torch.cat([t, t.new_zeros(len(clean))])
+        times = torch.cat([t, t.new_full((len(clean),), self.clean_time)])
         skips, middle, emb = network.encode(torch.cat([x_t, clean]), process.log_sigma(times))
         eps_hat = network.decode([h[:n] for h in skips], middle[:n], emb[:n])
-        terms = {"denoise": F.mse_loss(eps_hat, eps[:n]), "classify": eps_hat.new_zeros(())}
-        if self.noisy_weight:
-            terms["classify_noisy"] = eps_hat.new_zeros(())
+        terms = {"denoise": F.mse_loss(eps_hat, eps[:n])}
         if ready is None:
-            return terms
+            nothing = 0.0 * sum(weight.sum() for weight in self.classifier.head.parameters())
+            return terms | dict.fromkeys(
+                ("classify", "classify_noisy") if self.noisy_weight else ("classify",), nothing
+            )
 
         new = len(x) if self.noisy_weight else 0  # labeled images come first in `images`, and new ones in `clean`
         logits = self.classifier.head(*(torch.cat([v[:new], v[n:]]) for v in (pool(skips, middle), times)))

@@ -14,7 +14,7 @@ from methods.networks.unet import UNet, pool
 class FrozenFeatures(Method):
     """Cross-entropy of joint diffusion's head on pooled features of clean images, by a UNet trained without labels.
 
-    The network is in evaluation mode and gets no gradient.
+    The network is in evaluation mode and gets no gradient. It is told the first noise level, as in training.
 
     Source: (e) Sec. 4 and Table 1, "pre-trained DDGM".
 
@@ -32,6 +32,7 @@ class FrozenFeatures(Method):
             raise ValueError(f"features are read from a UNet, got {type(denoiser.held.network).__name__}")
         head = JointHead(denoiser.held.network.pooled_channels, classes, head_dropout)
         super().__init__(classifier=FrozenClassifier(denoiser, head))
+        self.clean_time = denoiser.process.t_min
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]
@@ -39,7 +40,7 @@ class FrozenFeatures(Method):
 
 
 class FrozenClassifier(nn.Module):
-    """``p(y | x)`` by a head on the features of a frozen network, which reads images at time 0.
+    """``p(y | x)`` by a head on the features of a frozen network.
 
     Args:
         denoiser: Of the network.

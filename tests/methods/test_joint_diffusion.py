@@ -20,7 +20,7 @@ from methods.diffusion.samplers import DDIM
 from methods.joint_diffusion import JointClassifier, JointDiffusion, LabeledBuffer
 from methods.networks.augmentation import ClassifierAugmentation
 from methods.networks.joint_head import JointHead
-from methods.networks.unet import UNet, pool
+from methods.networks.unet import UNet
 
 CLASSES, SHAPE = 3, (1, 4, 4)
 
@@ -106,7 +106,20 @@ def test_the_classifier_reads_the_pooled_features_of_the_middle_and_of_every_ski
     assert r.shape[1] == 8 + 4 + 4 + 4 + 8 == network.pooled_channels == head.linear.in_features - 1
     torch.testing.assert_close(r, torch.cat([h.mean((2, 3)) for h in (middle, *skips)], dim=1))
     torch.testing.assert_close(method.classify(x_t, t), head(r, t))
-    torch.testing.assert_close(method.classify(x_t), method.classifier(x_t, torch.zeros(len(x_t))))
+    torch.testing.assert_close(method.classify(x_t), method.classifier(x_t, torch.full((len(x_t),), 1 / 100)))
+
+
+def test_clean_images_are_told_the_first_noise_level():
+    method, told = joint().train(), []
+    network = method.denoiser.network
+    encode = network.encode
+    network.encode = lambda x, log_sigma, y=None: told.append(log_sigma) or encode(x, log_sigma, y)
+    method.losses({"labeled": labeled(6)})
+    method.eval().classify(labeled(6)[0])
+    first = method.denoiser.process.log_sigma(torch.full((6,), method.denoiser.process.t_min))
+    torch.testing.assert_close(told[0][6:], first)
+    torch.testing.assert_close(told[1], first)
+    assert first[0] > -5  # no level of no noise, which no training of the denoiser visits
 
 
 # The objective.
@@ -145,8 +158,8 @@ class Mirrored(nn.Module):
 
 @pytest.mark.parametrize("noisy_weight", [0.3, 0.0], ids=["extended", "base"])
 def test_only_the_clean_images_of_the_classifier_are_augmented_and_only_in_training(noisy_weight):
-    plain = joint(noisy_weight=noisy_weight, head_dropout=0.0)
-    augmented = joint(noisy_weight=noisy_weight, head_dropout=0.0, augmentation=Mirrored())
+    settings = {"clean_weight": 1.0, "noisy_weight": noisy_weight, "head_dropout": 0.0}
+    plain, augmented = joint(**settings), joint(**settings, augmentation=Mirrored())
     augmented.load_state_dict(plain.state_dict())
     x, y = labeled(12)
 
@@ -272,6 +285,31 @@ def test_cross_entropies_are_zero_while_labels_wait_and_then_count_every_one():
     torch.testing.assert_close(terms, expected)
 
 
+def test_the_head_moves_on_by_its_momentum_while_labels_wait():
+    method = joint(head_dropout=0.0).train()
+    head = method.classifier.head
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
+
+    def step(images: int) -> list[torch.Tensor]:
+        before = [weight.detach().clone() for weight in head.parameters()]
+        optimizer.zero_grad()
+        x, y = labeled(images)
+        batch = {"labeled": (x, y), "unlabeled": torch.randn(4, *SHAPE)} if images < 4 else {"labeled": (x, y)}
+        sum(method.losses(batch).values()).backward()
+        optimizer.step()
+        return [weight.detach() - old for weight, old in zip(head.parameters(), before, strict=True)]
+
+    step(8)
+    first = [optimizer.state[weight]["exp_avg"].clone() for weight in head.parameters()]
+    moved = step(2)  # waits: the gradient is zero, the momentum is not
+    assert all(torch.equal(weight.grad, torch.zeros_like(weight)) for weight in head.parameters())
+    for weight, momentum, change in zip(head.parameters(), first, moved, strict=True):
+        state = optimizer.state[weight]
+        torch.testing.assert_close(state["exp_avg"], 0.9 * momentum)
+        expected = -1e-2 * (0.9 * momentum / (1 - 0.9**2)) / ((state["exp_avg_sq"] / (1 - 0.999**2)).sqrt() + 1e-8)
+        torch.testing.assert_close(change, expected, atol=1e-6, rtol=1e-3)
+
+
 def test_a_batch_of_labeled_images_alone_never_waits_and_evaluation_leaves_the_buffer_alone():
     method = joint().train()
     for n in (8, 2, 8):
@@ -360,34 +398,62 @@ def test_guidance_in_x_is_classifier_guidance_through_the_head():
     torch.testing.assert_close(guided(x_t, t, y), expected)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_feature_step_moves_every_map_by_its_pooled_gradient(sign):
+def released_step(method, x_t, t, y, rate):
+    """Noise after the feature step as the released sampler takes it: gradients that connected maps retain."""
+    network = method.denoiser.network
+    skips, middle, emb = network.encode(x_t, method.denoiser.process.log_sigma(t))
+    for z in (middle, *skips):
+        z.retain_grad()
+    logits = method.classifier.head(torch.cat([z.mean((2, 3)) for z in (middle, *skips)], dim=1), t)
+    nn.CrossEntropyLoss(reduction="sum")(logits, y).backward()
+    with torch.no_grad():
+        return network.decode([z + rate * z.grad for z in skips], middle + rate * middle.grad, emb)
+
+
+def test_a_feature_step_is_that_of_the_released_sampler():
     method = joint()
     x_t, t, y = noisy()
-    network, decoded = method.denoiser.network, []
-    skips, middle, emb = network.encode(x_t, method.denoiser.process.log_sigma(t))
-    r = pool(skips, middle).detach().requires_grad_()
-    loss = F.cross_entropy(method.classifier.head(r, t), y, reduction="sum")
-    pooled = torch.autograd.grad(loss, r)[0].split([h.shape[1] for h in (middle, *skips)], dim=1)
-    moved = [
-        h + sign * 6.0 * g[..., None, None] / h[0, 0].numel() for h, g in zip((middle, *skips), pooled, strict=True)
-    ]
-    original = network.decode
-    network.decode = lambda skips, middle, emb: decoded.append((middle, *skips)) or original(skips, middle, emb)
-    guided = FeatureGuidance(method.denoiser, method.classifier, scale=2.0, step=3.0, feature_step_sign=sign)
-    found = guided.eps(x_t, t, y)
-    torch.testing.assert_close(list(decoded[0]), moved)
-    torch.testing.assert_close(found, original(moved[1:], moved[0], emb))
+    expected = released_step(method, x_t, t, y, rate=6.0)
+    guided = FeatureGuidance(method.denoiser, method.classifier, scale=2.0, step=3.0)
+    torch.testing.assert_close(guided.eps(x_t, t, y), expected)
     alpha, sigma = method.denoiser.process.scales(t, like=x_t)
-    torch.testing.assert_close(guided(x_t, t, y), (x_t - sigma * found) / alpha)  # and is not clipped
+    torch.testing.assert_close(guided(x_t, t, y), (x_t - sigma * expected) / alpha)  # and is not clipped
     assert guided(x_t, t, y).abs().max() > 1
 
 
-RULES = {
-    "x": ClassifierGuidance,
-    "features": lambda *parts: FeatureGuidance(*parts, step=5.0),
-    "flipped": lambda *parts: FeatureGuidance(*parts, step=5.0, feature_step_sign=-1),
-}
+class TwoMaps(nn.Module):
+    """``skip = x`` and ``middle = skip^2``: the middle is a function of the skip; decodes to their sum."""
+
+    def encode(self, x, log_sigma):
+        return [x], x.square(), None
+
+    def decode(self, skips, middle, emb):
+        return skips[0] + middle
+
+
+class LinearHead(nn.Module):
+    def __init__(self, weight) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, r, t):
+        return r @ self.weight
+
+
+def test_a_map_moves_by_its_own_path_and_by_those_through_deeper_maps():
+    process, w = DiscreteVP(100, "cosine"), torch.tensor([[2.0, -1.0], [0.5, 3.0]])  # rows: middle, skip
+    network = TwoMaps()
+    classifier = JointClassifier(network, LinearHead(w), process)
+    guided = FeatureGuidance(EpsDenoiser(network, process), classifier, scale=1.0, step=0.1)
+    x, t, y = torch.randn(5, 1, 1, 1), torch.full((5,), 0.5), torch.tensor([0, 1, 0, 1, 1])
+    r = torch.cat([x.square(), x], dim=1).flatten(1)
+    slope = ((r @ w).softmax(1) - F.one_hot(y, 2)) @ w.T  # dL / d (pooled middle, pooled skip), others held fixed
+    middle, skip = slope[:, :1, None, None], slope[:, 1:, None, None]
+    expected = x + 0.1 * (skip + 2 * x * middle) + x.square() + 0.1 * middle
+    torch.testing.assert_close(guided.eps(x, t, y), expected)
+
+
+RULES = {"x": ClassifierGuidance, "features": lambda *parts: FeatureGuidance(*parts, step=5.0)}
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 
@@ -488,8 +554,7 @@ def pixel_guides(mixture, classifier, step) -> tuple[EpsDenoiser, dict[str, nn.M
     head = JointClassifier(denoiser.network, PixelHead(classifier), PROCESS)
     return denoiser, {
         "x": ClassifierGuidance(denoiser, head, 1.0),
-        "published": FeatureGuidance(denoiser, head, 1.0, step),
-        "flipped": FeatureGuidance(denoiser, head, 1.0, step, feature_step_sign=-1),
+        "features": FeatureGuidance(denoiser, head, 1.0, step),
     }
 
 
@@ -507,7 +572,7 @@ class LinearClassifier(nn.Module):
 
 
 @pytest.mark.parametrize("alpha_bar", [0.05, 0.6, 0.98])
-def test_on_gaussian_data_the_published_sign_moves_the_estimate_as_classifier_guidance_does(alpha_bar):
+def test_on_gaussian_data_a_feature_step_moves_the_estimate_as_classifier_guidance_does(alpha_bar):
     std, step, n = 0.5, 0.3, 40
     mixture, classifier = GaussianMixture.gaussian((4, 1, 1), std), LinearClassifier(4)
     denoiser, guides = pixel_guides(mixture, classifier, step)
@@ -518,15 +583,13 @@ def test_on_gaussian_data_the_published_sign_moves_the_estimate_as_classifier_gu
     (score,) = torch.autograd.grad(class_log_prob(classifier(leaf, t), y).sum(), leaf)
 
     eps = denoiser.eps(x_t, t)
-    torch.testing.assert_close(guides["published"].eps(x_t, t, y) - eps, -step * sigma / v * score)
-    torch.testing.assert_close(guides["flipped"].eps(x_t, t, y) - eps, step * sigma / v * score)
+    torch.testing.assert_close(guides["features"].eps(x_t, t, y) - eps, -step * sigma / v * score)
     moves = {name: (guide(x_t, t, y) - denoiser(x_t, t)).flatten(1) for name, guide in guides.items()}
-    torch.testing.assert_close(F.cosine_similarity(moves["published"], moves["x"]), torch.ones(n).double())
-    torch.testing.assert_close(F.cosine_similarity(moves["flipped"], moves["x"]), -torch.ones(n).double())
+    torch.testing.assert_close(F.cosine_similarity(moves["features"], moves["x"]), torch.ones(n).double())
 
 
 @pytest.mark.parametrize(("alpha_bar", "eigenvalue"), [(0.6, -0.78), (0.9, -24.0)])
-def test_between_separate_modes_at_low_noise_the_other_sign_does(alpha_bar, eigenvalue):
+def test_between_separate_modes_at_low_noise_a_step_on_pixels_moves_it_the_other_way(alpha_bar, eigenvalue):
     means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).view(2, 2, 1, 1)
     mixture = GaussianMixture(means, torch.tensor([0.05**2] * 2))
     denoiser, guides = pixel_guides(mixture, ExactClassifier(mixture, PROCESS), step=1e-4)
@@ -541,5 +604,4 @@ def test_between_separate_modes_at_low_noise_the_other_sign_does(alpha_bar, eige
     x_t = torch.stack([near, 0.3 * torch.ones(3)], dim=1).view(3, 2, 1, 1)
     t, y = time_of(alpha_bar, 3), torch.tensor([1, 0, 1])
     moves = {name: (guide(x_t, t, y) - denoiser(x_t, t)).flatten(1) for name, guide in guides.items()}
-    torch.testing.assert_close(F.cosine_similarity(moves["published"], moves["x"]), -torch.ones(3).double())
-    torch.testing.assert_close(F.cosine_similarity(moves["flipped"], moves["x"]), torch.ones(3).double())
+    torch.testing.assert_close(F.cosine_similarity(moves["features"], moves["x"]), -torch.ones(3).double())

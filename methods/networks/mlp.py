@@ -1,34 +1,46 @@
 """A classifier of points in the plane."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from methods.networks.layers import Logits
 
+FREQUENCIES = (0.25, 0.5, 1.0, 2.0)
+"""Of the sines and cosines that tell the log noise level; their periods are 25 to 3 in its natural logarithm."""
+
 
 class PointClassifier(nn.Module):
-    """Perceptron on the coordinates, another on the log noise level, both outputs side by side, linear: logits.
+    """Perceptron on the scaled coordinates and on sines and cosines of the log noise level, SiLU after each layer.
 
-    Layers of 256, 128 and 64 on the coordinates and of 64, 32 and 16 on the noise level, SiLU after each.
-
-    Source: the toy of Chao et al. 2022 (arXiv:2203.14206), official code, with ReLU there; (d) Sec. 5.1 for its use.
+    Coordinates are divided by ``sqrt(data_std^2 + sigma^2)``, the root of their mean square at that level. Every layer
+    reads coordinates and level together: the gradient in the coordinates, up to ``1 / sigma`` in size, can differ
+    between levels. A network that joins the two in its last layer alone has the same gradient at all of them.
 
     Args:
         in_channels: Coordinates of a point, which is an image ``(C, 1, 1)``.
         classes: Number of classes ``K``.
         noise: Whether the network is told the noise level; a classifier of clean points is not.
-        unit: What coordinates are multiplied by first, so that they are of the order of 1 to 10.
+        data_std: Standard deviation of a coordinate, in the unit of the images.
+        widths: Widths of the layers.
     """
 
-    def __init__(self, in_channels: PositiveInt, classes: PositiveInt, noise: bool = True, unit: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_channels: PositiveInt,
+        classes: PositiveInt,
+        noise: bool = True,
+        data_std: PositiveFloat = 0.5,
+        widths: Sequence[PositiveInt] = (256, 128, 64),
+    ) -> None:
         super().__init__()
-        self.classes, self.unit = classes, unit
-        self.points = perceptron(in_channels, 256, 128, 64)
-        self.noise = perceptron(1, 64, 32, 16) if noise else None
-        self.head = Logits(64 + 16 * noise, classes)
+        self.classes, self.noise, self.data_std = classes, noise, data_std
+        self.register_buffer("frequencies", torch.tensor(FREQUENCIES), persistent=False)
+        self.body = perceptron(in_channels + 2 * len(FREQUENCIES) * noise, *widths)
+        self.head = Logits(widths[-1], classes)
 
     def features(self, x: Tensor, log_sigma: Tensor | None = None) -> Tensor:
         """Penultimate vector ``(B, D)``.
@@ -36,12 +48,14 @@ class PointClassifier(nn.Module):
         Raises:
             ValueError: If a noise level is missing or not wanted.
         """
-        if (log_sigma is None) != (self.noise is None):
-            raise ValueError(f"this network was built with noise={self.noise is not None}")
-        parts = [self.points(self.unit * x.flatten(1))]
-        if self.noise is not None:
-            parts.append(self.noise(log_sigma[:, None]))
-        return torch.cat(parts, dim=1)
+        if (log_sigma is not None) != self.noise:
+            raise ValueError(f"this network was built with noise={self.noise}")
+        if log_sigma is None:
+            return self.body(x.flatten(1) / self.data_std)
+        log_sigma = log_sigma[:, None]
+        angle = log_sigma * self.frequencies
+        points = x.flatten(1) * torch.rsqrt(self.data_std**2 + torch.exp(2 * log_sigma))
+        return self.body(torch.cat([points, angle.sin(), angle.cos()], dim=1))
 
     def forward(self, x: Tensor, log_sigma: Tensor | None = None) -> Tensor:
         """Logits ``(B, K)``."""

@@ -13,7 +13,7 @@ from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.noise_process import Level
 from methods.diffusion.ode import Parts, dormand_prince
 from methods.diffusion.process import DiscreteVP
-from methods.diffusion.samplers import Noise
+from methods.diffusion.samplers import Noise, added_variance
 
 
 class Likelihood(ABC):
@@ -195,10 +195,11 @@ class AdaptiveProbabilityFlow(Likelihood):
 class VariationalBound(Likelihood):
     """Evidence lower bound of a DDPM chain on grey levels, every level visited once with one draw.
 
-    The decoder is the Gaussian mass of a pixel's bin, open at the two edge bins. The bin's probability is given as a
-    density, divided by its width ``2 / grey_levels``.
+    The decoder is the Gaussian mass of a pixel's bin, open at the two edge bins; its variance is the posterior's of
+    level 2, for either reverse variance. The bin's probability is given as a density, divided by its width
+    ``2 / grey_levels``.
 
-    Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 5 and 13.
+    Source: Ho et al. 2020 (arXiv:2006.11239), Eq. 5 and 13; the decoder's variance is in the official code.
 
     Args:
         denoiser: Denoiser on a ``DiscreteVP`` process.
@@ -237,21 +238,26 @@ class VariationalBound(Likelihood):
         levels = process.levels(torch.arange(process.steps + 1, dtype=torch.float64) / process.last)
         draw = (lambda: torch.randn_like(x)) if noise is None else noise
         top = levels[-1]
+        decoder = math.sqrt(_posterior_variance(*levels[1:3])) if process.steps > 1 else levels[1].sigma
         nats = 0.5 * (top.sigma**2 + top.alpha**2 * x**2 - 1 - math.log(top.sigma**2)).flatten(1).sum(1)
         for s, t in pairwise(levels):
             x_t = t.alpha * x + t.sigma * draw()
             denoised = self.denoiser(x_t, t.times(x_t))
-            alpha_ts = t.alpha / s.alpha
-            added = t.sigma**2 - (alpha_ts * s.sigma) ** 2
             if s.sigma == 0:
-                nats = nats - bin_log_prob(x, denoised, t.sigma, self.grey_levels).flatten(1).sum(1).to(x.dtype)
+                nats = nats - bin_log_prob(x, denoised, decoder, self.grey_levels).flatten(1).sum(1).to(x.dtype)
                 continue
-            posterior = added * s.sigma**2 / t.sigma**2
+            added = added_variance(t, s)[1]
+            posterior = _posterior_variance(s, t)
             model = posterior if self.variance == "small" else added
             weight = (s.alpha * added / t.sigma**2) ** 2 / model
             constant = 0.5 * x[0].numel() * (posterior / model - 1 - math.log(posterior / model))
             nats = nats + constant + 0.5 * weight * (x - denoised).square().flatten(1).sum(1)
         return -nats - x[0].numel() * math.log(2 / self.grey_levels)
+
+
+def _posterior_variance(s: Level, t: Level) -> float:
+    """Variance of ``q(x_s | x_t, x)``."""
+    return added_variance(t, s)[1] * s.sigma**2 / t.sigma**2
 
 
 def bin_log_prob(x: Tensor, mean: Tensor, sigma: float, grey_levels: int) -> Tensor:

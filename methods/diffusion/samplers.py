@@ -76,7 +76,7 @@ def _eps(denoiser: Denoiser, x_t: Tensor, t: Level, y: Tensor | None) -> Tensor:
     return (x_t - t.alpha * denoiser(x_t, t.times(x_t), y)) / t.sigma
 
 
-def _added_variance(t: Level, s: Level) -> tuple[float, float]:
+def added_variance(t: Level, s: Level) -> tuple[float, float]:
     """``alpha_ts`` and ``sigma_ts^2`` of ``q(x_t | x_s) = N(alpha_ts x_s, sigma_ts^2 I)``."""
     alpha_ts = t.alpha / s.alpha
     return alpha_ts, t.sigma**2 - (alpha_ts * s.sigma) ** 2
@@ -107,7 +107,7 @@ class DDPM(OneStep):
         self.variance = variance
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
-        alpha_ts, added = _added_variance(t, s)
+        alpha_ts, added = added_variance(t, s)
         shrink = s.sigma**2 / t.sigma**2
         mean = (alpha_ts * shrink) * x_t + (s.alpha * added / t.sigma**2) * denoiser(x_t, t.times(x_t), y)
         variance = added * shrink if self.variance == "small" else added
@@ -135,7 +135,7 @@ class DDIM(OneStep):
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
         denoised = denoiser(x_t, t.times(x_t), y)
         eps = (x_t - t.alpha * denoised) / t.sigma
-        _, added = _added_variance(t, s)
+        _, added = added_variance(t, s)
         variance = self.eta**2 * added * s.sigma**2 / t.sigma**2
         x_s = s.alpha * denoised + math.sqrt(s.sigma**2 - variance) * eps
         return x_s.add_(noise(), alpha=math.sqrt(variance)) if self.eta else x_s
@@ -276,7 +276,7 @@ class PredictorCorrector(OneStep):
         return x_t + size * score + torch.sqrt(2 * size) * z
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Level, s: Level, y: Tensor | None, noise: Noise) -> Tensor:
-        alpha_ts, added = _added_variance(t, s)
+        alpha_ts, added = added_variance(t, s)
         x_t = self._correct(denoiser, x_t, t, alpha_ts**2, y, noise())
         score = _eps(denoiser, x_t, t, y) / -t.sigma
         return (2 - alpha_ts) * x_t + added * score + math.sqrt(added) * noise()

@@ -169,8 +169,8 @@ def expected_bound(process: DiscreteVP, std: float, variance: str) -> float:
     model = posterior if variance == "small" else beta
     means = (beta * before.sqrt() / (1 - alpha_bar[1:])) ** 2 * error[1:] / (2 * model)
     kl = 0.5 * (posterior / model - 1 - torch.log(posterior / model)) + means
-    first = 1 - alpha_bar[0]
-    decoder = 0.5 * torch.log(2 * math.pi * first) + error[0] / (2 * first)
+    width = posterior[0]  # the released code's, of the second level
+    decoder = 0.5 * torch.log(2 * math.pi * width) + error[0] / (2 * width)
     last = alpha_bar[-1]
     prior = 0.5 * (1 - last + last * std**2 - 1 - torch.log(1 - last))
     return (prior + kl.sum() + decoder).item()
@@ -184,10 +184,28 @@ def found_bound(process: DiscreteVP, std: float, variance: str) -> float:
     return -VariationalBound(denoiser, 2**16, variance)(x, lambda: eps).item() / 4
 
 
-def test_bound_of_a_gaussian_has_the_published_value():
+def test_the_decoder_has_the_variance_of_the_released_code():
+    """It clips the log-variances of the posterior at that of step 2: 5.453e-5 on DDPM's schedule, not beta_1 = 1e-4."""
+    seen, process = [], DiscreteVP(1000)
+    denoiser = ExactDenoiser(GaussianMixture.gaussian((1, 2, 2), 0.5), process)
+
+    def masses(x, mean, sigma, grey_levels):
+        seen.append(sigma**2)
+        return bin_log_prob(x, mean, sigma, grey_levels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("methods.diffusion.likelihood.bin_log_prob", masses)
+        for variance in ("small", "large"):
+            VariationalBound(denoiser, 256, variance)(torch.zeros(1, 1, 2, 2) + 1 / 256)
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)[:2]
+    alpha_bar = torch.cumprod(1 - beta, 0)
+    assert seen == [pytest.approx(float(beta[1] * (1 - alpha_bar[0]) / (1 - alpha_bar[1])), rel=1e-9)] * 2
+    assert seen[0] == pytest.approx(5.453e-5, rel=1e-3)
+
+
+def test_bound_of_a_gaussian_is_that_of_the_released_chain():
     process = DiscreteVP(1000)
-    assert found_bound(process, 0.5, "small") == pytest.approx(1.182140, abs=1e-5)
-    assert expected_bound(process, 0.5, "small") == pytest.approx(1.182140, abs=1e-6)
+    assert found_bound(process, 0.5, "small") == pytest.approx(expected_bound(process, 0.5, "small"), abs=1e-5)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])

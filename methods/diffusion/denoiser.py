@@ -119,6 +119,26 @@ class EDMDenoiser(Denoiser):
         return (self.network(z, self.process.log_sigma(t), y) - target).square().flatten(1).mean(1)
 
 
+class Clipped(Denoiser):
+    """Another denoiser's estimate cut to the range of images, [-1, 1]; noise and score follow from what is left.
+
+    Inside a guided denoiser the estimate is cut before the class score is added.
+
+    Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), official code, ``clip_denoised``, on in its sampling by DDIM
+    and in the classifier-guided sampling of (e).
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser, self.process = denoiser, denoiser.process
+
+    def on(self, process: NoiseProcess) -> "Clipped":
+        return Clipped(self.denoiser.on(process))
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.denoiser(x_t, t, y).clamp(-1, 1)
+
+
 class Pretrained(Denoiser):
     """A trained denoiser, frozen and held by reference: in no optimiser, no weight average and no checkpoint.
 

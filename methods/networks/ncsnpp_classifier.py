@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class NCSNppEncoderClassifier(nn.Module):
         head_channels: Channels per head of the pool; layers of fewer have one head.
         dropout: Share of activations dropped in residual blocks.
         fourier_scale: As in ``NCSNpp``; so is ``sigma_unit``.
+        data_std: Standard deviation of the pixels: divide images by ``sqrt(data_std^2 + sigma^2)`` first. Without it
+            the network reads images of noise levels up to 100 as they are, and its energy is hard to calibrate.
         backend: How attention is computed; losses with second derivatives need ``plain``.
 
     Raises:
@@ -49,10 +52,11 @@ class NCSNppEncoderClassifier(nn.Module):
         dropout: ClosedUnitInterval = 0.1,
         fourier_scale: PositiveFloat = 16.0,
         sigma_unit: PositiveFloat = 2.0,
+        data_std: PositiveFloat | None = None,
         backend: Backend = "plain",
     ) -> None:
         super().__init__()
-        self.in_channels, self.classes, self.image_size = in_channels, classes, image_size
+        self.in_channels, self.classes, self.image_size, self.data_std = in_channels, classes, image_size, data_std
         self.noise = FourierEmbedding(width, 4 * width, fourier_scale, sigma_unit)
         block = partial(BigGANBlock, embedding=4 * width, dropout=dropout)
         self.encoder = ProgressiveEncoder(in_channels, width, multipliers, blocks, attention, block, backend)
@@ -67,6 +71,8 @@ class NCSNppEncoderClassifier(nn.Module):
         """Penultimate vector ``(B, D)``, ``D`` the channels of the lowest level."""
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(f"images must have sides of {self.image_size} pixels, got {tuple(x.shape[2:])}")
+        if self.data_std is not None:
+            x = x * torch.rsqrt(self.data_std**2 + torch.exp(2 * log_sigma))[:, None, None, None]
         _, middle = self.encoder(x, F.silu(self.noise(log_sigma)))
         return self.pool(self.norm(middle))
 

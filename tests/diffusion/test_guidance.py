@@ -3,6 +3,7 @@ import torch
 from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
 from torch import nn
 
+from methods.diffusion.denoiser import Clipped
 from methods.diffusion.guidance import (
     AssistedClassifier,
     ClassifierFreeGuidance,
@@ -228,3 +229,17 @@ def test_class_log_probabilities_are_computed_at_least_in_single_precision(given
     log_prob = class_log_prob(logits, y)
     assert log_prob.dtype == computed
     assert log_prob.item() == pytest.approx(-60, abs=1e-5)
+
+
+@every_process
+def test_a_clipped_estimate_is_cut_before_the_class_score_is_added(process):
+    x_t, t, y = noisy_batch(process)
+    exact, classifier = ExactDenoiser(MIXTURE, process), ExactClassifier(MIXTURE, process)
+    far = 40 * x_t
+    clipped = Clipped(exact)
+    estimate = exact(far, t).clamp(-1, 1)
+    alpha, sigma = process.scales(t, like=far)
+    torch.testing.assert_close(clipped(far, t), estimate)
+    torch.testing.assert_close(clipped.eps(far, t), (far - alpha * estimate) / sigma)
+    step = ClassifierGuidance(exact, classifier)(far, t, y) - exact(far, t)
+    torch.testing.assert_close(ClassifierGuidance(clipped, classifier)(far, t, y), estimate + step)

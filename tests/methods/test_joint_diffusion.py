@@ -1,6 +1,7 @@
 """Joint diffusion: the shared encoder, the head and its time, the waiting labels, and guidance through features."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from methods.diffusion.process import ContinuousVP, DiscreteVP
 from methods.diffusion.samplers import DDIM
 from methods.joint_diffusion import JointClassifier, JointDiffusion, LabeledBuffer
 from methods.networks.augmentation import ClassifierAugmentation
-from methods.networks.joint_head import JointHead
+from methods.networks.joint_head import EncoderHead, JointHead
 from methods.networks.unet import UNet
 
 CLASSES, SHAPE = 3, (1, 4, 4)
@@ -120,6 +121,22 @@ def test_clean_images_are_told_the_first_noise_level():
     torch.testing.assert_close(told[0][6:], first)
     torch.testing.assert_close(told[1], first)
     assert first[0] > -5  # no level of no noise, which no training of the denoiser visits
+
+
+def test_the_stand_alone_classifier_is_the_joint_one_without_a_decoder():
+    method = joint()
+    network, head = method.denoiser.network, method.classifier.head
+    alone = EncoderHead(network, CLASSES, log_sigma=math.log(0.3)).eval()
+    alone.head.load_state_dict(head.state_dict())
+    x = torch.randn(6, *SHAPE)
+    t = method.denoiser.process.time(-2 * torch.log(torch.full((6,), 0.3)))
+    level = method.denoiser.process.log_sigma(t)
+    alone.log_sigma = float(level[0])
+    torch.testing.assert_close(alone.features(x), method.classifier.features(x, t))
+    torch.testing.assert_close(alone(x), head(method.classifier.features(x, t), torch.zeros(6)))
+    decoder = sum(weight.numel() for weight in network.decoder.parameters())
+    both = sum(weight.numel() for weight in method.parameters())
+    assert sum(weight.numel() for weight in alone.parameters()) == both - decoder
 
 
 # The objective.

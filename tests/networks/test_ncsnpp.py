@@ -133,3 +133,13 @@ def test_small_networks_take_small_images(size, multipliers):
     classifier = NCSNppEncoderClassifier(1, 10, size, **arguments)
     assert classifier(x, log_sigma).shape == (2, 10)
     assert classifier.features(x, log_sigma).shape == (2, 16)
+
+
+def test_a_classifier_told_the_pixels_spread_reads_images_of_one_scale():
+    torch.manual_seed(0)
+    raw = NCSNppEncoderClassifier(1, 3, 8, width=8, multipliers=(1, 2), blocks=1, attention=()).eval()
+    scaled = NCSNppEncoderClassifier(1, 3, 8, width=8, multipliers=(1, 2), blocks=1, attention=(), data_std=0.5).eval()
+    scaled.load_state_dict(raw.state_dict())
+    x, sigma = torch.randn(4, 1, 8, 8), torch.tensor([0.02, 0.5, 5.0, 100.0])
+    spread = torch.sqrt(0.25 + sigma**2)[:, None, None, None]
+    torch.testing.assert_close(scaled(spread * x, sigma.log()), raw(x, sigma.log()))

@@ -154,3 +154,29 @@ def test_a_command_that_went_well_returns_nothing(tmp_path):
     words = [f"--config={CONFIGS / 'digits' / 'supervised.yaml'}", f"--trainer.default_root_dir={tmp_path}"]
     words += ["--trainer.max_steps=1", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     assert cli.main(["fit", *words]) is None
+
+
+HALF_SUMS = [
+    path for path in METHODS if 0 < READ[path]["trainer"].get("gradient_clip_val", 0) < 0.1
+]  # trained on the mean over pixels, by the settings of a loss that is half the sum
+
+
+@pytest.mark.parametrize("path", HALF_SUMS, ids=str)
+def test_adam_steps_as_on_the_loss_that_the_settings_are_of(path):
+    """A loss 2 / d as large has gradients 2 / d as large: the step is the same if Adam's eps and the clip are too."""
+    grey = path.parent.name in ("mnist", "fashion_mnist")
+    unit = 2 / (1024 if grey else 3072)
+    settings = READ[path]["optimizer"]["init_args"]
+    assert READ[path]["trainer"]["gradient_clip_val"] == pytest.approx(unit, rel=0.03)
+    assert settings["eps"] == pytest.approx(1e-8 * unit, rel=0.03)
+    gradients = 1e-8 * torch.randn(5, 100)  # where eps counts
+    steps = []
+    for size, eps in ((1.0, 1e-8), (unit, settings["eps"]), (unit, 1e-8)):
+        weight = torch.nn.Parameter(torch.zeros(100))
+        optimizer = torch.optim.Adam([weight], lr=settings["lr"], eps=eps)
+        for gradient in gradients:
+            weight.grad = size * gradient
+            optimizer.step()
+        steps.append(weight.detach())
+    torch.testing.assert_close(steps[1], steps[0], rtol=0.03, atol=0.03 * settings["lr"])
+    assert steps[2].abs().max() < 0.01 * steps[0].abs().max()  # what Adam's usual eps would make of it

@@ -126,6 +126,12 @@ class Clipped(Denoiser):
 
     Source: Dhariwal and Nichol 2021 (arXiv:2105.05233), official code, ``clip_denoised``, on in its sampling by DDIM
     and in the classifier-guided sampling of (e).
+
+    Example:
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> denoiser = Clipped(EpsDenoiser(lambda x_t, log_sigma, y: torch.zeros_like(x_t), VarianceExploding()))
+        >>> denoiser(torch.tensor([[[[0.5, 2.0]]]]), t=torch.tensor([0.5]))
+        tensor([[[[0.5000, 1.0000]]]])
     """
 
     def __init__(self, denoiser: Denoiser) -> None:

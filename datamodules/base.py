@@ -54,8 +54,9 @@ class ImageData(LightningDataModule, ABC):
         labels: Which images are labeled; all of them when not given.
         validation_fraction: Share of the training part held out for choices, stratified; at least one image of each
             class that has two.
-        split_seed: Seed of the splits.
-        seed: Seed of order, augmentation and dequantisation; the run's seed.
+        split_seed: Seed of the validation part, and beside ``seed`` of the labels that are kept.
+        seed: Seed of the labels that are kept, of order, augmentation and dequantisation; the run's seed. Runs of
+            several seeds so differ in their labels too, which is most of what differs where labels are few.
     """
 
     name: str
@@ -126,14 +127,15 @@ class ImageData(LightningDataModule, ABC):
     def fingerprint(self, part: Literal["train", "test"]) -> str | None:
         """Hash of all images and labels of an official part; None where the data set stands in.
 
-        Other images have another one, the same images in another folder the same.
+        Other images have another one, the same images in another folder the same. Which of them are labeled does not
+        count: that follows from settings.
         """
         if self.stands_in:
             return None
         if part == "test":
             return of_arrays(*(tensor.numpy() for tensor in self.images("test")))
         tensors = [tensor for name in ("train", "validation") for tensor in self.images(name)]
-        return of_arrays(*(tensor.numpy() for tensor in tensors), self.labeled_indices)
+        return of_arrays(*(tensor.numpy() for tensor in tensors))
 
     def stand_in(self, part: Part) -> tuple[Tensor, Tensor]:
         """Black images, which take no memory, and every class in turn, in the place of ``images``."""
@@ -164,7 +166,7 @@ class ImageData(LightningDataModule, ABC):
         kept = np.setdiff1d(np.arange(len(y)), validation, assume_unique=True)
         if np.bincount(y[kept], minlength=self.data_classes).min() < 1:
             raise ValueError(f"validation_fraction {self.validation_fraction} leaves a class without training images")
-        rng = np.random.default_rng([self.split_seed, 1])
+        rng = np.random.default_rng([self.split_seed, 1, self.seed])
         every = np.arange(len(kept))
         self.labeled_indices = every if self.labels is None else self.labels.labeled(y[kept], self.data_classes, rng)
         self.unlabeled_indices = np.setdiff1d(every, self.labeled_indices, assume_unique=True)

@@ -89,9 +89,20 @@ def test_training_validation_and_labeled_indices_are_disjoint_and_a_function_of_
     assert sorted([*splits["train"], *splits["validation"]]) == list(range(1437))
     assert set(splits["labeled"]) <= set(splits["train"])
     assert not set(data.labeled_indices) & set(data.unlabeled_indices)
-    again, other = few(split_seed=3, seed=9).splits, few(split_seed=4).splits
+    again, other = few(split_seed=3).splits, few(split_seed=4).splits
     assert all(np.array_equal(splits[name], again[name]) for name in splits)
     assert not any(np.array_equal(splits[name], other[name]) for name in splits)
+
+
+def test_each_seed_draws_labels_of_its_own_from_the_same_training_part():
+    one, again, other = few(seed=1), few(seed=1, batch_size=7), few(seed=2)
+    assert np.array_equal(one.labeled_indices, again.labeled_indices)
+    assert not np.array_equal(one.labeled_indices, other.labeled_indices)
+    for name in ("train", "validation"):
+        assert np.array_equal(one.splits[name], other.splits[name])
+    counts = [np.bincount(data.images("train")[1][data.labeled_indices], minlength=10) for data in (one, other)]
+    assert np.array_equal(*counts)
+    assert one.fingerprint("train") == other.fingerprint("train")
 
 
 def test_the_class_prior_is_that_of_the_unlabeled_pool():

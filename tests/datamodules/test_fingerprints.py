@@ -69,12 +69,12 @@ def test_a_changed_pixel_or_label_changes_its_part_alone(root, part):
     assert {name for name in PARTS if again[name] != changed[name]} == {part}
 
 
-def test_which_images_are_labeled_or_held_out_counts_to_train(root):
+def test_which_images_are_held_out_counts_to_train_and_which_are_labeled_does_not(root):
     plain = both(insects(root))
-    for options in ({"labels": LabelsPerClass(2)}, {"split_seed": 3}, {"validation_fraction": 0.4}):
+    for options in ({"split_seed": 3}, {"validation_fraction": 0.4}):
         other = both(insects(root, **options))
         assert (other[0] != plain[0], other[1] == plain[1]) == (True, True)
-    assert both(insects(root, seed=7)) == plain
+    assert both(insects(root, seed=7)) == both(insects(root, labels=LabelsPerClass(2))) == plain
 
 
 def test_each_data_set_tells_where_its_images_come_from(root, tmp_path):

@@ -1,6 +1,7 @@
 """Suite files: what they may say, what is refused in one line, and the order of cells."""
 
 import copy
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.errors import InputError
+from benchmark.suite.cells import CONFIGS
 from benchmark.suite.graph import closure, order
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.suite import load_suite, selected, suites
+from benchmark.system.yaml_files import read_yaml
 
 CONFIG, GUIDED = "digits/supervised.yaml", "digits/noisy_classifier.yaml"
 GOOD = {"reference": "ref", "cells": {"ref": {"config": CONFIG}, "other": {"config": CONFIG}}}
@@ -387,3 +390,27 @@ def test_cells_are_ordered_after_those_they_need(data, count):
     for name in names:
         found = closure(needs, [name])
         assert found == {name}.union(*(closure(needs, [needed]) for needed in needs[name]))
+
+
+COMPARED = {
+    **{f"digits/{pattern}": ("digits", pattern) for pattern in ("few_cg*", "few_*_noisy", "few_*_da", "pu_*")},
+    "fashion_mnist/cg_*5": ("fashion_mnist", "cg_*5"),
+    **{
+        f"{suite}/cg_*{share}": (suite, f"cg_*{share}")
+        for suite, shares in (("cifar10", (5, 20, 40, 60, 80)), ("cifar100", (5, 20)))
+        for share in shares
+    },
+}
+
+
+@pytest.mark.parametrize(("suite", "pattern"), COMPARED.values(), ids=COMPARED)
+def test_cells_that_are_compared_see_as_many_labeled_images_a_step(suite, pattern):
+    for budget in ("paper", *read_yaml(CONFIGS / f"suites/{suite}.yaml").get("budgets", {})):
+        cells = [cell for name, cell in load_suite(suite, budget).cells.items() if fnmatch(name, pattern)]
+        sizes = {
+            cell.name: cell.set.get("data.init_args.batch_size")
+            or read_yaml(Path(cell.config))["data"]["init_args"]["batch_size"]
+            for cell in cells
+        }
+        assert len(sizes) > 1
+        assert len(set(sizes.values())) == 1, sizes

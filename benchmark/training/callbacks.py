@@ -19,7 +19,10 @@ from methods.base import Method, keyed_seed, networks_of
 
 
 class _Ramp:
-    """``average += (1 - decay_n) (current - average)`` with ``decay_n = min(decay, (1 + n) / (10 + n))``."""
+    """``average += (1 - decay_n) (current - average)`` with ``decay_n = min(decay, (1 + n) / (10 + n))``.
+
+    Whole numbers are copied.
+    """
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
@@ -27,22 +30,25 @@ class _Ramp:
     @torch.no_grad()
     def __call__(self, averaged: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
         decay = min(self.decay, (1 + int(n)) / (10 + int(n)))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:
+            torch._foreach_copy_(averaged, current)
 
 
 class EMA(WeightAveraging):
-    """Exponential moving average of the parameters; validation, testing and the final weights are the average.
+    """Exponential moving average of the weights; validation, testing and the final weights are the average.
 
-    Differs from the library's own callback: a whole validation run, its hooks included, sees the average; nothing is
-    swapped before the first update; an exception inside validation puts the weights back; buffers are copied, not
-    averaged; it pickles.
+    Buffers are averaged too: the statistics of a batch norm then belong to the averaged layers before it. Differs from
+    the library's own callback: a whole validation run, its hooks included, sees the average; nothing is swapped before
+    the first update; an exception inside validation puts the weights back; it pickles.
 
     Args:
         decay: Limit of the decay, in [0, 1]; ramps up as ``(1 + n) / (10 + n)``. 0 keeps the raw weights.
     """
 
     def __init__(self, decay: ClosedUnitInterval = 0.999) -> None:
-        super().__init__(use_buffers=False, multi_avg_fn=_Ramp(decay))
+        super().__init__(use_buffers=True, multi_avg_fn=_Ramp(decay))
         self.decay = decay
         self._swapped = False
 

@@ -193,9 +193,18 @@ def test_an_exception_inside_validation_saves_average_and_raw_weights_in_their_p
     torch.testing.assert_close(saved["state_dict"][name], averaged(seen.raw, 0.5), rtol=1e-5, atol=1e-7)
 
 
-def test_buffers_are_copied_not_averaged(tmp_path):
+def test_statistics_of_a_batch_norm_are_averaged_as_weights_are_and_constants_stay(tmp_path):
+    raw = []
+
+    class Statistics(Callback):
+        def on_train_batch_end(self, trainer, method, *args):
+            raw.append(method.network[1].running_mean.detach().clone())
+
     ema = EMA(0.9)
-    method, runner = fit(tmp_path, 4 * EPOCH, ema)
+    method, runner = fit(tmp_path, 4 * EPOCH, Statistics(), ema)
+    expected = averaged(raw, 0.9)
+    torch.testing.assert_close(method.network[1].running_mean, expected, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(expected, raw[-1])
     assert torch.equal(method.constant, torch.tensor([0.1, 1e-3, 7.0]))
     assert torch.equal(ema._average_model.module.constant, method.constant)
     assert int(method.network[1].num_batches_tracked) == runner.global_step == 4 * EPOCH

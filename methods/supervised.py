@@ -14,13 +14,18 @@ class Supervised(Method):
     Args:
         network: ``x -> logits`` with ``features(x)``. If it has ``weights`` of somebody else, its ``start`` reads them.
         label_smoothing: Mass spread evenly over the classes, in [0, 1].
+        augmentation: Changes images at random in training.
     """
 
-    def __init__(self, network: nn.Module, label_smoothing: ClosedUnitInterval = 0.0) -> None:
+    def __init__(
+        self, network: nn.Module, label_smoothing: ClosedUnitInterval = 0.0, augmentation: nn.Module | None = None
+    ) -> None:
         start = network.start if getattr(network, "weights", None) else None
         super().__init__(classifier=CleanClassifier(network), start=start)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.augmentation = label_smoothing, augmentation
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch["labeled"]
+        if self.training and self.augmentation is not None:
+            x = self.augmentation(x)
         return {"classify": F.cross_entropy(self.classify(x), y, label_smoothing=self.label_smoothing)}

@@ -15,7 +15,7 @@ from methods.base import Method
 class BuffersLabels(Protocol):
     """A method whose labels wait until they are as many as the images of a batch with unlabeled ones.
 
-    The steps in which they wait leave parameters without a gradient, which several devices must know.
+    A forecast counts the steps in which they wait apart.
     """
 
     def buffer_labels(self, batch: dict[str, Any]) -> None:

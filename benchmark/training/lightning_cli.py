@@ -42,7 +42,7 @@ from benchmark.training.checkpoints import (
     checkpoints,
     resume_point,
 )
-from benchmark.training.checks import BuffersLabels, check_shapes
+from benchmark.training.checks import check_shapes
 from benchmark.training.confined import check_confined
 from benchmark.training.data_settings import asks_data, fill_from_data
 from benchmark.training.parser import Parser
@@ -219,8 +219,6 @@ class BenchmarkCLI(LightningCLI):
         check_confined(built)
         check_precision(built)
         if isinstance(built.strategy, DDPStrategy):
-            idle = isinstance(self.model, BuffersLabels) and self.datamodule.unlabeled_batch_size > 0
-            built.strategy._ddp_kwargs.setdefault("find_unused_parameters", idle)
             # Buffers are constants, or kept equal by ShardStatistics.
             built.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
         precision = built.precision_plugin

@@ -13,7 +13,7 @@ from benchmark.system.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (
-    *("accuracy/clean", "accuracy/middle", "nll", "level_ce", "telescoping", "mse/denoise/t=0.2"),
+    *("accuracy/clean", "accuracy/middle", "nll", "nll/ode", "level_ce", "mse/denoise/t=0.2"),
     *("accuracy/generated", "fd", "fd/intra", "precision", "nn_ratio"),
 )
 

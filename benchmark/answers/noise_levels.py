@@ -18,8 +18,8 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     """Write a method's diagnostics to ``diagnostics.npz``, a row for each dequantised test image.
 
     Only ``confusion (G, G)`` is a mean over images. ``times (L,)`` and ``sigmas (L,)``, sigma / alpha there, are those
-    of ``noisy_bits (N, L)``. ``lattice_bits (N,)`` score the grey levels without dequantisation, as the code of paper
-    (c) does.
+    of ``noisy_bits (N, L)``. ``ode_bits (N,)`` are those of the denoiser's ODE. ``lattice_bits (N,)`` score the grey
+    levels without dequantisation, as the code of paper (c) does.
     """
     reason = method.unsupported.get("diagnostics")
     if reason is not None:
@@ -33,6 +33,7 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
         noise = KeyedNoise(protocol.seed, "diagnose", rows, data.shape, method.device)
         part = method.likelihood.diagnostics(x[here].to(method.device), noise, times)
         nats = method.log_prob(grey.lattice(u[here]).to(method.device)).cpu()
+        part["ode_bits"] = grey.bits_per_dim(part.pop("ode_log_prob").cpu(), x[0].numel())
         part["lattice_bits"] = grey.lattice_bits_per_dim(nats, x[0].numel())
         for name, values in part.items():
             found.setdefault(name, []).append(values.detach().cpu().numpy())

@@ -43,6 +43,7 @@ def diagnostic_records(job: Job, protocol: Protocol) -> Iterator[Record]:
         yield from record.absent((*metrics_of("diagnose"), *noisy), record.reason)
         return
     found = load_arrays(job.folder / "diagnostics.npz")
+    yield record("nll/ode", mean_estimate(found["ode_bits"]), kind="estimate", data="dequantised")
     yield record("nll/lattice", mean_estimate(found["lattice_bits"]), kind="density at points", data="grey levels")
     for name, bits, sigma in zip(noisy, found["noisy_bits"].T, found["sigmas"], strict=True):
         yield record(name, mean_estimate(bits), sigma=float(f"{sigma:.4g}"))
@@ -51,11 +52,11 @@ def diagnostic_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     yield record("level_ce", mean_estimate(found["level_ce"]))
     yield record("accuracy/level", share(found["level_right"]))
     yield record("mse/level", mean_estimate(found["level_mse"]))
-    yield record("telescoping", _telescoping(found["telescoping"]))
+    yield record("level_balance", _level_balance(found["level_balance"]))
 
 
-def _telescoping(steps: np.ndarray) -> Estimate:
-    """``sum_t log mean_x exp(F_t - F_{t+1})`` over images of level ``t + 1``, in nats; 0 for a normalised density.
+def _level_balance(steps: np.ndarray) -> Estimate:
+    """``sum_t log mean_x exp(F_t - F_{t+1})`` over images of level ``t + 1``, in nats; 0 for the optimal classifier.
 
     Args:
         steps: ``F_t - F_{t+1}``, ``(N, T + 1)``.

@@ -133,12 +133,13 @@ DEFINITIONS = (
     ),
     *_of(
         "diagnose",
+        MetricDefinition("nll/ode", DENSITY, DOWN, 0.02, unit="bits/dim"),
         MetricDefinition("nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim"),  # a density at points: unbounded
         MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
         MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
         _fraction("accuracy/level", DENSITY, UP, 0.01),
         MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
-        MetricDefinition("telescoping", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
+        MetricDefinition("level_balance", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
     ),
     *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g")),
     *_of(

@@ -32,6 +32,8 @@ LABELS = {
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NETWORK = "feature_network"
 JUDGED = "accuracy/generated"
+UNNORMALISED = "unnormalised"
+"""Kind of a log-density without a known mass: smaller is not better, so it is never bold."""
 ALWAYS_SHOWN = frozenset({"kind", "nfe"})
 
 
@@ -279,7 +281,7 @@ class _Column:
         groups: dict[Any, list[Entry]] = {}
         for of_row, floor in zip(self.entries, is_floor, strict=True):
             for entry in of_row:
-                if entry.status == OK and not floor:
+                if entry.status == OK and not floor and entry.protocol.get("kind") != UNNORMALISED:
                     alike = {key: value for key, value in entry.protocol.items() if key not in CHOICES}
                     groups.setdefault((entry.n, json.dumps(alike, sort_keys=True)), []).append(entry)
         bold: set[int] = set()

@@ -9,7 +9,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from methods.diffusion.denoiser import Denoiser
-from methods.diffusion.likelihood import Likelihood
+from methods.diffusion.likelihood import Likelihood, ProbabilityFlow
 from methods.diffusion.process import DiscreteVP
 from methods.diffusion.samplers import Noise
 
@@ -178,8 +178,8 @@ class LevelDenoiser(Denoiser):
 class SinglePass(Likelihood):
     """``log p(x) = f[0] - f[T + 1] + log N(x; 0, I)``, and likewise at every level.
 
-    Exact for the optimal classifier. Nothing normalises a trained one: its density may have any mass, see the
-    ``telescoping`` diagnostic.
+    Exact for the optimal classifier. Nothing normalises a trained one: its density may have any mass. The likelihood of
+    the same denoiser along its ODE, among ``diagnostics``, is normalised.
 
     Source: (c) Sec. 3.1.
 
@@ -190,7 +190,7 @@ class SinglePass(Likelihood):
         tensor([-1.8379])
     """
 
-    kind, nfe = "exact", 1
+    kind, nfe = "unnormalised", 1
 
     def __init__(self, denoiser: LevelDenoiser) -> None:
         self.denoiser = denoiser
@@ -210,9 +210,11 @@ class SinglePass(Likelihood):
         Of each image at a level of its own, ``(B,)``: ``level_ce``, cross-entropy in nats; ``level_right``, whether
         the most probable level is the true one; ``level_mse``, mean squared error of the noise, 1 at level 0 and 0 at
         pure noise, as (c) Table 1 counts it.
-        ``telescoping``: ``log p_t(x) / p_{t+1}(x)`` at ``x ~ p_{t+1}`` for ``t = 0 .. T``, ``(B, T + 1)``. Over images,
-        the mean of its exponential is 1 for the optimal classifier, at every ``t``; the sum over ``t`` of the log
-        means is the log mass, telescoped, of the single-pass density.
+        ``level_balance``: ``log p_t(x) / p_{t+1}(x)`` at ``x ~ p_{t+1}`` for ``t = 0 .. T``, ``(B, T + 1)``. Over
+        images, the mean of its exponential is 1 for the optimal classifier, at every ``t``. It looks at neighbouring
+        levels at their own noise alone, where cross-entropy trains; it is not the mass of the single-pass density,
+        which also asks what the classifier says of clean images about strong noise.
+        ``ode_log_prob``: log-density of the denoiser along its probability-flow ODE, in nats, ``(B,)``.
         ``noisy_bits``: ``-log2 p_t(x_t)`` a pixel at ``times``, by a single pass each, ``(B, L)``.
         ``confusion``: what probability images at a group of levels (row) give to each group (column), averaged over the
         row's levels, ``(B, groups, groups)``; see ``level_groups``.
@@ -240,7 +242,8 @@ class SinglePass(Likelihood):
             "level_ce": F.cross_entropy(logits, process.index(t), reduction="none"),
             "level_right": logits.argmax(1) == process.index(t),
             "level_mse": errors.square().flatten(1).mean(1),
-            "telescoping": torch.stack(steps, dim=1),
+            "level_balance": torch.stack(steps, dim=1),
+            "ode_log_prob": ProbabilityFlow(self.denoiser)(x, noise),
             "noisy_bits": noisy_bits,
             "confusion": confusion / groups.sum(0)[:, None],
         }

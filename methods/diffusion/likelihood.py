@@ -19,13 +19,14 @@ from methods.diffusion.samplers import Noise, added_variance
 class Likelihood(ABC):
     """``log p(x)`` in nats, ``(B,)``, of images ``(B, C, H, W)``.
 
-    ``kind`` says what the number is: ``exact``, a ``bound`` from below, or an unbiased ``estimate``.
+    ``kind`` says what the number is: ``exact``, a ``bound`` from below, an unbiased ``estimate``, or ``unnormalised``,
+    of a density that may have any mass and ranks with no other.
     ``nfe`` counts the network evaluations an image costs, about, if each image takes its own; ``dequantised`` says
     whether it scores images with dequantisation noise (a density) or the grey levels themselves (a probability, given
     as the density of its bin).
     """
 
-    kind: Literal["exact", "bound", "estimate"]
+    kind: Literal["exact", "bound", "estimate", "unnormalised"]
     nfe: int
     dequantised: bool = True
 

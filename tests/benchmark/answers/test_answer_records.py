@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from benchmark.answers.gradients import gradients
 from benchmark.records.cell import ANSWERS
 from benchmark.records.classification import classification_records
-from benchmark.records.density import _telescoping, gradient_records
+from benchmark.records.density import _level_balance, gradient_records
 from benchmark.suite.jobs import Job
 from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.protocol import Protocol
@@ -69,7 +69,16 @@ def test_answers_in_batches_of_any_size_have_the_same_records(tmp_path):
     expected = {
         *("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "f1", "ece"),
         *("label_nll", "brier", "nll", "nfe/nll"),
-        *("nll/lattice", "nll/t=0.25", "nll/t=0.75", "level_ce", "accuracy/level", "mse/level", "telescoping"),
+        *(
+            "nll/ode",
+            "nll/lattice",
+            "nll/t=0.25",
+            "nll/t=0.75",
+            "level_ce",
+            "accuracy/level",
+            "mse/level",
+            "level_balance",
+        ),
         *("mse/denoise/t=0.25", "mse/denoise/t=0.75"),
     }
     assert expected == {metric for metric in measured if not metric.startswith("accuracy/t=")}
@@ -85,7 +94,7 @@ def test_answers_in_batches_of_any_size_have_the_same_records(tmp_path):
         np.testing.assert_allclose(file["confusion"].sum(1), 1, atol=1e-5)
         assert file["confusion"].shape == (10, 10)
     about = found[0]["nll"].protocol
-    assert (about["kind"], about["data"], about["nfe"]) == ("exact", "dequantised", 1)
+    assert (about["kind"], about["data"], about["nfe"]) == ("unnormalised", "dequantised", 1)
     assert found[0]["nll/lattice"].protocol["data"] == "grey levels"
 
 
@@ -205,7 +214,7 @@ def test_a_method_without_gradients_says_why_where_the_data_was_made_for_them(tm
 
 def test_log_means_of_the_density_ratios_add_up_and_are_not_lost_to_overflow():
     steps = np.log(np.array([[1.0, 2.0], [3.0, 2.0]])) + np.array([0.0, 2000.0])
-    found = _telescoping(steps)
+    found = _level_balance(steps)
     np.testing.assert_allclose(found.value, np.log(2) + np.log(2) + 2000)
     np.testing.assert_allclose(found.stderr, np.sqrt(2 / 2 / 4))  # variance 2 of the first, none of the second
     assert found.n == 2

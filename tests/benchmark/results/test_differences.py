@@ -40,9 +40,9 @@ def one_change(old, new):
         ("nll", -7.14, -7.00, "worse"),
         ("nll", -7.00, -7.14, "better"),
         ("is", 7.0, 6.7, "worse"),
-        ("telescoping", -1.9, -2.2, "worse"),
-        ("telescoping", -1.9, 1.9, "same"),
-        ("telescoping", 2.2, -0.5, "better"),
+        ("level_balance", -1.9, -2.2, "worse"),
+        ("level_balance", -1.9, 1.9, "same"),
+        ("level_balance", 2.2, -0.5, "better"),
         ("nn_ratio", 1.1, 0.8, "worse"),
         ("nn_ratio", 1.1, 1.2, "worse"),
         ("nn_ratio", 1.2, 1.05, "better"),
@@ -91,8 +91,8 @@ def test_the_tolerance_is_the_largest_of_three_computed_by_hand():
 
 
 def test_a_distance_to_a_target_is_taken_seed_by_seed():
-    old = [number(seed=k, metric="telescoping", value=0.0) for k in range(2)]
-    new = [number(seed=k, metric="telescoping", value=(-5.0, 5.0)[k]) for k in range(2)]
+    old = [number(seed=k, metric="level_balance", value=0.0) for k in range(2)]
+    new = [number(seed=k, metric="level_balance", value=(-5.0, 5.0)[k]) for k in range(2)]
     found = one_change(old, new)
     assert (found.new, found.gain, found.verdict) == (0.0, -5.0, "worse")
 

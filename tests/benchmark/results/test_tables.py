@@ -131,8 +131,8 @@ def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():
     [
         ("accuracy/clean", (0.9, 0.8), "a"),
         ("nll", (1.8, 1.9), "a"),
-        ("telescoping", (-0.1, -1.9), "a"),
-        ("telescoping", (-2.0, 0.5), "b"),
+        ("level_balance", (-0.1, -1.9), "a"),
+        ("level_balance", (-2.0, 0.5), "b"),
         ("nn_ratio", (0.0, 1.1), "b"),
         ("cpu_seconds/train", (100, 10), "b"),
     ],
@@ -171,6 +171,12 @@ def test_two_protocols_of_one_row_stay_apart():
     assert cells_of(to_markdown(table), "nll") == {"da": "2.400 (bound); 1.800 (exact)"}
 
 
+def test_a_density_without_a_known_mass_is_never_bold():
+    rows = (("a", 1, "unnormalised"), ("b", 2, "unnormalised"), ("c", 3, "exact"), ("d", 4, "exact"))
+    numbers = [number(cell, metric="nll", value=value, kind=kind) for cell, value, kind in rows]
+    assert re.findall(r"\*\*(\d\.\d+)\*\*", to_markdown(results(*numbers))) == ["3.000"]
+
+
 def test_curves_are_left_out_unless_asked_for():
     table = results(number(), number(metric="accuracy/t=0.5", value=0.5), number(metric="accuracy/t=0.25", value=0.7))
     assert "t=" not in to_markdown(table)
@@ -204,7 +210,7 @@ def test_names_and_reasons_do_nothing_in_markdown(name):
 
 
 def test_csv_has_one_record_a_row_with_raw_numbers(tmp_path):
-    table = results(number(value=1 / 3, nfe=18), number("z", metric="telescoping", value=-1.9))
+    table = results(number(value=1 / 3, nfe=18), number("z", metric="level_balance", value=-1.9))
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert [float(line["value"]) for line in lines] == [1 / 3, -1.9]  # a negative number is no formula
     assert (lines[0]["protocol"], lines[0]["higher_is_better"], lines[0]["stderr"]) == ('{"nfe": 18}', "true", "")

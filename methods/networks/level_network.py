@@ -58,7 +58,7 @@ class ClassEmbedding(nn.Embedding):
 
 
 class EncoderTrunk(nn.Module):
-    """Encoder of the UNet, norm, SiLU, mean over the pixels: ``(x, y) -> (B, out_channels)``.
+    """Encoder of the UNet, norm, SiLU, means over the cells of a grid: ``(x, y) -> (B, out_channels)``.
 
     Without a noise embedding; the class, where there is one, sets scale and shift in every residual block. Attention
     is plain, because the losses differentiate input gradients.
@@ -73,6 +73,7 @@ class EncoderTrunk(nn.Module):
         dropout: Share of activations dropped in residual blocks.
         classes: Number of classes ``K``, or None for a network that labels do not reach.
         resampling: How the resolution is halved.
+        grid: Cells on a side of the grid; 1 averages all pixels of the lowest level, its resolution reads each.
 
     Raises:
         ValueError: As ``Encoder``.
@@ -89,9 +90,10 @@ class EncoderTrunk(nn.Module):
         dropout: ClosedUnitInterval = 0.0,
         classes: PositiveInt | None = None,
         resampling: Resampling = "conv",
+        grid: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        self.in_channels, self.classes = in_channels, classes
+        self.in_channels, self.classes, self.grid = in_channels, classes, grid
         self.label = None if classes is None else ClassEmbedding(classes, 4 * width)
         self.encoder = Encoder(
             in_channels,
@@ -103,12 +105,13 @@ class EncoderTrunk(nn.Module):
             attend=lambda c: SelfAttention(c, head_count(c, head_channels)) if head_channels else nn.Identity(),
             resampling=resampling,
         )
-        self.out_channels = self.encoder.out_channels
-        self.norm = NormAct(self.out_channels)
+        self.out_channels = self.encoder.out_channels * grid**2
+        self.norm = NormAct(self.encoder.out_channels)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         _, middle = self.encoder(x, None if self.label is None else self.label(y, x))
-        return self.norm(middle).mean(dim=(2, 3))
+        found = self.norm(middle)
+        return found.mean(dim=(2, 3)) if self.grid == 1 else F.adaptive_avg_pool2d(found, self.grid).flatten(1)
 
 
 class UNetTrunk(nn.Module):

@@ -13,6 +13,7 @@ from methods.networks.level_network import EncoderTrunk, LevelNetwork, UNetTrunk
 LEVELS = 12
 TRUNKS = {
     "encoder": lambda **kw: EncoderTrunk(1, width=8, multipliers=(1, 2), blocks=1, attention=(2,), **kw),
+    "encoder-grid": lambda **kw: EncoderTrunk(1, 8, (1, 2), 1, (), head_channels=None, grid=2, **kw),
     "encoder-plain": lambda **kw: EncoderTrunk(1, 8, (1, 2), 1, (), head_channels=None, **kw),
     "unet": lambda **kw: UNetTrunk(1, 10, width=8, multipliers=(1, 2), blocks=1, attention=(2,), dropout=0, **kw),
 }

@@ -49,6 +49,26 @@ class Overrides:
         return dataclasses.replace(cell, set={**cell.set, **self.set}, guidance_scales=scales)
 
 
+def added_cells(raw: dict[str, Any], name: str, file: str) -> dict[str, Any]:
+    """Cells that a budget has beside those of its suite, as its YAML states them.
+
+    Args:
+        raw: The whole suite file.
+        name: Name of the budget.
+        file: Name of the suite file, for messages.
+
+    Raises:
+        InputError: If the budget or its ``cells`` are no mapping, or a cell is given twice.
+    """
+    where = f"{file}: budget {name}"
+    budgets = {} if name == PAPER else optional_mapping(raw, "budgets", file)
+    cells = optional_mapping(mapping(budgets[name], where), "cells", where) if name in budgets else {}
+    twice = sorted(map(str, {*cells} & {*optional_mapping(raw, "cells", file)}))
+    if twice:
+        raise InputError(f"{where}: cells: {twice[0]!r} is a cell of the suite already; change it by overrides")
+    return cells
+
+
 def read_budget(
     raw: dict[str, Any], name: str, file: Path, cells: dict[str, Cell]
 ) -> tuple[dict[str, Any], list[Overrides]]:
@@ -58,7 +78,7 @@ def read_budget(
         raw: The whole suite file.
         name: Name of the budget.
         file: Path of the suite file.
-        cells: All cells, by name.
+        cells: All cells, those that the budget adds among them, by name.
 
     Raises:
         InputError: Naming file, key and remedy.
@@ -77,7 +97,7 @@ def read_budget(
     protocol: dict[str, Any] = {}
     overrides: list[Overrides] = []
     for place, part, folder in parts:
-        check_keys(part, {"protocol", "overrides", *(["include"] if part is own else [])}, place)
+        check_keys(part, {"protocol", "overrides", *(["include", "cells"] if part is own else [])}, place)
         protocol |= optional_mapping(part, "protocol", place)
         overrides += _overrides(part.get("overrides") or [], cells, place, folder)
     return protocol, overrides

@@ -53,18 +53,18 @@ class Cell:
         return {**self.trains_with, **self.samples_with}
 
 
-def read_cells(raw: Any, file: Path) -> dict[str, Cell]:
+def read_cells(raw: dict[str, Any], file: Path) -> dict[str, Cell]:
     """Cells by name, in the order of the file.
 
     Args:
-        raw: Value under ``cells`` in the suite file.
+        raw: Cells and sweeps as the suite file states them.
         file: Path of the suite file.
 
     Raises:
         InputError: Naming file, cell and key.
     """
     cells: dict[str, Cell] = {}
-    for name, spec in _swept(mapping(raw, f"{file.name}: cells"), f"{file.name}: cells"):
+    for name, spec in _swept(raw, f"{file.name}: cells"):
         if name in cells:
             raise InputError(f"{file.name}: cells: {name!r} is given twice")
         cells[name] = _cell(name, spec, file)

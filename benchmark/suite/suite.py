@@ -8,7 +8,7 @@ from graphlib import CycleError
 from typing import Any
 
 from benchmark.errors import InputError
-from benchmark.suite.budgets import PAPER, Overrides, read_budget
+from benchmark.suite.budgets import PAPER, Overrides, added_cells, read_budget
 from benchmark.suite.cells import CONFIGS, Cell, read_cells
 from benchmark.suite.fields import build, check_keys
 from benchmark.suite.graph import closure, order
@@ -16,7 +16,7 @@ from benchmark.suite.needs import with_denoisers
 from benchmark.suite.protocol import REFERENCE, Protocol
 from benchmark.system.names import NAME
 from benchmark.system.surroundings import absolute
-from benchmark.system.yaml_files import optional_mapping, read_yaml
+from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def load_suite(
     Raises:
         InputError: Naming file, key and remedy.
     """
-    own = name.endswith((".yaml", ".yml"))
-    path = absolute(name) if own else CONFIGS / "suites" / f"{name}.yaml"
-    if own and not path.is_file():
+    by_path = name.endswith((".yaml", ".yml"))
+    path = absolute(name) if by_path else CONFIGS / "suites" / f"{name}.yaml"
+    if by_path and not path.is_file():
         raise InputError(f"no suite file at {path}")
     if not NAME.fullmatch(path.stem) or not path.is_file():
         close = difflib.get_close_matches(name, suites(), n=1)
@@ -74,7 +74,8 @@ def load_suite(
         raise InputError(f"no suite named {name!r}; {hint}there are: {', '.join(suites())}")
     raw = read_yaml(path)
     check_keys(raw, {"reference", "protocol", "cells", "seeds", "budgets"}, path.name)
-    cells = read_cells(raw.get("cells"), path)
+    own = mapping(raw.get("cells"), f"{path.name}: cells")
+    cells = read_cells({**own, **added_cells(raw, budget, path.name)}, path)
     smaller, overrides = read_budget(raw, budget, path, cells)
     for change in [*overrides, Overrides(set=changes or {})]:
         cells = {name: change.on(cell) if change.concern(cell) else cell for name, cell in cells.items()}

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jsonargparse.typing import ClosedUnitInterval
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from methods.base import Batch, Method
@@ -135,17 +135,22 @@ class Gaussians(Method):
         self.shrinkage = shrinkage
         self._moments: list[Tensor] = []
 
+    @property
+    def gaussians(self) -> GaussianDenoiser:
+        """The fitted Gaussians."""
+        return self.denoiser
+
     def guidance(self) -> Denoiser:
         return self.denoiser
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean negative log-density in nats."""
-        return {"nll": -self.log_prob(batch["labeled"][0]).mean()}
+        """Mean negative log-density of the Gaussians in nats."""
+        return {"nll": -self.gaussians.log_joint(batch["labeled"][0], None).logsumexp(1).mean()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Add a batch to the moments."""
         x, y = batch["labeled"]
-        components = len(self.denoiser.means)
+        components = len(self.gaussians.means)
         member = nn.functional.one_hot(y if components > 1 else torch.zeros_like(y), components).double()
         x = x.flatten(1).double()
         moments = [member.sum(0), member.T @ x, torch.einsum("bk,bd,be->kde", member, x, x)]
@@ -158,7 +163,40 @@ class Gaussians(Method):
         mean = first / count[:, None]
         covariance = second / count[:, None, None] - torch.einsum("kd,ke->kde", mean, mean)
         pooled = torch.einsum("k,kde->de", count / count.sum(), covariance)
-        self.denoiser.fit(count, mean, (1 - self.shrinkage) * covariance + self.shrinkage * pooled)
+        self.gaussians.fit(count, mean, (1 - self.shrinkage) * covariance + self.shrinkage * pooled)
 
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""
+
+
+class GaussianGuidance(Gaussians):
+    """A score model guided by the posterior of one Gaussian per class: what a learned classifier has to beat as a guide.
+
+    Args:
+        denoiser: Trained denoiser to guide; fitting does not use it.
+        shape: Of an image, ``(C, H, W)``.
+        classes: Number of classes.
+        sampler: See ``Method``.
+        guidance_scale: See ``Method``.
+        shrinkage: See ``Gaussians``.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        shape: list[int],
+        classes: PositiveInt,
+        sampler: Sampler | None = None,
+        guidance_scale: NonNegativeFloat = 1.0,
+        shrinkage: ClosedUnitInterval = 0.0,
+    ) -> None:
+        super().__init__(shape, classes, denoiser.process, shrinkage)
+        self.fitted, self.denoiser = self.denoiser, denoiser
+        self.sampler, self.likelihood, self.guidance_scale = sampler, None, guidance_scale
+
+    @property
+    def gaussians(self) -> GaussianDenoiser:
+        return self.fitted
+
+    def guidance(self) -> Denoiser:
+        return Method.guidance(self)

@@ -170,7 +170,7 @@ class Gaussians(Method):
 
 
 class GaussianGuidance(Gaussians):
-    """A score model guided by the posterior of one Gaussian per class: what a learned classifier has to beat as a guide.
+    """A score model guided by the posterior of one Gaussian per class, a floor for learned classifiers.
 
     Args:
         denoiser: Trained denoiser to guide; fitting does not use it.

@@ -19,10 +19,9 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     """Write the logits of the test images to ``logits.npz``.
 
     The file holds ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images, ``noisy (draws, N, K)``,
-    ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs also ``masked_x (N, K)``
-    and ``masked_denoised (N, K)``, on the noisy images of the first draw; for others ``masked`` is
-    the reason why not. Noise levels and noise depend on
-    ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same noisy images.
+    ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs also ``masked_x`` and
+    ``masked_denoised``, like ``noisy`` and on its noisy images; for others ``masked`` is the reason why not. Noise levels
+    and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same noisy images.
     """
     reason = method.unsupported.get("classify")
     if reason is not None:
@@ -54,17 +53,18 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
 
 
 def _noisy(method: Method, x: Tensor, quantiles: Tensor, curve: Tensor, noise: KeyedNoise) -> dict[str, Tensor]:
-    """Logits at random times ``(draws, B, K)``, at those of the curve ``(L, B, K)``, with inputs masked ``(B, K)``."""
+    """Logits at random times ``(draws, B, K)``, also with inputs masked, and at those of the curve ``(L, B, K)``."""
     process = method.noisy_process
-    noisy, masked = [], {}
-    for draw, quantile in enumerate(quantiles):
+    found: dict[str, list[Tensor]] = {"noisy": [], "levels": []}
+    for quantile in quantiles:
         t = process.times_at(quantile)
         x_t, _ = process.perturb(x, t, noise())
-        noisy.append(method.classify(x_t, t))
-        if draw == 0 and "masked" not in method.unsupported:
-            masked = {f"masked_{name}": logits for name, logits in method.classifier.masked(x_t, t).items()}
-    eps, levels = noise(), []
+        found["noisy"].append(method.classify(x_t, t))
+        if "masked" not in method.unsupported:
+            for name, logits in method.classifier.masked(x_t, t).items():
+                found.setdefault(f"masked_{name}", []).append(logits)
+    eps = noise()
     for t in curve:
         t = t.expand(len(x))
-        levels.append(method.classify(process.perturb(x, t, eps)[0], t))
-    return {"noisy": torch.stack(noisy), "levels": torch.stack(levels), **masked}
+        found["levels"].append(method.classify(process.perturb(x, t, eps)[0], t))
+    return {name: torch.stack(logits) for name, logits in found.items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmark.metrics import classification
-from benchmark.metrics.arrays import mean_estimate, share
+from benchmark.metrics.arrays import Estimate, mean_estimate, share
 from benchmark.records.recorder import Recorder
 from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
@@ -25,7 +25,7 @@ def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
         return
     found = load_arrays(job.folder / "logits.npz")
     yield from _accuracies(record, "accuracy", found, 1, protocol)
-    yield from _masked(record, found)
+    yield from _masked(record, found, protocol)
     classes = found["clean"].shape[1]
     if classes > TOP5_ABOVE:
         yield from _accuracies(record, "top5", found, 5, protocol)
@@ -48,10 +48,7 @@ def _accuracies(
     if "noisy" not in found:
         yield from record.absent((f"{name}/noisy", f"{name}/levels", f"{name}/middle"), "reads clean images only")
         return
-    right = np.stack([classification.hits(draw, y, k) for draw in found["noisy"]])
-    # An image's draws are not independent: the error is over images.
-    noisy = mean_estimate(right.mean(0))
-    yield record(f"{name}/noisy", noisy._replace(n=right.size), draws=protocol.noisy_draws, times="uniform")
+    yield record(f"{name}/noisy", _over_draws(found["noisy"], y, k), draws=protocol.noisy_draws, times="uniform")
     right = np.stack([classification.hits(level, y, k) for level in found["levels"]])
     curve = classification.accuracy_over_levels(right)
     yield record(f"{name}/levels", curve.mean, levels=protocol.levels)
@@ -66,13 +63,22 @@ def _accuracies(
         yield record(f"{name}/t={t:.3f}", estimate, sigma=float(f"{sigma:.4g}"))
 
 
-def _masked(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
-    """Accuracy with either of two inputs replaced by zeros, on the first draw of ``accuracy/noisy``."""
+def _over_draws(logits: np.ndarray, y: np.ndarray, k: int = 1) -> Estimate:
+    """Share of labels among the ``k`` most probable classes of logits ``(draws, N, K)``.
+
+    An image's draws are not independent: the error is over images.
+    """
+    right = np.stack([classification.hits(draw, y, k) for draw in logits])
+    return mean_estimate(right.mean(0))._replace(n=right.size)
+
+
+def _masked(record: Recorder, found: dict[str, np.ndarray], protocol: Protocol) -> Iterator[Record]:
+    """Accuracy with either of two inputs replaced by zeros, on the noisy images of ``accuracy/noisy``."""
     reason = record.manifest.get("masked")
     for name in ("masked_x", "masked_denoised"):
         if reason is None:
-            hits = classification.hits(found[name], found["y"])
-            yield record(f"accuracy/{name}", share(hits), draws=1, times="uniform")
+            estimate = _over_draws(found[name], found["y"])
+            yield record(f"accuracy/{name}", estimate, draws=protocol.noisy_draws, times="uniform")
         else:
             yield from record.absent((f"accuracy/{name}",), reason)
 

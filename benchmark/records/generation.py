@@ -170,6 +170,7 @@ class _Compared:
         if self.judge:
             yield from self._of_asked_class()
         yield self._record(names.frechet, frechet_estimate(self.real.statistics["features"], features))
+        yield self._matched(names.matched, features)
         yield from self._within_classes(names.intra)
         if "spatial" in self.seen:
             distance = frechet_estimate(self.real.statistics["spatial"], self.seen["spatial"])
@@ -185,6 +186,12 @@ class _Compared:
 
     def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
         return self.record(metric, estimate, **self.by, **protocol)
+
+    def _matched(self, metric: str, features: np.ndarray) -> Record:
+        """Frechet distance of at most as many samples as there are test images, so that a row of those compares."""
+        most = len(self.real.images["test_labels"])
+        rows = np.random.default_rng([self.protocol.seed, 8]).permutation(len(features))[:most]
+        return self._record(metric, frechet_estimate(self.real.statistics["features"], features[np.sort(rows)]))
 
     def _of_asked_class(self) -> Iterator[Record]:
         """Accuracy of the reference classifier on the requested classes."""

@@ -154,6 +154,8 @@ DEFINITIONS = (
         _fraction("accuracy/generated", GENERATION, UP, 0.02),
         _distance("fd", 0.05, 0.10),
         _distance("fid", 0.5, 0.05, shown="z.2f"),
+        _distance("fd/matched", 0.05, 0.10),
+        _distance("fid/matched", 0.5, 0.05, shown="z.2f"),
         _distance("fd/intra", 0.10, 0.15),
         _distance("fid/intra", 1.0, 0.10, shown="z.2f"),
         _distance("sfid", 0.5, 0.05, shown="z.2f"),
@@ -215,18 +217,20 @@ class FidelityNames(NamedTuple):
     """Names of distances between features."""
 
     frechet: str
+    matched: str
     intra: str
     kernel: str
 
 
 def fidelity_names(network: str) -> FidelityNames:
     """Names of distances between a network's features: FID and KID for Inception alone."""
-    return FidelityNames("fid", "fid/intra", "kid") if network == "inception" else FidelityNames("fd", "fd/intra", "kd")
+    frechet, kernel = ("fid", "kid") if network == "inception" else ("fd", "kd")
+    return FidelityNames(frechet, f"{frechet}/matched", f"{frechet}/intra", kernel)
 
 
 def generation_metrics(networks: Iterable[str]) -> tuple[str, ...]:
     """Metrics of samples that these networks look at."""
-    absent = {"fid", "fid/intra", "kid", "sfid", "fd", "fd/intra", "kd"}
+    absent = {*fidelity_names(""), *fidelity_names("inception"), "sfid"}
     for network in networks:
         absent -= {*fidelity_names(network), "sfid" if network == "inception" else ""}
     return tuple(metric for metric in metrics_of("features") if metric not in absent)

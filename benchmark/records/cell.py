@@ -5,7 +5,13 @@ from typing import Any
 
 from benchmark.records.classification import classification_records
 from benchmark.records.cost import cost_records
-from benchmark.records.density import denoising_records, diagnostic_records, gradient_records, likelihood_records
+from benchmark.records.density import (
+    calibration_records,
+    denoising_records,
+    diagnostic_records,
+    gradient_records,
+    likelihood_records,
+)
 from benchmark.records.generation import generation_records
 from benchmark.results.per_class import FILE as PER_CLASS
 from benchmark.suite.jobs import Job
@@ -20,5 +26,12 @@ def write_records(job: Job, protocol: Protocol) -> dict[str, Any]:
     return {"outputs": ["record.json", PER_CLASS]}
 
 
-ANSWERS = (classification_records, likelihood_records, denoising_records, diagnostic_records, gradient_records)
+ANSWERS = (
+    classification_records,
+    likelihood_records,
+    denoising_records,
+    calibration_records,
+    diagnostic_records,
+    gradient_records,
+)
 PARTS = (*ANSWERS, generation_records, cost_records)

@@ -26,12 +26,21 @@ def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
 
 
 def denoising_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    names = [f"mse/denoise/t={t:g}" for t in protocol.denoise_times]
-    record = Recorder(job, Stage("denoise"))
+    yield from _errors_of_noise(job, protocol, "denoise", "mse/denoise", "denoise.npz")
+
+
+def calibration_records(job: Job, protocol: Protocol) -> Iterator[Record]:
+    yield from _errors_of_noise(job, protocol, "calibrate", "mse/calibration", "calibration.npz")
+
+
+def _errors_of_noise(job: Job, protocol: Protocol, kind: str, metric: str, file: str) -> Iterator[Record]:
+    """Records of a stage that writes squared errors of predicted noise at the protocol's times."""
+    names = [f"{metric}/t={t:g}" for t in protocol.denoise_times]
+    record = Recorder(job, Stage(kind))
     if record.reason is not None:
         yield from record.absent(tuple(names), record.reason)
         return
-    found = load_arrays(job.folder / "denoise.npz")
+    found = load_arrays(job.folder / file)
     for name, errors, sigma in zip(names, found["errors"], found["sigmas"], strict=True):
         yield record(name, mean_estimate(errors), sigma=float(f"{sigma:.4g}"))
 

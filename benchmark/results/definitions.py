@@ -142,6 +142,7 @@ DEFINITIONS = (
         MetricDefinition("level_balance", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
     ),
     *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g")),
+    *_of("calibrate", MetricDefinition("mse/calibration/t=*", DENSITY, DOWN, 1e-3, 0.10, low=0.0, shown=".3g")),
     *_of(
         "gradients",
         MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),

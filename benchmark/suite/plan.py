@@ -19,6 +19,7 @@ QUESTIONS = {
     "classify": "benchmark.answers.classification",
     "likelihood": "benchmark.answers.likelihood",
     "denoise": "benchmark.answers.denoising",
+    "calibrate": "benchmark.answers.calibration",
     "diagnose": "benchmark.answers.noise_levels",
     "gradients": "benchmark.answers.gradients",
 }

@@ -27,7 +27,6 @@ SMALL_LEVELS = (
     "--model.init_args.process.init_args.steps=8", "--model.init_args.network.init_args.levels=10",
     "--model.init_args.sampler.init_args.steps=8",
 )  # fmt: skip
-STAGES = ("classify", "likelihood", "denoise", "diagnose", "gradients")
 
 
 def job_in(folder):
@@ -48,7 +47,7 @@ def records_of(method, data, folder, batch):
     """All records of a method's answers, by metric and noise level."""
     protocol = Protocol(**{**vars(PROTOCOL), "batch": batch})
     folder.mkdir()
-    for name in STAGES:
+    for name in QUESTIONS:
         work = getattr(import_module(QUESTIONS[name]), name)
         Stage(name, "key").complete(folder, lambda work=work: work(method, data, protocol, folder, lambda *_: None))
     return {record.metric: record for part in ANSWERS for record in part(job_in(folder), protocol)}
@@ -79,7 +78,7 @@ def test_answers_in_batches_of_any_size_have_the_same_records(tmp_path):
             "mse/level",
             "level_balance",
         ),
-        *("mse/denoise/t=0.25", "mse/denoise/t=0.75"),
+        *("mse/denoise/t=0.25", "mse/denoise/t=0.75", "mse/calibration/t=0.25", "mse/calibration/t=0.75"),
     }
     assert expected == {metric for metric in measured if not metric.startswith("accuracy/t=")}
     for other in found[1:]:
@@ -98,21 +97,54 @@ def test_answers_in_batches_of_any_size_have_the_same_records(tmp_path):
     assert found[0]["nll/lattice"].protocol["data"] == "grey levels"
 
 
-def test_masked_inputs_are_read_on_the_first_noisy_examples_of_all(tmp_path, score_model):
+def test_a_density_that_is_a_denoisers_own_is_as_calibrated_as_it_denoises(tmp_path):
+    method, data = built("class_gaussians")
+    method.denoiser.means.normal_(generator=torch.Generator().manual_seed(0))
+    found = records_of(method, data, tmp_path / "run", 7)
+    for t in ("0.25", "0.75"):
+        predicted, denoised = found[f"mse/calibration/t={t}"], found[f"mse/denoise/t={t}"]
+        assert predicted.value == pytest.approx(denoised.value, rel=1e-4)
+        assert (predicted.protocol["sigma"], predicted.n) == (denoised.protocol["sigma"], 20)
+
+
+def test_a_posterior_that_ignores_images_has_a_calibration_error_of_one(tmp_path):
+    method, data = built("class_gaussians")
+    method.classifier = Indifferent(method.denoiser.process)
+    found = records_of(method, data, tmp_path / "run", 20)
+    noise = KeyedNoise(0, "denoise", range(20), data.shape)()
+    assert found["mse/calibration/t=0.75"].value == pytest.approx(float(noise.square().mean()), rel=1e-5)
+
+
+class Indifferent(torch.nn.Module):
+    """The same logits for every image."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.process = process
+
+    def forward(self, x_t, t):
+        return 0 * x_t.flatten(1)[:, :10]
+
+
+def test_masked_inputs_are_read_on_the_noisy_images_of_all_draws(tmp_path, score_model):
     method, data = built("denoising_assisted", f"--model.init_args.denoiser.init_args.checkpoint={score_model}")
     found = records_of(method, data, tmp_path / "run", 20)
     arrays = load_arrays(tmp_path / "run" / "logits.npz")
     u, _ = data.some_images("test", 20, [0, 4])
     quantiles = torch.from_numpy(np.random.default_rng([0, 1]).random((2, 20), dtype=np.float32))
     process = method.noisy_process
-    t = process.times_at(quantiles[0])
-    x_t, _ = process.perturb(data.grey.centre(u), t, KeyedNoise(0, "noisy", range(20), data.shape)())
-    torch.testing.assert_close(torch.from_numpy(arrays["noisy"][0]), method.classify(x_t, t), atol=1e-4, rtol=1e-4)
-    for name, logits in method.classifier.masked(x_t, t).items():
-        torch.testing.assert_close(torch.from_numpy(arrays[f"masked_{name}"]), logits, atol=1e-4, rtol=1e-4)
-        record = found[f"accuracy/masked_{name}"]
-        assert record.value == float((logits.argmax(1).numpy() == arrays["y"]).mean())
-        assert (record.n, record.protocol["draws"]) == (20, 1)
+    noise = KeyedNoise(0, "noisy", range(20), data.shape)
+    for draw, quantile in enumerate(quantiles):
+        t = process.times_at(quantile)
+        x_t, _ = process.perturb(data.grey.centre(u), t, noise())
+        asked = {"noisy": method.classify(x_t, t)}
+        asked |= {f"masked_{name}": logits for name, logits in method.classifier.masked(x_t, t).items()}
+        for name, logits in asked.items():
+            torch.testing.assert_close(torch.from_numpy(arrays[name][draw]), logits, atol=1e-4, rtol=1e-4)
+    for name in ("noisy", "masked_x", "masked_denoised"):
+        record = found[f"accuracy/{name}"]
+        assert record.value == pytest.approx((arrays[name].argmax(2) == arrays["y"]).mean())
+        assert (record.n, record.protocol["draws"]) == (2 * 20, 2)
 
 
 # From arrays with known answers.

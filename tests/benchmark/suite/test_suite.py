@@ -108,6 +108,18 @@ def test_a_budget_in_a_file_of_its_own_chooses_cells_by_their_configuration_and_
     assert sets == {"ref": {"a": 1, "b": 1}, "other": {"a": 1, "b": 2}, "supervised": {}}
 
 
+def test_a_budget_may_add_cells_that_its_overrides_reach_and_that_need_cells_of_the_suite(tmp_path):
+    content = changed("cells", "score_model", to={"config": "digits/score_model.yaml"})
+    more = {"sweep": {"for": {"n": [1, 2]}, "cells": {"guided_{n}": {"config": GUIDED}}}}
+    content["budgets"] = {"full": {"cells": more, "overrides": [{"cells": ["guided_*"], "set": {"a": 1}}]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    suite = load_suite(str(tmp_path / "mine.yaml"), "full")
+    assert (suite.name, [*suite.cells]) == ("mine-full", ["ref", "other", "score_model", "guided_1", "guided_2"])
+    assert suite.needs["guided_2"] == ["score_model"]
+    assert suite.cells["guided_1"].set["a"] == 1
+    assert [*load_suite(str(tmp_path / "mine.yaml")).cells] == ["ref", "other", "score_model"]
+
+
 def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name_given(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(changed("budgets", to={"small": SMALL})))
@@ -122,6 +134,8 @@ def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name
         ({"tiny": SMALL}, "mine.yaml: no budget 'small'; there are: paper, tiny"),
         (None, "mine.yaml: no budget 'small'; there are: paper"),
         ([1], "mine.yaml: budgets: expected keys and values, got [1]"),
+        ({"small": {"cells": {"other": {}}}}, "budget small: cells: 'other' is a cell of the suite already"),
+        ({"small": {"cells": [1]}}, "budget small: cells: expected keys and values, got [1]"),
         ({"small": {"protocl": {}}}, "budget small: unknown key 'protocl'; did you mean protocol?"),
         ({"small": {"protocol": {"samples": 0}}}, "protocol: samples must be at least 1, got 0"),
         ({"small": {"include": "none.yaml"}}, "budget small: no file none.yaml beside the suite file or below configs"),
@@ -405,6 +419,7 @@ COMPARED = {
 
 @pytest.mark.parametrize(("suite", "pattern"), COMPARED.values(), ids=COMPARED)
 def test_cells_that_are_compared_see_as_many_labeled_images_a_step(suite, pattern):
+    found = 0
     for budget in ("paper", *read_yaml(CONFIGS / f"suites/{suite}.yaml").get("budgets", {})):
         cells = [cell for name, cell in load_suite(suite, budget).cells.items() if fnmatch(name, pattern)]
         sizes = {
@@ -412,5 +427,6 @@ def test_cells_that_are_compared_see_as_many_labeled_images_a_step(suite, patter
             or read_yaml(Path(cell.config))["data"]["init_args"]["batch_size"]
             for cell in cells
         }
-        assert len(sizes) > 1
-        assert len(set(sizes.values())) == 1, sizes
+        found = max(found, len(sizes))
+        assert len(set(sizes.values())) <= 1, sizes
+    assert found > 1

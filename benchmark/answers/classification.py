@@ -21,7 +21,8 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     The file holds ``y (N,)``, ``clean (N, K)`` and, for a classifier of noisy images, ``noisy (draws, N, K)``,
     ``levels (L, N, K)``, ``level_times (L,)``, ``level_sigmas (L,)``; for one of two inputs also ``masked_x`` and
     ``masked_denoised``, like ``noisy`` and on its noisy images; for others ``masked`` is the reason why not. Noise
-    levels and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same noisy images.
+    levels and noise depend on ``(protocol.seed, image, draw)`` alone: classifiers of one process read the same noisy
+    images.
     """
     reason = method.unsupported.get("classify")
     if reason is not None:

@@ -178,6 +178,26 @@ def test_pseudo_labels_are_read_at_tau_and_used_at_the_first_of_the_two_times(ki
         assert method.denoiser.calls == 5  # one for each noisy image: labels and features at a time share it
 
 
+@pytest.mark.parametrize(("reduction", "squared"), [("mean", True), ("sum", True), ("mean", False), ("sum", False)])
+def test_the_distance_of_features_is_of_the_kind_asked_for_and_their_variance_is_shown(reduction, squared):
+    network = Recorder()
+    method = method_of(network=network, reduction=reduction, squared=squared)
+    torch.manual_seed(3)
+    found = method.training_step(batch(8, 24), 0)
+    difference = network.answers[3] - network.answers[4]
+    rows = getattr(difference.square(), reduction)(1)
+    torch.testing.assert_close(found["consistency"], (rows if squared else rows.sqrt()).mean().detach())
+    torch.testing.assert_close(found["feature_variance"], network.answers[3].var(0).mean().detach())
+    terms = ("classify", "classify_tau", "pseudo_label", "consistency")
+    torch.testing.assert_close(found["loss"].detach(), sum(found[term] for term in terms))
+
+
+def test_the_root_of_a_distance_of_zero_has_a_gradient():
+    features = torch.ones(2, 3, requires_grad=True)
+    method_of(squared=False)._distance(features, features.detach()).sum().backward()
+    assert features.grad.isfinite().all()
+
+
 @every_process
 @every_classifier
 def test_the_same_time_and_noise_give_the_same_features(process, kind):

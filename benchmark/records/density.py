@@ -13,6 +13,9 @@ from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
 from benchmark.system.arrays import load_arrays
 
+POINTS = {"test": "noisy test images", "grid": "grid"}
+"""Points where gradients are compared, by their names in arrays."""
+
 
 def likelihood_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     record = Recorder(job, Stage("likelihood"))
@@ -86,10 +89,15 @@ def gradient_records(job: Job, protocol: Protocol) -> Iterator[Record]:
             yield from record.absent(metrics_of("gradients", expected=False), record.reason)
         return
     found = load_arrays(job.folder / "gradients.npz")
-    for estimate, truth, score, sigma in zip(
-        *(found[k] for k in ("estimate", "truth", "score", "sigmas")), strict=True
-    ):
-        at = {"sigma": float(f"{sigma:.4g}"), "points": record.manifest.get("points")}
+    for points in record.manifest["points"]:
+        yield from _of_points(record, points, found)
+
+
+def _of_points(record: Recorder, points: str, found: dict[str, np.ndarray]) -> Iterator[Record]:
+    """Records of gradients at a kind of points, at each noise level."""
+    answers = (found[f"{points}_{name}"] for name in ("estimate", "truth", "score"))
+    for estimate, truth, score, sigma in zip(*answers, found["sigmas"], strict=True):
+        at = {"sigma": float(f"{sigma:.4g}"), "points": POINTS[points]}
         yield record("gradient/cosine", mean_estimate(cosines(estimate, truth)), **at)
         # (d) Table 6 gives the errors without and with the one factor that makes them least.
         power = float(np.square(estimate).sum())

@@ -204,7 +204,8 @@ def test_proper_scores_are_means_over_clean_images_with_their_errors(tmp_path):
 def measured_gradients(folder, estimate, truth, score):
     """Values of the gradients' metrics by name and scaling, from the arrays of one noise level."""
     arrays = {"estimate": estimate, "truth": truth, "score": score}
-    save_arrays(folder / "gradients.npz", **{k: v[None] for k, v in arrays.items()}, sigmas=np.array([7.5]))
+    save_arrays(folder / "gradients.npz", **{f"grid_{k}": v[None] for k, v in arrays.items()}, sigmas=np.array([7.5]))
+    Stage("gradients", "key").complete(folder, lambda: {"outputs": ["gradients.npz"], "points": ["grid"]})
     records = list(gradient_records(job_in(folder), Protocol()))
     assert {record.protocol["sigma"] for record in records} == {7.5}
     return {(record.metric, record.protocol.get("scaling")): record.value for record in records}

@@ -23,6 +23,8 @@ from benchmark.system.surroundings import environment, working_folder
 
 ATTEMPTS = 2
 """Attempts at a job whose worker dies."""
+LAST_SECONDS = 30.0
+"""Seconds for which a pool that is closed may take to notice that its process has ended."""
 
 
 class _Worker:
@@ -83,7 +85,10 @@ class _Worker:
     def close(self, wait: bool) -> None:
         """Let the process end, after its job if ``wait`` is true."""
         if self._pool is not None:
+            manager = self._pool._executor_manager_thread
             self._pool.shutdown(wait=wait, cancel_futures=True)
+            if manager is not None:  # at its own end Python writes to a pipe that this thread may be closing
+                manager.join(LAST_SECONDS)
 
 
 class LocalEngine:

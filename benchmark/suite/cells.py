@@ -87,8 +87,8 @@ def _swept(raw: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
     """Name and settings of each cell, those of sweeps filled in.
 
     A sweep holds ``cells`` and ``for``: for each variable a list of values, or a mapping of values by name. In the
-    names of cells ``{variable}`` stands for the name, in their settings for the value; a setting that is ``{variable}``
-    and nothing else takes the value's type.
+    names of cells, and of those that they need, ``{variable}`` stands for the name, in their settings for the value; a
+    setting that is ``{variable}`` and nothing else takes the value's type.
     """
     for name, spec in raw.items():
         if not isinstance(spec, dict) or "for" not in spec:
@@ -106,7 +106,10 @@ def _swept(raw: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
             labels = {variable: label for variable, label, _ in chosen}
             values = {variable: value for variable, _, value in chosen}
             for cell, settings in cells.items():
-                yield _filled_in(str(cell), labels), _filled_in(settings, values)
+                filled = _filled_in(settings, values)
+                if isinstance(settings, dict) and "needs" in settings:
+                    filled["needs"] = _filled_in(settings["needs"], labels)
+                yield _filled_in(str(cell), labels), filled
 
 
 def _filled_in(value: Any, variables: dict[str, Any]) -> Any:

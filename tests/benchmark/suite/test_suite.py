@@ -381,6 +381,16 @@ def test_a_sweep_is_its_cells_for_every_value(load):
     assert suite.cells["b_5_1"].set == {}
 
 
+def test_a_cell_of_a_sweep_needs_the_cell_of_the_same_name_of_a_value(load):
+    noise = {"set": {"data.init_args.jitter": "{noise}"}}
+    scores = {"scores_{noise}": {"config": "digits/score_model.yaml", **noise}}
+    guided = {"guided_{noise}": {"config": GUIDED, "needs": {"denoiser": "scores_{noise}"}, **noise}}
+    sweep = {"for": {"noise": {"none": 0.0, "some": 4.0}}, "cells": {**scores, **guided}}
+    suite = load({**GOOD, "cells": {**GOOD["cells"], "sweep": sweep}})
+    assert suite.needs["guided_some"] == ["scores_some"]
+    assert suite.cells["guided_some"].set["data.init_args.jitter"] == 4.0
+
+
 def test_parts_of_a_budget_are_put_below_their_key_and_cells_may_be_named_by_pattern(load, tmp_path):
     (tmp_path / "small.yaml").write_text("init_args.width: 8\ninit_args.depth: 10\n")
     changes = [{"cells": ["o*"], "parts": {"model.network": "small.yaml"}, "set": {"model.network.init_args.depth": 4}}]

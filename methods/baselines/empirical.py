@@ -19,7 +19,7 @@ class EmpiricalDenoiser(Denoiser):
     Given ``y``, ``x`` is one of that class. Differences are taken and weighed in double precision. Memory is
     ``B N D``: it is for points in the plane and small sets.
 
-    Source: (d) Sec. 5.1, ground truth of the toy.
+    Source: (d) Sec. 3.3, ground truth of the toy.
 
     Args:
         shape: Of a point, ``(C, H, W)``.

@@ -142,6 +142,7 @@ def _evaluation_stages(
         stages.append(answer("classify", "noisy_draws", "levels", likelihood=likelihood))
         stages.append(answer("likelihood", likelihood=likelihood))
         stages.append(answer("denoise", "denoise_times"))
+        stages.append(answer("calibrate", "denoise_times"))
         stages.append(answer("diagnose", "denoise_times", likelihood=likelihood))
         stages.append(answer("gradients", "denoise_times"))
     drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "test_images")

@@ -21,8 +21,8 @@ class SelfCalibrating(Method):
     cross-entropy does not see what is common to all of them, and the second term fits just that.
 
     Source: (d) Sec. 3.2. The text does not state the reduction: here the mean over the ``d`` pixels. With half the sum,
-    as in the code that (d) builds on, the same strength is ``lambda_sc / d``, and its weight 1 is ``lambda_sc = d`` here
-    (3072 for CIFAR-10, 64 for the digits).
+    as in the code that (d) builds on, the same strength is ``lambda_sc / d``, and its weight 1 is ``lambda_sc = d``
+    here (3072 for CIFAR-10, 64 for the digits).
 
     Args:
         denoiser: Trained denoiser to guide; training does not use it.

@@ -185,8 +185,9 @@ class NCSNpp(nn.Module):
     are there already, with a ``sigma`` twice as large, so that the division cancels in ``-sigma score``: the raw ``F``
     is trained as the noise ``eps``. Published weights give ``-eps``; the sign goes into those of the last convolution.
 
-    Defaults are those of (a) for digits; 8 blocks are the deep network of Song et al. for CIFAR-10. Labels, where there are any, are embedded and
-    added to the noise level, and set scale and shift of the second norm of each block: Sec. 4.7 of (d) as we read it.
+    Defaults are those of (a) for digits; 8 blocks are the deep network of Song et al. for CIFAR-10. Labels,
+    where there are any, are embedded and added to the noise level, and set scale and shift of the second norm of each
+    block, as we read (d).
 
     Args:
         in_channels: Channels of the images.

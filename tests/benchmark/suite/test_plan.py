@@ -11,7 +11,7 @@ from lightning import Trainer
 from benchmark.suite import source_code
 from benchmark.suite.jobs import arguments
 from benchmark.suite.needs import weights_key
-from benchmark.suite.plan import plan
+from benchmark.suite.plan import QUESTIONS, plan
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.settings import PLACE, WITHOUT_EFFECT
 from benchmark.suite.suite import Cell, Suite
@@ -110,7 +110,7 @@ def measured_by(**protocol):
 
 GUIDED = {"sample@1", "features+reference@1", "sample@3", "features+reference@3", "metrics"}
 UNGUIDED = {"sample", "features+reference", "metrics"}
-ANSWERS = {"classify", "likelihood", "denoise", "diagnose", "gradients"}
+ANSWERS = set(QUESTIONS)
 
 
 def test_nothing_changed_costs_nothing():
@@ -167,7 +167,13 @@ def test_each_setting_of_the_protocol_costs_what_it_measures():
     assert cost(measured_by(neighbours=5))["noisy"] == everywhere
     assert cost(measured_by(samples=500))["noisy"] == GUIDED
     assert cost(measured_by(noisy_draws=2))["noisy"] == {"classify", "metrics"}
-    assert cost(measured_by(denoise_times=(0.5,)))["noisy"] == {"denoise", "diagnose", "gradients", "metrics"}
+    assert cost(measured_by(denoise_times=(0.5,)))["noisy"] == {
+        "denoise",
+        "calibrate",
+        "diagnose",
+        "gradients",
+        "metrics",
+    }
     assert cost(measured_by(seed=1))["noisy"] == ANSWERS | GUIDED
     assert cost(measured_by(batch=100))["noisy"] == ANSWERS | GUIDED
     assert cost(measured_by(batch=100))["ref"] >= {"real+reference"}

@@ -1,45 +1,133 @@
-"""python -m benchmark.readme: put the committed tables of results/ between the markers of README.md."""
+"""python -m benchmark.readme: put the committed numbers of results/ between the markers of README.md and docs/.
+
+With ``--picture RUN`` also draw docs/digits.png from the folder of a finished run of the suite digits.
+"""
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
+from benchmark.results.headline import HEADINGS, Difference, difference, to_headline
+from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_markdown
 from benchmark.suite.suite import load_suite
 from benchmark.system.files import write_text
+from benchmark.system.surroundings import path_option
 
 ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "docs" / "digits.png"
 COLUMNS = (
     *("accuracy/clean", "accuracy/middle", "nll", "nll/ode", "level_ce", "mse/denoise/t=0.2"),
     *("accuracy/generated", "fd", "fd/intra", "precision", "nn_ratio"),
 )
+ANSWERS = (
+    (
+        *("Denoising assistance", "denoising_assisted", "noisy_classifier"),
+        *("accuracy/middle", "accuracy/generated", "fd"),
+    ),
+    (
+        *("Temporal consistency from 5 labels a class", "few_ssl_da", "few_supervised_da"),
+        *("accuracy/clean", "accuracy/middle", "accuracy/generated"),
+    ),
+    (
+        *("Self-calibration from 7 labels a class", "few_cg_sc_all", "few_cg"),
+        *("accuracy/clean", "accuracy/generated", "fd"),
+    ),
+    ("Classification diffusion", "cdm", "ddm", "fd", "precision", "recall"),
+    ("Joint training of classifier and denoiser", "joint", "joint_classifier", "accuracy/clean", "accuracy/middle"),
+)
+"""Subject, the two cells compared, and the metrics: a line of the answer each."""
+
+
+def _committed(suite: str) -> tuple[Results, list[str], set[str]]:
+    """Committed results of a suite, its cells in order, and its floors."""
+    cells = load_suite(suite).cells
+    return read_results(ROOT / "results" / f"{suite}.json"), list(cells), {c for c, cell in cells.items() if cell.floor}
 
 
 def table(suite: str) -> str:
     """The main columns of a suite's committed results."""
-    cells = load_suite(suite).cells
-    floors = {name for name, cell in cells.items() if cell.floor}
-    return to_markdown(read_results(ROOT / "results" / f"{suite}.json"), COLUMNS, cells=list(cells), floors=floors)
+    results, cells, floors = _committed(suite)
+    return to_markdown(results, COLUMNS, cells=cells, floors=floors)
+
+
+def headline(suite: str) -> str:
+    """One row a method, with the seeds and counts that hold for all."""
+    results, cells, floors = _committed(suite)
+    seeds = max(len({record.seed for record in results.records if record.cell == cell}) for cell in cells)
+    counts = {
+        metric: max((record.n or 0 for record in results.records if record.metric == metric), default=0)
+        for metric in ("accuracy/clean", "fd")
+    }
+    note = (
+        f"Commit {results.commit}; {seeds} seed{'' if seeds == 1 else 's'}, {counts['accuracy/clean']} test "
+        f"images, {counts['fd']} samples a row. In parentheses: standard error over seeds, in units of the last digit."
+    )
+    return f"{to_headline(results, cells, floors)}\n\n{note}\n"
+
+
+def answer(suite: str) -> str:
+    """A line for each of ``ANSWERS`` whose cells the results have."""
+    results = _committed(suite)[0]
+    return "\n".join(_answers(results)) + "\n"
+
+
+def _answers(results: Results) -> Iterator[str]:
+    for subject, first, second, *metrics in ANSWERS:
+        found = [change for metric in metrics if (change := difference(results, first, second, metric)) is not None]
+        if found:
+            told = [_told(verdict, found) for verdict in ("better", "worse", "undecided")]
+            yield f"- **{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
+
+
+def _told(verdict: str, changes: list[Difference]) -> str:
+    some = [f"{_name(change.metric)} {change}" for change in changes if change.verdict == verdict]
+    return f"**{verdict}** in {', '.join(some)}" if some else ""
+
+
+def _name(metric: str) -> str:
+    names = {"over noise": "accuracy over noise", "as asked": "samples of the asked class"}
+    heading = HEADINGS.get(metric, metric)
+    return names.get(heading, heading)
+
+
+BLOCKS = {"table": table, "headline": headline, "answer": answer}
 
 
 def with_tables(text: str) -> str:
-    """``text`` with each ``<!-- table: SUITE -->`` block up to date."""
-    block = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return block.sub(lambda match: f"{match[1]}\n{table(match[2])}\n{match[3]}", text)
+    """``text`` with each block ``<!-- KIND: SUITE -->`` ... ``<!-- end -->`` up to date; see ``BLOCKS``."""
+    block = re.compile(rf"(<!-- ({'|'.join(BLOCKS)}): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return block.sub(lambda match: f"{match[1]}\n{BLOCKS[match[2]](match[3])}\n{match[4]}", text)
+
+
+def documents() -> list[Path]:
+    """Documents that may have such blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Rewrite README.md."""
-    Parser(prog="python -m benchmark.readme", description=__doc__).parse_args(argv)
-    readme = ROOT / "README.md"
-    try:
-        write_text(readme, with_tables(readme.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{readme}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+    """Rewrite README.md and the pages of docs/, and draw the picture if asked to."""
+    parser = Parser(prog="python -m benchmark.readme", description=__doc__)
+    parser.add_argument(
+        "--picture", metavar="RUN", type=path_option, help="draw docs/digits.png from this run's folder"
+    )
+    run = parser.parse_args(argv).picture
+    for path in documents():
+        try:
+            old = path.read_text(encoding="utf-8")
+            if (new := with_tables(old)) != old:
+                write_text(path, new)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+    if run is not None:
+        from benchmark.results.picture import draw
+
+        draw(run, PICTURE)
     return OK
 
 

@@ -33,7 +33,14 @@ ANSWERS = (
         *("Temporal consistency, 5 labels a class", "few_ssl_da", "few_supervised_da"),
         *("accuracy/clean", "accuracy/middle", "accuracy/generated"),
     ),
-    ("Self-calibration, all labels", "self_calibrating", "noisy_encoder", "accuracy/middle", "accuracy/generated", "fd"),
+    (
+        "Self-calibration, all labels",
+        "self_calibrating",
+        "noisy_encoder",
+        "accuracy/middle",
+        "accuracy/generated",
+        "fd",
+    ),
     ("Self-calibration, 7 labels a class", "few_cg_sc_all", "few_cg", "accuracy/clean", "accuracy/generated", "fd"),
     ("Classification diffusion", "cdm", "ddm", "fd", "precision", "recall"),
     ("Joint training", "joint", "joint_classifier", "accuracy/clean"),
@@ -111,9 +118,7 @@ def documents() -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """Rewrite README.md and the pages of docs/, and draw the picture if asked to."""
     parser = Parser(prog="python -m benchmark.readme", description=__doc__)
-    parser.add_argument(
-        "--picture", metavar="RUN", type=path_option, help="draw docs/digits.png from this run"
-    )
+    parser.add_argument("--picture", metavar="RUN", type=path_option, help="draw docs/digits.png from this run")
     run = parser.parse_args(argv).picture
     for path in documents():
         try:

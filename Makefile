@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 SUITE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup digits test test-all lint format
+.PHONY: help setup digits docs test test-all lint format
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 digits: $(STAMP) ## the main job: every method on scikit-learn's digits, one seed (SUITE_ARGS="--seeds 0,1,2" for more)
 	$(BIN)/python -m benchmark.run --suite digits $(SUITE_ARGS)
+
+docs: $(STAMP) ## the pages of docs/ as a site in site/, warnings as errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

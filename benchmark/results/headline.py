@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
 from benchmark.results.markdown import escape, table
-from benchmark.results.record import NOT_APPLICABLE, OK, Record, Results
+from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.rows import Entry, Row, mean_and_stderr, rows
 
 METRICS = (
@@ -31,7 +31,7 @@ NORMAL = 1.959964
 class Line:
     """Numbers of one cell, those of samples at its largest guidance scale.
 
-    ``entries`` holds one entry a metric, the first where it was measured under several protocols.
+    ``entries`` holds one entry a metric: a failed one, or the first measured one where protocols differ.
     """
 
     cell: str
@@ -51,33 +51,71 @@ def _line(cell: str, of_cell: list[Row]) -> Line:
     entries: dict[str, Entry] = {}
     for row in of_cell:  # scales rise, so that the largest is last
         for metric, found in row.entries.items():
-            entries[metric] = next((entry for entry in found if entry.status == OK), found[0])
+            entries[metric] = min(found, key=lambda entry: (FAILED, OK, NOT_APPLICABLE).index(entry.status))
     return Line(cell, of_cell[-1].guidance_scale, entries)
 
 
 def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()) -> str:
-    """Markdown table of ``METRICS``, a row for each cell, floors last.
+    """Markdown table of ``METRICS``, a row for each cell, floors first.
 
-    ``0.793(14)`` is a mean over seeds with its standard error in units of the last digit.
+    ``0.793(14)`` is a mean over seeds with its standard error in units of the last digit. Bold are ``leaders``.
 
     Args:
         results: Numbers to tabulate.
         cells: Cells to show and their order; all if None.
         floors: Cells for comparison that are no methods.
     """
-    known = {record.cell for record in results.records}
-    found = [line for line in lines(results, cells) if line.cell in known and (cells is None or line.cell in cells)]
-    found.sort(key=lambda line: line.cell in floors)
-    header = ["method", "labels", "scale", *map(_heading, METRICS)]
+    found = chosen_lines(results, cells, floors)
+    best = {metric: leaders(results, found, metric, floors) for metric in METRICS}
+    header = ["method", "labels", "scale", *map(heading, METRICS)]
     body = []
     for line in found:
         name = f"*{escape(line.cell)}* (floor)" if line.cell in floors else escape(line.cell)
         scale = "" if line.guidance_scale is None else f"{line.guidance_scale:g}"
-        body.append([name, _labels(line), scale, *(_number(line.entries.get(metric)) for metric in METRICS)])
+        numbers = [number(line.entries.get(metric)) for metric in METRICS]
+        marked = [f"**{n}**" if line.cell in best[metric] else n for metric, n in zip(METRICS, numbers, strict=True)]
+        body.append([name, _labels(line), scale, *marked])
     return table(header, body, left=1)
 
 
-def _heading(metric: str) -> str:
+def chosen_lines(results: Results, cells: Sequence[str] | None, floors: Collection[str]) -> list[Line]:
+    """Lines of the cells that have records, floors first; all cells if None."""
+    known = {record.cell for record in results.records}
+    found = [line for line in lines(results, cells) if line.cell in known and (cells is None or line.cell in cells)]
+    return sorted(found, key=lambda line: line.cell not in floors)
+
+
+def leaders(results: Results, found: Sequence[Line], metric: str, floors: Collection[str]) -> set[str]:
+    """Cells with the best mean of a metric, and those that the 95 % interval over seeds does not tell from it.
+
+    Cells of one task compete. Floors, and densities without known mass, do not; a single cell does not lead.
+    """
+    rivals: dict[Any, list[Line]] = {}
+    for line in found:
+        if line.cell not in floors and _competes(line.entries.get(metric)):
+            rivals.setdefault(line.entries[metric].protocol.get("task"), []).append(line)
+    ahead: set[str] = set()
+    for of_task in rivals.values():
+        if len(of_task) > 1:
+            best = max(of_task, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
+            others = _of_line(results, best, metric)
+            gaps = {line.cell: _between(_of_line(results, line, metric), others, metric) for line in of_task}
+            ahead |= {cell for cell, gap in gaps.items() if gap is not None and gap.verdict == "undecided"}
+    return ahead
+
+
+def _competes(entry: Entry | None) -> bool:
+    return entry is not None and entry.status == OK and entry.protocol.get("kind") != UNNORMALISED
+
+
+def _of_line(results: Results, line: Line, metric: str) -> dict[int, Record]:
+    """Records of a line's entry by seed."""
+    protocol = line.entries[metric].protocol
+    own = (record for record in results.records if (record.cell, record.metric) == (line.cell, metric))
+    return {record.seed: record for record in own if record.status == OK and record.protocol == protocol}
+
+
+def heading(metric: str) -> str:
     return f"{HEADINGS.get(metric, metric)} {definition_of(metric).arrow}"
 
 
@@ -87,7 +125,7 @@ def _labels(line: Line) -> str:
     return escape(str(max(found))) if found else ""
 
 
-def _number(entry: Entry | None) -> str:
+def number(entry: Entry | None) -> str:
     if entry is None or entry.status == NOT_APPLICABLE:
         return "–"
     if entry.status != OK:
@@ -137,7 +175,11 @@ def difference(results: Results, first: str, second: str, metric: str) -> Differ
     common = sorted(ours.keys() & theirs.keys(), key=lambda scale: (scale is not None, scale))
     if not common:
         return None
-    old, new = theirs[common[-1]], ours[common[-1]]
+    return _between(ours[common[-1]], theirs[common[-1]], metric)
+
+
+def _between(new: dict[int, Record], old: dict[int, Record], metric: str) -> Difference | None:
+    """``new`` minus ``old``, records by seed; None without a common seed."""
     pairs = [(new[seed], old[seed]) for seed in sorted(new.keys() & old.keys())]
     if not pairs:
         return None
@@ -166,11 +208,11 @@ def to_screen(results: Results, cells: Sequence[str], floors: Collection[str]) -
     from rich.table import Column, Table
     from rich.text import Text
 
-    headings = [Column(Text(_heading(metric)), justify="right", no_wrap=True) for metric in HEADLINE_METRICS]
+    headings = [Column(Text(heading(metric)), justify="right", no_wrap=True) for metric in HEADLINE_METRICS]
     screen = Table(Column("cell", overflow="fold"), *headings, box=None, pad_edge=False)
     for line in lines(results, cells):
         name = Text(line.cell + ("" if line.guidance_scale is None else f" @{line.guidance_scale:g}"))
         if line.cell in floors:
             name.append(" (floor)", style="dim")
-        screen.add_row(name, *(Text(_number(line.entries.get(metric))) for metric in HEADLINE_METRICS))
+        screen.add_row(name, *(Text(number(line.entries.get(metric))) for metric in HEADLINE_METRICS))
     return screen

@@ -212,6 +212,8 @@ def _record(
 
 
 OK, NOT_APPLICABLE, FAILED = STATUSES = ("ok", "n/a", "failed")
+UNNORMALISED = "unnormalised"
+"""Kind of a log-density without a known mass: smaller is not better, so it is never bold."""
 
 
 def _is_protocol(value: Any) -> bool:

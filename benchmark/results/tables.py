@@ -15,7 +15,7 @@ from typing import Any
 from benchmark.errors import shown
 from benchmark.results.definitions import GENERATION, TABLES, MetricDefinition, column_order, definition_of
 from benchmark.results.markdown import escape, table
-from benchmark.results.record import NOT_APPLICABLE, OK, Record, Results
+from benchmark.results.record import NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.results_file import write_results
 from benchmark.results.rows import Entry, Row, rows
 from benchmark.system.files import write_text
@@ -32,8 +32,6 @@ LABELS = {
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 NETWORK = "feature_network"
 JUDGED = "accuracy/generated"
-UNNORMALISED = "unnormalised"
-"""Kind of a log-density without a known mass: smaller is not better, so it is never bold."""
 ALWAYS_SHOWN = frozenset({"kind", "nfe"})
 
 
@@ -160,6 +158,15 @@ def reasons_of(row: Row, metrics: Sequence[str]) -> list[str]:
     return _distinct(reason for entry in found for reason in entry.reasons)
 
 
+def by_reason(left_out: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Cells by the reasons for which they are left out; those without reasons do not occur."""
+    cells: dict[str, list[str]] = {}
+    for cell, reasons in left_out.items():
+        if reasons:
+            cells.setdefault("; ".join(reasons), []).append(cell)
+    return cells
+
+
 @dataclass
 class _Table:
     """One Markdown table; ``notes`` (reason -> number) is shared by all tables of a document."""
@@ -219,7 +226,10 @@ class _Table:
                 beneath.setdefault(fact, []).append(column.metric)
         title = f"### {self.name} ({_seeds(self.seeds)}{f', n={counts.pop()}' if len(counts) == 1 else ''})"
         facts = [f"- {fact}: {', '.join(metrics)}" for fact, metrics in beneath.items()]
-        facts += [f"- n/a throughout: {escape(cell)}, {escape('; '.join(why))}" for cell, why in self.left_out.items()]
+        facts += [
+            f"- n/a throughout, {escape(reason)}: {', '.join(map(escape, cells))}"
+            for reason, cells in by_reason(self.left_out).items()
+        ]
         return "\n\n".join([title, table(header, lines, left), *(["\n".join(facts)] if facts else [])])
 
     def _cell(self, column: "_Column", entries: Sequence[Entry], best: set[int], aside: set[str]) -> str:

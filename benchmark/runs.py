@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped, shown, tell
+from benchmark.results.answers_file import FILE, merged_answers, write_answers
 from benchmark.results.export import to_latex, to_wide_csv
 from benchmark.results.merge import merge
 from benchmark.results.record import Results
@@ -87,9 +88,11 @@ def _merge(options: Any) -> int:
         raise InputError(f"{options.out} exists; name a new folder")
     files = [_results_file(path) for path in options.paths]
     merged = merge([(file, read_results(file)) for file in files])
+    answers = merged_answers(files)
     cells, floors = _suite_of(merged)
     options.out.mkdir(parents=True, exist_ok=True)
     write_tables(options.out, merged, cells=cells, floors=floors)
+    write_answers(options.out / FILE, answers)
     print(f"merged:  {len(files)} results, {len(merged.records)} records, in {escaped(options.out / 'results.json')}")
     return OK
 

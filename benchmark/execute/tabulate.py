@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import INCOMPLETE, OK, escaped, tell
-from benchmark.results import per_class
+from benchmark.errors import INCOMPLETE, OK, InputError, escaped, tell
+from benchmark.results import answers_file, per_class
+from benchmark.results.answers_file import Answers, Scored
 from benchmark.results.definitions import HEADLINE_METRICS, generation_metrics, metrics_of
 from benchmark.results.differences import seed_list
 from benchmark.results.page import write_report
@@ -19,8 +20,10 @@ from benchmark.results.rows import Row, rows
 from benchmark.results.tables import to_markdown, write_tables
 from benchmark.suite.jobs import Job
 from benchmark.suite.plan import QUESTIONS
+from benchmark.suite.protocol import Protocol
+from benchmark.suite.source_code import code_digest
 from benchmark.suite.suite import Suite
-from benchmark.system.files import read_json, write_text
+from benchmark.system.files import digest, read_json, write_text
 
 
 def read_records(job: Job) -> list[Record]:
@@ -79,6 +82,7 @@ def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
     write_tables(out, table, cells, floors)
     write_per_class(out, shown, rows(table, cells))
+    write_image_scores(out, suite.protocol, [job for job in shown if job.name not in failures])
     (out / PARTIAL).unlink(missing_ok=True)
     print(to_markdown(table, cells=cells, floors=floors))
     print(f"\n{_told_apart(shown, results)}")
@@ -162,3 +166,27 @@ def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> 
             numbers += read_json(job.folder / FILE)
     write_text(out / "per_class.csv", per_class.to_csv(numbers))
     write_text(out / "per_class.md", per_class.to_markdown(numbers, all_rows))
+
+
+def write_image_scores(out: Path, protocol: Protocol, jobs: Iterable[Job]) -> None:
+    """Write ``answers.npz``, the scores of single test images of finished evaluations; known rows are kept.
+
+    Args:
+        out: Folder of the run.
+        protocol: Protocol of the measurements.
+        jobs: Evaluations in the tables.
+    """
+    path, code = out / answers_file.FILE, code_digest(["benchmark.execute.image_scores"])
+    try:
+        known = Answers(path).rows if path.exists() else {}
+    except InputError:
+        known = {}
+    found = []
+    for job in jobs:
+        at = job.cell.name, job.seed, digest([job.stage("metrics").key, code])
+        if at not in known:
+            from benchmark.execute.image_scores import image_scores  # loads torch
+
+            known[at] = Scored(*at, image_scores(job, protocol))
+        found.append(known[at])
+    answers_file.write_answers(path, found)

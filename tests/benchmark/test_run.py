@@ -18,6 +18,8 @@ import yaml
 from benchmark.cost.times import most_urgent_first
 from benchmark.errors import MEMORY_HINT, MachineError
 from benchmark.execute.local import LocalEngine
+from benchmark.results.answers_file import Answers
+from benchmark.results.results_file import read_results
 from benchmark.run import main
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
@@ -117,6 +119,9 @@ def test_a_run_measures_every_cell_and_tabulates(complete):
     assert {("noisy_classifier", "accuracy/clean"), ("score_model", "fd"), ("gaussian", "nll")} <= measured
     assert all(cell in (out / "results.md").read_text() for cell in SUITE["cells"])
     assert {path.name for path in out.iterdir()} >= {"results.json", "results.csv", "results.md", "plan.json"}
+    answers = Answers(out / "answers.npz")
+    answers.check(read_results(out / "results.json"))
+    assert answers.of("noisy_classifier", 0, "accuracy/noisy").shape == (360,)
 
 
 @pytest.mark.slow

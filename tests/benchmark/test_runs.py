@@ -5,8 +5,10 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from benchmark.results.answers_file import Answers, Scored, write_answers
 from benchmark.results.record import Results, measured, not_applicable
 from benchmark.results.results_file import read_results, write_results
 from benchmark.runs import main
@@ -41,6 +43,22 @@ def test_seeds_of_two_runs_are_one_table(runs, capsys):
     assert merged.sorted_records == results(0, 1, 2).sorted_records
     assert (merged.commit, merged.environment) == ("c0ffee", {"torch": "1"})
     assert "0.600 ± 0.058" in (runs / "all" / "results.md").read_text()
+    assert not (runs / "all" / "answers.npz").exists()
+
+
+def test_scores_of_images_are_merged_with_the_numbers(runs, capsys):
+    for name, seeds in (("first", (0, 1)), ("second", (2,))):
+        scores = [Scored("a", seed, "k", {"accuracy/clean": np.arange(10) < 5 + seed}) for seed in seeds]
+        write_answers(runs / name / "answers.npz", scores)
+    assert main(["merge", str(runs / "first"), str(runs / "second"), f"--out={runs / 'all'}"]) == 0
+    answers = Answers(runs / "all" / "answers.npz")
+    answers.check(read_results(runs / "all" / "results.json"))
+    assert [answers.of("a", seed, "accuracy/clean").mean() for seed in (0, 1, 2)] == [0.5, 0.6, 0.7]
+
+
+def test_scores_that_cannot_be_used_are_not_merged(runs, capsys):
+    (runs / "second" / "answers.npz").write_bytes(b"nothing")
+    assert "answers.npz is no whole .npz file" in refused(capsys, "merge", runs / "first", runs / "second", "--out=x")
 
 
 def test_a_run_merged_with_itself_is_itself(runs, capsys):

@@ -35,6 +35,7 @@ class MetricDefinition:
         target: Best value where it is neither the largest nor the smallest.
         stage: Kind of the stage whose result it is computed from.
         expected: Whether every cell with that stage has a record of it.
+        ratio: Whether claims compare two values by their ratio; the margin is then ``relative`` alone.
     """
 
     pattern: str
@@ -50,6 +51,7 @@ class MetricDefinition:
     target: float | None = None
     stage: str = ""
     expected: bool = True
+    ratio: bool = False
 
     @property
     def is_curve(self) -> bool:
@@ -87,7 +89,7 @@ def _fraction(pattern: str, table: str, better: bool, absolute: float) -> Metric
 
 
 def _distance(pattern: str, absolute: float, relative: float, shown: str = "z.3f") -> MetricDefinition:
-    return MetricDefinition(pattern, GENERATION, DOWN, absolute, relative, shown=shown)
+    return MetricDefinition(pattern, GENERATION, DOWN, absolute, relative, shown=shown, ratio=True)
 
 
 def _cost(pattern: str, better: bool, unit: str, absolute: float = 0.0, relative: float = 0.25) -> MetricDefinition:
@@ -129,7 +131,7 @@ DEFINITIONS = (
     *_of(
         "likelihood",
         MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
-        MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False),
+        MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False, ratio=True),
     ),
     *_of(
         "diagnose",
@@ -138,14 +140,17 @@ DEFINITIONS = (
         MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
         MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
         _fraction("accuracy/level", DENSITY, UP, 0.01),
-        MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g"),
+        MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True),
         MetricDefinition("level_balance", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
     ),
-    *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g")),
-    *_of("calibrate", MetricDefinition("mse/calibration/t=*", DENSITY, DOWN, 1e-3, 0.10, low=0.0, shown=".3g")),
+    *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True)),
+    *_of(
+        "calibrate",
+        MetricDefinition("mse/calibration/t=*", DENSITY, DOWN, 1e-3, 0.10, low=0.0, shown=".3g", ratio=True),
+    ),
     *_of(
         "gradients",
-        MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g"),
+        MetricDefinition("gradient/mse", DENSITY, DOWN, 0.0, 0.10, low=0.0, shown=".3g", ratio=True),
         MetricDefinition("gradient/cosine", DENSITY, UP, 0.03, low=-1.0, high=1.0),
         MetricDefinition("score/cosine", DENSITY, UP, 0.01, low=-1.0, high=1.0),
         expected=False,  # of data without an exact score

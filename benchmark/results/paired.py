@@ -1,0 +1,112 @@
+"""Paired differences over seeds and test images: their t intervals, and verdicts on claims.
+
+Both methods of a pair see the same seeds, order of data and test images, so that what these share cancels.
+"""
+
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtrit
+
+from benchmark.results.definitions import MetricDefinition
+
+BETTER, EQUAL = DIRECTIONS = ("better", "equal")
+REPRODUCED, CONTRADICTED, ABSENT, INCONCLUSIVE = VERDICTS = ("reproduced", "contradicted", "absent", "inconclusive")
+LEVEL = 0.95
+"""Quantile of t at either end: intervals hold 90 %, and an error is one-sided at 5 %."""
+ROUNDING = 1e-9
+"""Part of a margin that floating point may lose: 0.98 - 0.97 is a gain of 0.01."""
+Direction = Literal["better", "equal"]
+
+
+def sign(definition: MetricDefinition) -> int:
+    """1 for a metric that is better when larger, else -1."""
+    return 1 if definition.higher_is_better else -1
+
+
+def gains(definition: MetricDefinition, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """What ``a`` is better by: a difference, or for ratios the logarithm of one.
+
+    Raises:
+        ValueError: If a ratio is asked of values that are not positive.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if definition.target is not None:
+        return np.abs(b - definition.target) - np.abs(a - definition.target)
+    if not definition.ratio:
+        return sign(definition) * (a - b)
+    if min(a.min(), b.min()) <= 0:
+        raise ValueError("a value is not positive, so that there is no ratio")
+    return sign(definition) * (np.log(a) - np.log(b))
+
+
+def image_gains(definition: MetricDefinition, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Gain at each test image, the mean over seeds; for ratios that of the mean's logarithm to first order.
+
+    Args:
+        definition: The metric, whose value is the mean over images.
+        a: Scores of one method, ``(seeds, N)``.
+        b: Scores of the other.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if definition.ratio:
+        a, b = a / a.mean(1, keepdims=True), b / b.mean(1, keepdims=True)
+    return sign(definition) * (a - b).mean(0)
+
+
+def margin(definition: MetricDefinition, b: np.ndarray) -> float:
+    """Least gain that counts: the metric's tolerance, in the unit of ``gains``.
+
+    Args:
+        definition: The metric.
+        b: Values that gains are over; a relative tolerance is of their mean.
+    """
+    if definition.ratio:
+        return float(np.log1p(definition.relative))
+    return max(definition.absolute, definition.relative * abs(float(np.mean(b))))
+
+
+def interval(over_seeds: np.ndarray, over_images: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 90 % t interval of a mean gain.
+
+    Its squared standard error is ``var(over_seeds) / n + var(over_images) / N``, its degrees of freedom are Welch and
+    Satterthwaite's. All seeds share the test images, so that the second part does not shrink with more seeds.
+
+    Args:
+        over_seeds: Gains ``(..., n)`` of ``n >= 2`` seeds.
+        over_images: Gains ``(..., N)`` of test images, or None if there is no score of an image.
+
+    Returns:
+        Lower and upper ends, ``(...)``.
+    """
+    parts = [over_seeds] if over_images is None else [over_seeds, over_images]
+    squares = [part.var(-1, ddof=1) / part.shape[-1] for part in parts]
+    square = sum(squares)
+    spread = sum(own**2 / (part.shape[-1] - 1) for own, part in zip(squares, parts, strict=True))
+    freedom = np.where(spread > 0, square**2 / np.where(spread > 0, spread, 1.0), 1.0)
+    half = stdtrit(freedom, LEVEL) * np.sqrt(square)
+    mean = over_seeds.mean(-1)
+    return mean - half, mean + half
+
+
+def verdict(direction: Direction, mean: float, low: float, high: float, delta: float) -> str:
+    """Verdict on "A is better than B" or "A equals B".
+
+    Args:
+        direction: The claim.
+        mean: Mean gain of A over B.
+        low: Lower end of its interval.
+        high: Upper end.
+        delta: Margin.
+    """
+    within = -delta < low and high < delta
+    if direction == EQUAL:
+        if within:
+            return REPRODUCED
+        return CONTRADICTED if low > delta or high < -delta else INCONCLUSIVE
+    least = delta * (1 - ROUNDING)
+    if low > 0 and mean >= least:
+        return REPRODUCED
+    if high < 0 and mean <= -least:
+        return CONTRADICTED
+    return ABSENT if within else INCONCLUSIVE

@@ -26,6 +26,7 @@ SHARED_BUDGETS = [path for path in READ if path.parts[0] == "budgets" and len(pa
 BUDGET_PARTS = [path for path in READ if path.parts[0] == "budgets" and len(path.parts) == 3]
 METHODS = [path for path in READ if "model" in READ[path] and path not in SUITES]
 PARTS = [path for path in READ if "class_path" in READ[path]]
+CLAIMS = [Path("claims.yaml")]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def strings(value):
             yield from strings(item)
 
 
-def test_every_file_is_a_suite_a_budget_a_method_or_a_part_of_one():
-    assert sorted([*SUITES, *SHARED_BUDGETS, *BUDGET_PARTS, *METHODS, *PARTS]) == sorted(READ)
+def test_every_file_is_a_suite_a_budget_a_method_or_a_part_of_one_or_holds_the_claims():
+    assert sorted([*SUITES, *SHARED_BUDGETS, *BUDGET_PARTS, *METHODS, *PARTS, *CLAIMS]) == sorted(READ)
 
 
 @pytest.mark.parametrize("path", SHARED_BUDGETS, ids=str)

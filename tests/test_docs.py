@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.results.claims import read_claims
+from benchmark.results.published import PublishedNumbers
 from benchmark.suite.budgets import Overrides
 from benchmark.suite.cells import CONFIGS, USES, Cell
 from benchmark.suite.protocol import Protocol
@@ -56,3 +58,11 @@ def test_the_page_has_the_defaults_of_the_protocol():
     for field in dataclasses.fields(Protocol):
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         assert yaml.safe_load(told[field.name]) == ("all" if default is None else default)
+
+
+def test_the_claim_of_the_page_is_one_that_is_read(tmp_path):
+    text = (Path(__file__).parents[1] / "docs/claims.md").read_text(encoding="utf-8")
+    (tmp_path / "claims.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    published = PublishedNumbers(Path(__file__).parents[1] / "results/published.yaml")
+    (claim,) = read_claims(tmp_path / "claims.yaml", published)
+    assert claim.paper == "0.525 v 0.448 (5 % Acc)"

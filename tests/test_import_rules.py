@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 """Rooms of the benchmark, each with those that it may import; all may import what lies under the doors."""
 UNDER_THE_DOORS = ("errors", "screen")
-DOORS = ("run", "evaluate", "status", "compare", "report")
+DOORS = ("run", "evaluate", "status", "compare", "report", "claims")
 """Commands that start without heavy packages."""
 WEIGHTS = "methods.weight_files"
 """The reader of files of weights, which all rooms but that of the data use."""

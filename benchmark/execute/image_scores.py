@@ -20,6 +20,9 @@ DIAGNOSTICS = {
 }
 """Metrics of ``diagnostics.npz`` and their arrays."""
 
+NOISE = (("denoise", "denoise.npz", "mse/denoise"), ("calibrate", "calibration.npz", "mse/calibration"))
+"""Stages that predict noise, with their files and metrics."""
+
 
 def image_scores(job: Job, protocol: Protocol) -> dict[str, np.ndarray]:
     """Scores ``(N,)`` by metric of an evaluation that is finished; a metric's record is their mean."""
@@ -39,11 +42,10 @@ def _classification(job: Job, protocol: Protocol) -> Iterator[tuple[str, np.ndar
     y = found["y"]
     yield "accuracy/clean", classification.hits(found["clean"], y)
     yield "label_nll", classification.label_nll(found["clean"], y)
-    for name in ("masked_x", "masked_denoised"):
+    for name in ("noisy", "masked_x", "masked_denoised"):
         if name in found:
-            yield f"accuracy/{name}", classification.hits(found[name], y)
-    if "noisy" in found:
-        yield "accuracy/noisy", np.stack([classification.hits(draw, y) for draw in found["noisy"]]).mean(0)
+            yield f"accuracy/{name}", np.stack([classification.hits(draw, y) for draw in found[name]]).mean(0)
+    if "levels" in found:
         levels = np.stack([classification.hits(level, y) for level in found["levels"]])
         yield "accuracy/levels", levels.mean(0)
         low, high = protocol.middle
@@ -57,10 +59,10 @@ def _density(job: Job, protocol: Protocol) -> Iterator[tuple[str, np.ndarray]]:
     if likelihood:
         yield "nll", likelihood["bits"]
         yield "nfe/nll", likelihood["nfe"]
-    denoise = _arrays(job, "denoise", "denoise.npz")
-    if denoise:
-        for t, errors in zip(protocol.denoise_times, denoise["errors"], strict=True):
-            yield f"mse/denoise/t={t:g}", errors
+    for kind, file, metric in NOISE:
+        if found := _arrays(job, kind, file):
+            for t, errors in zip(protocol.denoise_times, found["errors"], strict=True):
+                yield f"{metric}/t={t:g}", errors
     diagnostics = _arrays(job, "diagnose", "diagnostics.npz")
     for metric, name in DIAGNOSTICS.items():
         if name in diagnostics:

@@ -20,6 +20,7 @@ PROTOCOL = Protocol(levels=3, noisy_draws=2, middle=(0.4, 2.0), denoise_times=(0
 MEANS = {
     *("accuracy/clean", "accuracy/noisy", "accuracy/levels", "accuracy/middle", "accuracy/masked_x"),
     *("accuracy/masked_denoised", "label_nll", "nll", "nfe/nll", "mse/denoise/t=0.25", "mse/denoise/t=0.75"),
+    *("mse/calibration/t=0.25", "mse/calibration/t=0.75"),
     *("nll/ode", "nll/lattice", "level_ce", "accuracy/level", "mse/level"),
 }
 N = 30
@@ -29,14 +30,15 @@ def answered(folder, name="cell", seed=0, images=N):
     """An evaluation with arrays of every question, as methods would answer them."""
     rng = np.random.default_rng(seed)
     logits = {"clean": (images, 4), "noisy": (2, images, 4), "levels": (3, images, 4)}
-    logits |= {"masked_x": (images, 4), "masked_denoised": (images, 4)}
+    logits |= {"masked_x": (2, images, 4), "masked_denoised": (2, images, 4)}
     save_arrays(
         folder / "logits.npz", y=rng.integers(4, size=images), level_times=np.array([0.2, 0.5, 0.8]),
         level_sigmas=np.array([0.1, 0.5, 1.0]), **{k: rng.normal(size=shape) for k, shape in logits.items()},
     )  # fmt: skip
     save_arrays(folder / "log_prob.npz", bits=rng.normal(size=images), nfe=np.full(images, 7.0))
     errors = rng.random((2, images))
-    save_arrays(folder / "denoise.npz", errors=errors, times=np.array([0.25, 0.75]), sigmas=np.array([0.5, 1.0]))
+    for file in ("denoise.npz", "calibration.npz"):
+        save_arrays(folder / file, errors=errors, times=np.array([0.25, 0.75]), sigmas=np.array([0.5, 1.0]))
     rows = {n: rng.random(images) for n in ("ode_bits", "lattice_bits", "level_ce", "level_mse")}
     save_arrays(
         folder / "diagnostics.npz", **rows, level_right=rng.random(images) < 0.5, noisy_bits=rng.random((images, 2)),
@@ -44,6 +46,7 @@ def answered(folder, name="cell", seed=0, images=N):
     )  # fmt: skip
     about = {"kind": "exact", "data": "dequantised", "settings": {}, "process": "linear"}
     files = {"classify": "logits", "likelihood": "log_prob", "denoise": "denoise", "diagnose": "diagnostics"}
+    files["calibrate"] = "calibration"
     for kind, file in files.items():
         Stage(kind, "key").complete(folder, lambda file=file: {"outputs": [f"{file}.npz"], **about})
     Stage("gradients", "key").complete(folder, lambda: {"outputs": [], "reason": "no exact score"})
@@ -64,7 +67,7 @@ def test_records_are_the_means_of_their_images(tmp_path):
 
 def test_a_cell_without_answers_has_no_scores(tmp_path):
     job = answered(tmp_path)
-    for kind in ("classify", "likelihood", "denoise", "diagnose"):
+    for kind in ("classify", "likelihood", "denoise", "calibrate", "diagnose"):
         Stage(kind, "key").complete(tmp_path, lambda: {"outputs": [], "reason": "no class posterior"})
     assert image_scores(job, PROTOCOL) == {}
 

@@ -5,19 +5,12 @@ contradicted, absent, inconclusive, or not run. Exit code: 0 whatever the verdic
 """
 
 import sys
-from pathlib import Path
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
-from benchmark.results.answers_file import read_answers
-from benchmark.results.claims import read_claims
-from benchmark.results.ledger import FORMATS, judge_all
-from benchmark.results.published import PublishedNumbers
-from benchmark.results.results_file import read_results
+from benchmark.results.ledger import CLAIMS, FORMATS, ledger_of
 from benchmark.system.surroundings import path_option
 
-ROOT = Path(__file__).resolve().parent.parent
-CLAIMS, PUBLISHED = ROOT / "configs" / "claims.yaml", ROOT / "results" / "published.yaml"
 MOST = 8
 """Results that stand side by side."""
 
@@ -32,15 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if len(options.results) > MOST:
         raise InputError(f"{len(options.results)} results; name at most {MOST}")
-    claims = read_claims(options.claims, PublishedNumbers(PUBLISHED))
-    files = []
-    for given in options.results:
-        path = given / "results.json" if given.is_dir() else given
-        results, answers = read_results(path), read_answers(path)
-        if answers is not None:
-            answers.check(results)
-        files.append((path, results, answers))
-    print(FORMATS[options.format](judge_all(claims, files)), end="")
+    paths = [given / "results.json" if given.is_dir() else given for given in options.results]
+    print(FORMATS[options.format](ledger_of(paths, options.claims)), end="")
     return OK
 
 

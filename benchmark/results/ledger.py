@@ -8,14 +8,18 @@ from math import exp
 from pathlib import Path
 
 from benchmark.errors import shown
-from benchmark.results.answers_file import Answers
-from benchmark.results.claims import Claim
+from benchmark.results.answers_file import Answers, read_answers
+from benchmark.results.claims import Claim, read_claims
 from benchmark.results.definitions import definition_of
 from benchmark.results.judgement import FEWEST, NOT_RUN, Judgement, judge
 from benchmark.results.markdown import escape, table
 from benchmark.results.paired import BETTER, LEVEL, VERDICTS
+from benchmark.results.published import PublishedNumbers
 from benchmark.results.record import Results
+from benchmark.results.results_file import read_results
 
+ROOT = Path(__file__).resolve().parents[2]
+CLAIMS, PUBLISHED = ROOT / "configs" / "claims.yaml", ROOT / "results" / "published.yaml"
 WIDTH = 100
 """Characters of a line of text."""
 LARGEST = 700.0
@@ -81,6 +85,22 @@ def judge_all(claims: Sequence[Claim], files: Sequence[tuple[Path, Results, Answ
         for path, results, answers in files
     ]  # fmt: skip
     return Ledger(tuple(claims), tuple(judged))
+
+
+def ledger_of(paths: Sequence[Path], claims: Path = CLAIMS) -> Ledger:
+    """Hold the claims of a file against results files, with the scores of images beside them.
+
+    Raises:
+        InputError: If a file cannot be used.
+    """
+    read = read_claims(claims, PublishedNumbers(PUBLISHED))
+    files = []
+    for path in paths:
+        results, answers = read_results(path), read_answers(path)
+        if answers is not None:
+            answers.check(results)
+        files.append((path, results, answers))
+    return judge_all(read, files)
 
 
 # One judgement in words

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from benchmark.errors import InputError
 from benchmark.results.definitions import TABLES, column_order, definition_of
 from benchmark.results.headline import METRICS, chosen_lines, heading, leaders, number
+from benchmark.results.ledger import here, ledger_of, notes, summary
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
 from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
@@ -42,6 +43,7 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
     page = template.render(
         results=results,
         headline=_headline(results, order, floors),
+        ledger=_ledger(run / "results.json", results.suite),
         floors=frozenset(floors),
         tables=[_table(*table, floors) for name in TABLES for table in _by_network(name, found)],
         curve=curve(results, order),
@@ -81,6 +83,19 @@ def _seconds(entry: Entry | None) -> str:
 
 def _detail(entry: Entry | None) -> str:
     return "no such number" if entry is None else _entry(entry)[1]
+
+
+def _ledger(path: Path, suite: str) -> dict[str, Any] | None:
+    """Claims of the papers that a run judges, in words; None if the suite has cells of no claim."""
+    ledger = ledger_of([path])
+    if not any(claim.pair(suite) for claim in ledger.claims):
+        return None
+    body = [
+        {"claim": claim, "here": here(judged), "n": len(judged.seeds), "verdict": judged.verdict}
+        for claim, (judged,) in ledger.rows()
+    ]
+    waiting = {reason: ", ".join(names) for reason, names in ledger.not_run().items()}
+    return {"summary": summary(ledger.files[0]), "body": body, "waiting": waiting, "notes": notes(ledger)}
 
 
 def _told(entry: Entry | None) -> bool:

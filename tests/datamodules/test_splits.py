@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.binary import AllLabels
+from datamodules.digits import Digits
 from datamodules.splits import (
     LabelFraction,
     LabelsPerClass,
@@ -108,3 +110,10 @@ def test_an_impossible_request_is_refused_with_one_line_that_names_it(ask, messa
     with pytest.raises(ValueError, match=message) as refusal:
         ask()
     assert "\n" not in str(refusal.value)
+
+
+def test_a_binary_task_may_have_all_its_labels():
+    few, every = (Digits(labels=labels) for labels in (PositiveUnlabeled([1, 3], 20), AllLabels([1, 3])))
+    assert every.task == few.task == "1, 3 against the rest"
+    assert every.n_labeled == len(every.images("train")[1]) > 20
+    assert every.images("train")[1].equal(few.images("train")[1])

@@ -9,6 +9,7 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from benchmark.training.part_cosine import PartCosine
 from methods.baselines.mean_teacher import MeanTeacher
 from methods.baselines.pseudo_labels import FixMatch, PseudoLabel, confident_cross_entropy
 
@@ -143,3 +144,13 @@ def test_the_teacher_is_the_moving_average_of_the_student_in_a_training(tmp_path
         teacher = [decay * old + (1 - decay) * new for old, new in zip(teacher or student, student, strict=True)]
     assert (method.students[0][0] - method.students[-1][0]).abs().max() > 0.01
     torch.testing.assert_close([weight.detach() for weight in method.classifier.parameters()], teacher)
+
+
+def test_fixmatch_s_rate_falls_along_seven_sixteenths_of_a_cosine():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.03)
+    schedule, rates = PartCosine(optimizer, steps=8), []
+    for _ in range(9):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.03 * math.cos(7 * math.pi * k / (16 * 8)) for k in range(9)])

@@ -1,9 +1,13 @@
 """Semi-supervised classifiers of clean images that learn from their own confident predictions."""
 
+import math
+
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from methods.base import Batch, Method
 from methods.diffusion.guidance import CleanClassifier
@@ -113,3 +117,17 @@ class FixMatch(Method):
             "classify": F.cross_entropy(logits[: len(x)], y),
             "pseudo_label": self.weight * confident_cross_entropy(logits[len(x) :], guide_logits, self.confidence),
         }
+
+
+class PartCosine(LambdaLR):
+    """FixMatch's schedule: the rate times ``cos(7 pi step / (16 steps))``, down to a fifth.
+
+    Source: Sohn et al. 2020 (arXiv:2001.07685), Sec. 2.4.
+
+    Args:
+        optimizer: Optimiser with the learning rate.
+        steps: Optimiser steps of the run.
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: PositiveInt) -> None:
+        super().__init__(optimizer, lambda step: math.cos(7 * math.pi * step / (16 * steps)))

@@ -9,9 +9,8 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmark.training.part_cosine import PartCosine
 from methods.baselines.mean_teacher import MeanTeacher
-from methods.baselines.pseudo_labels import FixMatch, PseudoLabel, confident_cross_entropy
+from methods.baselines.pseudo_labels import FixMatch, PartCosine, PseudoLabel, confident_cross_entropy
 
 
 class Linear(nn.Sequential):

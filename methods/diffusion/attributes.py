@@ -3,6 +3,7 @@
 Labels hold attributes as bits, or as a matrix ``(B, A)`` of 0, 1 and ``UNLABELED`` where an attribute is not asked for.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -40,10 +41,8 @@ def attribute_accuracy(logits: Tensor, attributes: Tensor) -> Tensor:
     return ((logits > 0) == (attributes == 1)).float().mean()
 
 
-class NamedAttribute(nn.Module):
+class NamedAttribute(nn.Module, ABC):
     """A classifier of all attributes under the interface of one of two classes: without and with the named attribute.
-
-    A subclass or a wrapped module gives ``attribute_logits``.
 
     Args:
         named: Number of the attribute.
@@ -59,9 +58,9 @@ class NamedAttribute(nn.Module):
             raise ValueError(f"named must be one of the attributes 0..{count - 1}, got {named}")
         self.named, self.count = named, count
 
+    @abstractmethod
     def attribute_logits(self, x_t: Tensor, t: Tensor | None = None) -> Tensor:
         """Logits of all attributes, ``(B, A)``."""
-        raise NotImplementedError
 
     def of_named(self, logits: Tensor) -> Tensor:
         """Logits ``(B, 2)`` of the named attribute from those of all."""
@@ -99,6 +98,18 @@ class AttributeGuidance(Denoiser):
         denoiser: Denoiser of ``p(x)``.
         classifier: ``NamedAttribute`` on noisy images.
         scale: Weight of the attributes' score; 1 is Bayes.
+
+    Example:
+        >>> from methods.diffusion.denoiser import EDMDenoiser
+        >>> from methods.diffusion.process import VarianceExploding
+        >>> class Pixels(NamedAttribute):
+        ...     def attribute_logits(self, x_t, t=None):
+        ...         return x_t.flatten(1)
+        >>> gaussian = EDMDenoiser(lambda *_: 0, VarianceExploding(sigma_min=1.0), data_std=0.5)
+        >>> guided = AttributeGuidance(gaussian, Pixels(named=0, count=2), scale=2.0)
+        >>> x_t, t = torch.zeros(1, 1, 1, 2), torch.zeros(1)
+        >>> guided(x_t, t, torch.tensor([[1, 0]])) - gaussian(x_t, t)  # 2 sigma^2 grad log p(a | x_t)
+        tensor([[[[ 1., -1.]]]])
     """
 
     def __init__(self, denoiser: Denoiser, classifier: NamedAttribute, scale: float = 1.0) -> None:

@@ -54,6 +54,12 @@ class TransportDenoiser(LevelDenoiser):
     """``E[x | x_t] = ((1 - sigma^2) x_t + sigma^2 grad (f[t] - f[T])) / alpha``, for any ``alpha`` and ``sigma``.
 
     ``E[eps | x_t]`` is that of ``LevelDenoiser``. Source: (c) Thm. 3.1; later text for this process.
+
+    Example:
+        >>> from methods.diffusion.levels import LevelClassifier
+        >>> levels = LevelClassifier(lambda x, y: 0 * x.flatten(1), StraightLine(1))  # one that tells nothing
+        >>> TransportDenoiser(levels)(torch.ones(1, 1, 1, 3), t=torch.tensor([0.5]))  # (1 - 1/4) / (1/2)
+        tensor([[[[1.5000, 1.5000, 1.5000]]]])
     """
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

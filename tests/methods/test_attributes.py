@@ -111,7 +111,7 @@ def test_the_named_attribute_is_the_class():
     features = joint(guidance_rule=FeatureGuidance).guidance()
     assert features(x, t, torch.ones(len(x)).long()).shape == x.shape
     with pytest.raises(ValueError, match=r"named must be one of the attributes 0\.\.4, got 5"):
-        NamedAttribute(5, A)
+        AttributeClassifier(EncoderHead(method.denoiser.network, A), named=5)
 
 
 @pytest.mark.parametrize("noisy_weight", [0.3, 0.0], ids=["extended", "base"])

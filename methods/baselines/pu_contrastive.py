@@ -55,10 +55,10 @@ class PUContrastive(Method):
         labeled = (torch.arange(n, device=x.device) < len(x)).repeat(2)
         prior = self.class_prior[1]
         logits = network.head(h.detach())
-        g = logits[:, 1] - logits[:, 0]
+        g = (logits[:, 1] - logits[:, 0]).view(2, n)
         return {
             "contrast": pu_contrast(self.projection(h), labeled, prior, self.temperature),
-            "risk": non_negative_risk(g[labeled], g[~labeled], prior),
+            "risk": non_negative_risk(g[:, : len(x)], g[:, len(x) :], prior),
         }
 
 

@@ -1,5 +1,6 @@
 """Weak and strong augmentation of semi-supervised learning: each image by its own draw, in batches."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -21,7 +22,7 @@ def _affine(
 
 
 def _sheared(v: Tensor, rate: float, axis: int) -> Tensor:
-    angle = torch.tensor(rate).atan().rad2deg().item()
+    angle = math.degrees(math.atan(rate))
     return _affine(v, shear=(angle, 0.0) if axis == 0 else (0.0, angle))
 
 
@@ -65,7 +66,7 @@ class Strong(nn.Module):
         """Images ``(B, C, H, W)`` in [-1, 1] to images of the same shape and range."""
         v = (x + 1) / 2
         for _ in range(self.count):
-            drawn, strengths = torch.randint(len(CHANGES), (len(v),)), torch.rand(len(CHANGES)).tolist()
+            drawn, strengths = _drawn(len(v), len(CHANGES))
             for k, (change, low, high) in enumerate(CHANGES.values()):
                 rows = (drawn == k).nonzero().squeeze(1).to(v.device)
                 if len(rows):
@@ -73,13 +74,18 @@ class Strong(nn.Module):
         return 2 * v.masked_fill(random_squares(v), 0.5) - 1
 
 
+def _drawn(images: int, changes: int) -> tuple[Tensor, list[float]]:
+    """Number of a change for each image, ``(B,)``, and a strength in [0, 1) for each change."""
+    return torch.randint(changes, (images,), device="cpu"), torch.rand(changes, device="cpu").tolist()
+
+
 def random_squares(v: Tensor) -> Tensor:
     """Mask ``(B, 1, H, W)`` of squares whose side is 0 to half the image's, about any pixel, cut at the edges."""
     rows, columns = v.shape[2:]
-    draws = torch.rand(3, len(v), 1)
+    draws = torch.rand(3, len(v), 1, device="cpu")
     radius = draws[0] * min(rows, columns) / 4
-    down = (torch.arange(rows) + 0.5 - draws[1] * rows).abs() <= radius
-    right = (torch.arange(columns) + 0.5 - draws[2] * columns).abs() <= radius
+    down = (torch.arange(rows, device="cpu") + 0.5 - draws[1] * rows).abs() <= radius
+    right = (torch.arange(columns, device="cpu") + 0.5 - draws[2] * columns).abs() <= radius
     return (down[:, None, :, None] & right[:, None, None, :]).to(v.device)
 
 
@@ -100,10 +106,12 @@ class Weak(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to images of the same shape and range."""
         height, width = x.shape[2:]
-        down, right = torch.randint(-self.pixels, self.pixels + 1, (2, len(x), 1))
-        rows, columns = (_reflected(torch.arange(n) + by, n) for n, by in ((height, down), (width, right)))
+        down, right = torch.randint(-self.pixels, self.pixels + 1, (2, len(x), 1), device="cpu")
+        rows, columns = (
+            _reflected(torch.arange(n, device="cpu") + by, n) for n, by in ((height, down), (width, right))
+        )
         if self.flip:
-            columns = torch.where(torch.rand(len(x), 1) < 0.5, columns.flip(1), columns)
+            columns = torch.where(torch.rand(len(x), 1, device="cpu") < 0.5, columns.flip(1), columns)
         place = (width * rows[:, :, None] + columns[:, None]).flatten(1)[:, None].to(x.device)
         return x.flatten(2).gather(2, place.expand(-1, x.shape[1], -1)).view(x.shape)
 

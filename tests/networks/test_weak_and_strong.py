@@ -85,3 +85,9 @@ def test_weak_images_are_shifts_with_reflection_each_by_its_own_draw():
         same = (choices == Weak(1, flip)(x)).flatten(2).all(2)
         assert same.any(0).all()
         assert same.any(1).all()
+
+
+def test_a_forecast_can_count_them_without_numbers():
+    with torch.device("meta"):
+        x = torch.zeros(64, 1, 8, 8)
+        assert Strong()(Weak(1, flip=True)(x)).shape == x.shape

@@ -18,6 +18,7 @@ from benchmark.suite.settings import NOT_TRAINING
 from benchmark.training.build import build
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method, Unsupported
+from methods.diffusion.denoiser import Pretrained
 from methods.diffusion.process import ContinuousVP
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "digits"
@@ -76,15 +77,16 @@ class Outputs(Callback):
 class Case:
     """One configuration: built, trained for two steps, validated, put in evaluation mode and asked everything once."""
 
-    def __init__(self, name: str, overrides: Sequence[str], score_model: Path, folder: Path) -> None:
+    def __init__(self, name: str, overrides: Sequence[str], folder: Path) -> None:
         config = METHODS[name]
         steps = [*entries(config, "sampler"), *entries(config, "likelihood")]
         batches = ["batch_size", "unlabeled_batch_size"] if "optimizer" in config else []  # else fitted to all images
         self.arguments = [
             f"--config={CONFIGS / name}.yaml",
             *overrides,
-            *(f"--{path}={score_model}" for path, _ in entries(config, "checkpoint")),
+            *(f"--{path}={folder / f'weights{n}'}" for n, (path, _) in enumerate(entries(config, "checkpoint"))),
             *(f"--{path}.init_args.steps=3" for path, part in steps if "steps" in part.get("init_args", {})),
+            *(f"--{path}=2" for path, count in entries(config, "times") if isinstance(count, int)),
             *(f"--{path}=8" for key in batches for path, _ in entries(config, key)),
             "--trainer.max_steps=2",
             "--trainer.accelerator=cpu",
@@ -94,6 +96,7 @@ class Case:
         ]
         cli, outputs = build(self.arguments), Outputs()
         self.method, self.data = cli.model, cli.datamodule
+        random_weights(self.method)
         cli.trainer.callbacks.append(outputs)
         cli.trainer.fit(self.method, datamodule=self.data)
         self.steps = outputs.steps
@@ -141,25 +144,24 @@ def answers(method: Method, data: ImageData, rows: list[int]) -> dict[str, Tenso
     return found
 
 
-@pytest.fixture(scope="module")
-def score_model(tmp_path_factory) -> Path:
-    """Random weights in the place of the trained score model that others are guided by."""
-    model = build([f"--config={CONFIGS / 'score_model.yaml'}", "--trainer.logger=false"]).model
+def random_weights(method: Method) -> None:
+    """Leave random weights where a method looks for the trained ones of its frozen denoisers."""
     generator = torch.Generator().manual_seed(0)
-    state = {k: v + 0.05 * torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
-    path = tmp_path_factory.mktemp("score_model") / "final.ckpt"
-    torch.save({"state_dict": state}, path)
-    return path
+    for part in (part for part in method.modules() if isinstance(part, Pretrained)):
+        state = part.held.state_dict()
+        for name, value in state.items():
+            state[name] = value + 0.05 * torch.randn(value.shape, generator=generator).to(value.dtype)
+        torch.save({"state_dict": {f"denoiser.{name}": value for name, value in state.items()}}, part.checkpoint)
 
 
 @pytest.fixture(scope="module", params=cases(decaying=False))
-def case(request, score_model, tmp_path_factory) -> Case:
-    return Case(*request.param, score_model, tmp_path_factory.mktemp("run"))
+def case(request, tmp_path_factory) -> Case:
+    return Case(*request.param, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module", params=cases(decaying=True))
-def decaying_case(request, score_model, tmp_path_factory) -> Case:
-    return Case(*request.param, score_model, tmp_path_factory.mktemp("run"))
+def decaying_case(request, tmp_path_factory) -> Case:
+    return Case(*request.param, tmp_path_factory.mktemp("run"))
 
 
 def assert_answered(case: Case) -> None:

@@ -11,7 +11,6 @@ from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method
-from methods.diffusion.guidance import logits_and_score
 
 
 def calibrate(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
@@ -37,7 +36,8 @@ def calibrate(method: Method, data: ImageData, protocol: Protocol, folder: Path,
             t = t.expand(len(clean))
             x_t, _ = process.perturb(clean, t, eps)
             with torch.enable_grad():
-                _, score = logits_and_score(method.classifier, x_t, t, lambda logits: logits.logsumexp(1))
+                log_density = method.classifier(x_t.requires_grad_(), t).logsumexp(1).sum()
+                (score,) = torch.autograd.grad(log_density, x_t)
             _, sigma = process.scales(t, like=x_t)
             errors[level, part] = (sigma * score + eps).detach().square().flatten(1).mean(1).cpu()
         report("calibrate", rows.stop, len(x))

@@ -19,7 +19,8 @@ PAPER = "paper"
 class Overrides:
     """Settings that a budget changes in some cells.
 
-    Cells are chosen by ``configs`` or by ``cells``; without either, all that have a configuration are.
+    Cells are chosen by ``configs`` or by ``cells``; without either, all methods are: cells with a configuration
+    that are no floors, which a budget has no need to shorten.
 
     Attributes:
         set: Overrides of the configuration, by dotted key.
@@ -40,7 +41,7 @@ class Overrides:
         if cell.config is None:
             return False
         if self.configs is self.cells is None:
-            return True
+            return not cell.floor
         return Path(cell.config).stem in (self.configs or ()) or any(_matches(cell, name) for name in self.cells or ())
 
     def on(self, cell: Cell) -> Cell:

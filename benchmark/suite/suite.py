@@ -77,7 +77,7 @@ def load_suite(
     own = mapping(raw.get("cells"), f"{path.name}: cells")
     cells = read_cells({**own, **added_cells(raw, budget, path.name)}, path)
     smaller, overrides = read_budget(raw, budget, path, cells)
-    for change in [*overrides, Overrides(set=changes or {})]:
+    for change in [*overrides, Overrides(set=changes or {}, cells=["*"])]:
         cells = {name: change.on(cell) if change.concern(cell) else cell for name, cell in cells.items()}
     protocol = {**optional_mapping(raw, "protocol", path.name), **smaller}
     suite = Suite(

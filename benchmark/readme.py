@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
-from benchmark.results.headline import HEADINGS, Difference, difference, to_headline
+from benchmark.results.headline import Difference, difference, to_headline
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_markdown
-from benchmark.suite.suite import load_suite
+from benchmark.suite.suite import load_suite, suites
 from benchmark.system.files import write_text
 from benchmark.system.surroundings import path_option
 
@@ -48,10 +48,12 @@ ANSWERS = (
 """Subject, the two cells compared, and the metrics: a line of the answer each."""
 
 
-def _committed(suite: str) -> tuple[Results, list[str], set[str]]:
-    """Committed results of a suite, its cells in order, and its floors."""
-    cells = load_suite(suite).cells
-    return read_results(ROOT / "results" / f"{suite}.json"), list(cells), {c for c, cell in cells.items() if cell.floor}
+def _committed(name: str) -> tuple[Results, list[str], set[str]]:
+    """Committed results of a suite, or of its budget as ``SUITE-BUDGET``, its cells but the judge, and its floors."""
+    suite = load_suite(name) if name in suites() else load_suite(*name.rsplit("-", 1))
+    cells = [cell for cell in suite.cells if cell != suite.reference]
+    results = read_results(ROOT / "results" / f"{name}.json")
+    return results, cells, {cell for cell in cells if suite.cells[cell].floor}
 
 
 def table(suite: str) -> str:
@@ -63,14 +65,15 @@ def table(suite: str) -> str:
 def headline(suite: str) -> str:
     """One row a method, with the seeds and counts that hold for all."""
     results, cells, floors = _committed(suite)
-    seeds = max(len({record.seed for record in results.records if record.cell == cell}) for cell in cells)
-    counts = {
-        metric: max((record.n or 0 for record in results.records if record.metric == metric), default=0)
+    own = [record for record in results.records if record.cell in cells]
+    seeds = len({record.seed for record in own})
+    tests, samples = (
+        max((record.n or 0 for record in own if record.metric == metric), default=0)
         for metric in ("accuracy/clean", "fd")
-    }
+    )
     note = (
-        f"Commit {results.commit}; {seeds} seed{'' if seeds == 1 else 's'}, {counts['accuracy/clean']} test "
-        f"images, {counts['fd']} samples a row. In parentheses: standard error over seeds, in units of the last digit."
+        f"Commit {results.commit}: mean of {seeds} seed{'' if seeds == 1 else 's'}, {tests} test images, {samples} "
+        "samples a row; guided samples at a row's largest scale."
     )
     return f"{to_headline(results, cells, floors)}\n\n{note}\n"
 
@@ -95,9 +98,8 @@ def _told(verdict: str, changes: list[Difference]) -> str:
 
 
 def _name(metric: str) -> str:
-    names = {"over noise": "accuracy over noise", "as asked": "samples of the asked class"}
-    heading = HEADINGS.get(metric, metric)
-    return names.get(heading, heading)
+    names = {"accuracy/middle": "accuracy over noise", "accuracy/generated": "samples of the asked class"}
+    return names.get(metric, metric.removesuffix("/clean"))
 
 
 BLOCKS = {"table": table, "headline": headline, "answer": answer}

@@ -1,6 +1,6 @@
 """One line a method: its main numbers, for the end of a run and for documents."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from statistics import fmean
@@ -22,7 +22,11 @@ HEADINGS = {
     "accuracy/generated": "as asked",
     "is": "IS",
 }
-KINDS = {"estimate": "e", "bound": "b", "unnormalised": "u"}
+NARROW = {**HEADINGS, "accuracy/clean": "clean", "accuracy/middle": "noisy", "precision": "prec."}
+"""Headings of a narrow page."""
+LONG = 18
+"""Characters of the longest name that a narrow page shows on one line."""
+KINDS = {"estimate": "ᵉ", "bound": "ᵇ", "unnormalised": "ᵘ"}
 """Marks of likelihoods that are not exact."""
 NORMAL = 1.959964
 
@@ -56,9 +60,9 @@ def _line(cell: str, of_cell: list[Row]) -> Line:
 
 
 def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()) -> str:
-    """Markdown table of ``METRICS``, a row for each cell, floors first.
+    """Markdown table of ``METRICS`` for a narrow page: means over seeds, a row for each cell, floors first.
 
-    ``0.793(14)`` is a mean over seeds with its standard error in units of the last digit. Bold are ``leaders``.
+    Bold are ``leaders``. The last row has the largest standard error of each column.
 
     Args:
         results: Numbers to tabulate.
@@ -67,15 +71,19 @@ def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Co
     """
     found = chosen_lines(results, cells, floors)
     best = {metric: leaders(results, found, metric, floors) for metric in METRICS}
-    header = ["method", "labels", "scale", *map(heading, METRICS)]
     body = []
     for line in found:
-        name = f"*{escape(line.cell)}* (floor)" if line.cell in floors else escape(line.cell)
-        scale = "" if line.guidance_scale is None else f"{line.guidance_scale:g}"
-        numbers = [number(line.entries.get(metric)) for metric in METRICS]
+        name = escape(line.cell)
+        if len(name) > LONG:
+            name = "_&#8203;".join(name.rsplit("_", 1))  # a place to break the line
+        numbers = [_brief(line.entries.get(metric)) for metric in METRICS]
         marked = [f"**{n}**" if line.cell in best[metric] else n for metric, n in zip(METRICS, numbers, strict=True)]
-        body.append([name, _labels(line), scale, *marked])
-    return table(header, body, left=1)
+        body.append([f"*{name}* (floor)" if line.cell in floors else name, _labels(line), *marked])
+    measured = {metric: [line.entries[metric] for line in found if metric in line.entries] for metric in METRICS}
+    errors = {metric: [e.stderr for e in of if e.stderr is not None] for metric, of in measured.items()}
+    body.append(["largest standard error", "", *(_short(max(errors[m])) if errors[m] else "" for m in METRICS)])
+    header = [f"{NARROW.get(metric, metric)} {definition_of(metric).arrow}" for metric in METRICS]
+    return table(["method", "labels", *header], body)
 
 
 def chosen_lines(results: Results, cells: Sequence[str] | None, floors: Collection[str]) -> list[Line]:
@@ -126,12 +134,27 @@ def _labels(line: Line) -> str:
 
 
 def number(entry: Entry | None) -> str:
+    """An entry with its standard error, see ``with_error``, and the mark of its kind."""
+    return _told(entry, lambda entry: with_error(entry.mean, entry.stderr))
+
+
+def _brief(entry: Entry | None) -> str:
+    """An entry without its standard error."""
+    return _told(entry, lambda entry: _short(entry.mean))
+
+
+def _told(entry: Entry | None, text: Callable[[Entry], str]) -> str:
     if entry is None or entry.status == NOT_APPLICABLE:
         return "–"
     if entry.status != OK:
         return entry.status
-    kind = KINDS.get(entry.protocol.get("kind", ""))
-    return with_error(entry.mean, entry.stderr) + (f" {kind}" if kind else "")
+    return text(entry) + KINDS.get(entry.protocol.get("kind", ""), "")
+
+
+def _short(value: float) -> str:
+    """Three digits after the point, or two from 1 on; no zero before the point."""
+    text = f"{value:z.{3 if abs(value) < 1 else 2}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def with_error(mean: float, stderr: float | None) -> str:

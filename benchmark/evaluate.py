@@ -66,7 +66,7 @@ def _add(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> in
             return ended
         if not any(result["status"] == "failed" for result in results.values()):
             keep_row(out, row, Path(suite.cells[row].samples))
-        return tabulate(suite, engine, every, results, out)
+        return tabulate(suite, engine, every, results, out, row)
 
 
 def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> int:

@@ -125,6 +125,7 @@ def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = Fals
     if each_job:
         for job in jobs:
             print(_job_line(job, job.name in finished, on_cpu))
+    print("counting operations", flush=True)
     costs = count(suite, _names(jobs))
     rows = forecast(jobs, costs, on_cpu)
     print(table(rows))

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmark.results import answers_file, per_class
 from benchmark.results.answers_file import Answers, Scored
 from benchmark.results.definitions import HEADLINE_METRICS, generation_metrics, metrics_of
 from benchmark.results.differences import seed_list
+from benchmark.results.headline import to_screen
 from benchmark.results.page import write_report
 from benchmark.results.per_class import FILE, Numbers
 from benchmark.results.record import Record, Results, failed
@@ -54,12 +56,25 @@ def headline_numbers(job: Job) -> str:
     return "  ".join(parts)
 
 
+WIDTH = 120
+"""Characters of a line where standard output is no terminal."""
 PARTIAL = "partial.md"
 """File with the tables of a stopped run."""
 
 
-def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict[str, Any]], out: Path) -> int:
-    """Write and print the tables of finished and failed jobs; returns the exit code.
+ROW_METRICS = ("accuracy/generated", "fd", "precision", "recall", "nn_ratio")
+"""Metrics of given samples on the screen."""
+
+
+def tabulate(
+    suite: Suite,
+    engine: Any,
+    jobs: list[Job],
+    results: dict[str, dict[str, Any]],
+    out: Path,
+    row: str | None = None,
+) -> int:
+    """Write the tables of finished and failed jobs and print the main columns; returns the exit code.
 
     Args:
         suite: The suite.
@@ -67,6 +82,7 @@ def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict
         jobs: Jobs of every cell and seed, also of those not selected.
         results: Results of the jobs of this run.
         out: Folder of the run.
+        row: Row of given samples, to print beside the floors alone.
     """
     failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
     records: list[Record] = []
@@ -84,13 +100,29 @@ def tabulate(suite: Suite, engine: Any, jobs: list[Job], results: dict[str, dict
     write_per_class(out, shown, rows(table, cells))
     write_image_scores(out, suite.protocol, [job for job in shown if job.name not in failures])
     (out / PARTIAL).unlink(missing_ok=True)
-    print(to_markdown(table, cells=cells, floors=floors))
+    _print(table, cells, floors, row)
     print(f"\n{_told_apart(shown, results)}")
-    print(f"results: {escaped(out / 'results.md')}, {escaped(out / 'results.json')}")
+    print(f"tables:  {escaped(out / 'results.md')}")
+    print(f"numbers: {escaped(out / 'results.json')}, {escaped(out / 'results.csv')}")
     print(f"report:  {escaped(write_report(out, cells, floors))}")
     for name, error in failures.items():
         tell(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})")
     return INCOMPLETE if failures else OK
+
+
+def _print(table: Results, cells: list[str], floors: set[str], row: str | None) -> None:
+    """Print the main columns of all cells, or of one row of samples beside the floors."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console.print()
+    if row is None:
+        console.print(to_screen(table, cells, floors))
+        scales = any(record.protocol.get("guidance_scale") is not None for record in table.records)
+        more = " Where a cell has several scales, @ is the largest." if scales else ""
+        console.print(f"Means over seeds; all rows, columns and standard errors: see tables.{more}", style="dim")
+    else:
+        console.print(to_screen(table, [c for c in cells if c == row or c in floors], floors, ROW_METRICS))
 
 
 def _told_apart(shown: list[Job], results: dict[str, dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ from math import floor, log10
 from statistics import fmean
 from typing import Any
 
+from benchmark.errors import shown
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
 from benchmark.results.markdown import escape, table
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
@@ -226,16 +227,22 @@ def _by_scale(results: Results, cell: str, metric: str) -> dict[Any, dict[int, R
     return found
 
 
-def to_screen(results: Results, cells: Sequence[str], floors: Collection[str]) -> Any:
-    """Table of ``HEADLINE_METRICS`` for a terminal, by rich: six columns, a line for each cell."""
+def to_screen(
+    results: Results,
+    cells: Sequence[str],
+    floors: Collection[str] = frozenset(),
+    metrics: Sequence[str] = HEADLINE_METRICS,
+) -> Any:
+    """Table for a terminal, by rich: a column for the cell and each metric, a line for each cell that has one."""
     from rich.table import Column, Table
     from rich.text import Text
 
-    headings = [Column(Text(heading(metric)), justify="right", no_wrap=True) for metric in HEADLINE_METRICS]
+    headings = [Column(Text(f"{metric} {definition_of(metric).arrow}"), justify="right") for metric in metrics]
     screen = Table(Column("cell", overflow="fold"), *headings, box=None, pad_edge=False)
-    for line in lines(results, cells):
-        name = Text(line.cell + ("" if line.guidance_scale is None else f" @{line.guidance_scale:g}"))
-        if line.cell in floors:
-            name.append(" (floor)", style="dim")
-        screen.add_row(name, *(Text(number(line.entries.get(metric))) for metric in HEADLINE_METRICS))
+    for line in chosen_lines(results, cells, floors):
+        if line.entries.keys().isdisjoint(metrics):
+            continue
+        scale = "" if line.guidance_scale is None else f" @{line.guidance_scale:g}"
+        name = Text(f"{shown(line.cell, 64)}{scale}{' (floor)' if line.cell in floors else ''}")
+        screen.add_row(name, *(Text(_brief(line.entries.get(metric))) for metric in metrics))
     return screen

@@ -31,6 +31,7 @@ def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict
         for name, cell in suite.cells.items()
         if cell.config is not None
     }
+    print(f"reading {len(cells)} configuration{'' if len(cells) == 1 else 's'}", flush=True)  # takes seconds
     found = engine.resolve(cells, dry=dry)
     return key, with_known_contents(found, path) if dry else found
 

@@ -180,19 +180,24 @@ def cut(text: str, room: int) -> str:
     return (kept + closing + note) if len(note) <= room else ""
 
 
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog="python -m benchmark.compare", description=__doc__.split("\n\n")[1])
+    p.add_argument("old", metavar="OLD", type=path_option, help="results.json of the baseline")
+    p.add_argument("new", metavar="NEW", type=path_option, help="results.json to judge")
+    p.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
+    p.add_argument("--strict", action="store_true", help="exit 1 for improvements too: the baseline is stale")
+    p.add_argument("--accept", action="store_true", help="write NEW over OLD if comparable and complete; exit 0")
+    p.add_argument("--force", action="store_true", help="with --accept: whatever differs, or where OLD is missing")
+    return p
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Compare and print; returns the exit code."""
-    parser = Parser(prog="python -m benchmark.compare", description=__doc__.split("\n\n")[1])
-    parser.add_argument("old", metavar="OLD", type=path_option, help="results.json of the baseline")
-    parser.add_argument("new", metavar="NEW", type=path_option, help="results.json to judge")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
-    parser.add_argument("--strict", action="store_true", help="exit 1 for improvements too: the baseline is stale")
-    parser.add_argument("--accept", action="store_true", help="write NEW over OLD if comparable and complete; exit 0")
-    parser.add_argument("--force", action="store_true", help="with --accept: whatever differs, or where OLD is missing")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.force and not args.accept:
-        parser.error("--force only means something with --accept")
+        parser().error("--force only means something with --accept")
     new = read_results(args.new)
     first = args.accept and args.force and not args.old.exists()
     old = Results(new.suite, "", {}, ()) if first else read_results(args.old)

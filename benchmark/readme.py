@@ -116,12 +116,17 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog="python -m benchmark.readme", description=__doc__)
+    p.add_argument("--picture", metavar="RUN", type=path_option, help="draw docs/digits.png from this run")
+    return p
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Rewrite README.md and the pages of docs/, and draw the picture if asked to."""
-    parser = Parser(prog="python -m benchmark.readme", description=__doc__)
-    parser.add_argument("--picture", metavar="RUN", type=path_option, help="draw docs/digits.png from this run")
-    run = parser.parse_args(argv).picture
+    run = parser().parse_args(argv).picture
     for path in documents():
         try:
             old = path.read_text(encoding="utf-8")

@@ -8,12 +8,17 @@ from benchmark.results.page import write_report
 from benchmark.system.surroundings import path_option
 
 
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog="python -m benchmark.report", description=__doc__)
+    p.add_argument("run", metavar="RUN", type=path_option, help="folder of a run, e.g. runs/digits")
+    return p
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Write ``report.html`` into the folder of a run."""
-    p = Parser(prog="python -m benchmark.report", description=__doc__)
-    p.add_argument("run", metavar="RUN", type=path_option, help="folder of a run, e.g. runs/digits")
-    options = p.parse_args(argv)
+    options = parser().parse_args(argv)
     if not (options.run / "results.json").is_file():
         raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")
     print(escaped(write_report(options.run)))

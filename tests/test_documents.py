@@ -1,0 +1,168 @@
+"""Each code block of the documents runs: commands parse or are carried out, Python is executed, scripts can be read."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from documents import PAGES, ROOT, blocks, commands, lines
+from PIL import Image
+
+from benchmark.errors import InputError
+from benchmark.readme import with_tables
+from benchmark.suite.suite import CONFIGS, load_suite, suites
+from runs import ENVIRONMENT
+
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+SUBCOMMANDS = {"fit", "validate", "test", "predict", "sample"}
+PLACEHOLDERS = {"NAME", "mine", "flowers"}
+WRITTEN = {"runs/lightning/config.yaml", "mine.yaml", "config.yaml"}
+"""Configurations that commands before write."""
+
+
+@every_page
+def test_the_numbers_of_a_page_are_those_of_the_committed_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run python -m benchmark.readme"
+
+
+@every_page
+def test_a_block_states_its_language(page):
+    assert {language for language, _ in blocks(page)} <= {"sh", "bash", "python", "yaml", "text", "math"}
+
+
+@every_page
+def test_yaml_python_and_scripts_can_be_read(page):
+    for language, text in blocks(page):
+        if language == "yaml":
+            assert isinstance(yaml.safe_load(text), dict)
+        elif language == "python":
+            compile(text, str(page), "exec")
+        elif language in ("sh", "bash"):
+            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+CALLS = [(page, words) for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, words in CALLS], ids=[f"{page.stem}: {' '.join(words)}"[:90] for page, words in CALLS]
+)
+def test_a_command_of_the_documents_is_one_that_there_is(words):
+    if words[0] == "make":
+        if shutil.which("make"):
+            subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, check=True)
+    elif words[:2] == ["python", "-m"] and words[2].startswith("benchmark.") and words[2] != "benchmark.cli":
+        options = importlib.import_module(words[2]).parser().parse_args(words[3:])
+        for name in {getattr(options, "suite", None), getattr(options, "data", None)} - PLACEHOLDERS - {None}:
+            if not name.endswith(".yaml"):
+                load_suite(name, options.budget)
+    elif words[0] in ("lightning", "diffclass"):
+        assert words[1] in SUBCOMMANDS
+        config = words[words.index("--config") + 1]
+        assert config in WRITTEN or any((folder / config).is_file() for folder in (ROOT, CONFIGS))
+    for word in words:
+        if word.startswith(("configs/", "results/")):
+            assert (ROOT / word).is_file()
+
+
+def test_files_and_suites_in_the_text_exist():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = {
+        word for word in text.split("`")[1::2] if word.startswith(("configs/", "methods/", "tests/", "benchmark/"))
+    }
+    missing = [name for name in named if not (ROOT / name).exists() and "…" not in name]
+    assert not missing
+    assert {"digits", "toy2d", "uniform"} <= set(suites())
+
+
+LATER = ("make", "pip", "git", "ray", "pre-commit")
+"""Commands of installation, and those that other tests run."""
+
+
+def left_out(words):
+    """Tell whether a command needs images that are not here, a cluster, hours, or a finished run of the digits."""
+    return words[0] in LATER or {"--data-root", "--engine", "DIR", "--watch", "merge", "cifar10"} & {*words} != set()
+
+
+def shortened(words):
+    """A command with a training of two steps."""
+    if words[0] == "lightning" and words[1] == "fit":
+        return [*words, "--trainer.max_steps=2"]
+    if words[:3] == ["python", "-m", "benchmark.run"] and "--dry-run" not in words:
+        return [*words, "--set", "trainer.max_steps=2", "--name", "short"]
+    return words
+
+
+def folder_of_flowers(folder):
+    """A small folder of images of three classes."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("oak", "rose", "tulip")):
+        (folder / "flowers" / name).mkdir(parents=True)
+        for image in range(40):
+            pixels = rng.integers(60 * number, 60 * number + 100, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "flowers" / name / f"{image}.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["own-data", "own-method", "lightning"])
+def test_a_guide_can_be_followed_in_an_empty_folder(name, tmp_path):
+    folder_of_flowers(tmp_path)
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    commands_of_ours = {"lightning": [sys.executable, "-m", "benchmark.cli"], "python": [sys.executable]}
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    for language, text in blocks(ROOT / "docs" / f"{name}.md", "sh", "python"):
+        if language == "python":
+            command = [sys.executable, "-c", text]
+            subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+            continue
+        for words in lines(text):
+            if words[0] == "export":
+                pairs = dict(word.split("=") for word in words[1:])
+                path = os.pathsep.join([str(tmp_path), str(ROOT)])
+                environment |= pairs | ({"PYTHONPATH": path} if "PYTHONPATH" in pairs else {})
+            elif not left_out(words):
+                command = [*commands_of_ours[words[0]], *shortened(words)[1:]]
+                done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+                assert done.returncode == 0, (words, done.stderr)
+
+
+@pytest.mark.slow
+def test_the_samples_of_the_guide_become_a_row_and_leave_again(tmp_path):
+    """With a suite of one small classifier in the place of the digits'."""
+    (tmp_path / "digits.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "reference": "judge",
+                "cells": {"judge": {"config": "digits/supervised.yaml", "set": {"trainer.max_steps": 2}}},
+            }
+        )
+    )
+    (python,), (shell, _) = blocks(ROOT / "docs/own-samples.md", "python"), blocks(ROOT / "docs/own-samples.md", "sh")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", python[1]], cwd=tmp_path, env=environment, check=True)
+    told = []
+    for words in lines(shell[1]):
+        words = [f"{word}.yaml" if word == "digits" else word for word in words]
+        command = [sys.executable, *words[1:]]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    added, removed = told
+    assert any(line.startswith("theirs ") for line in added.splitlines())
+    assert not any(line.startswith("theirs ") for line in removed.splitlines())
+
+
+def test_a_page_without_blocks_of_numbers_is_left_as_it_is():
+    assert with_tables("text\n") == "text\n"
+    with pytest.raises(InputError, match="no-such-suite"):
+        with_tables("<!-- headline: no-such-suite -->\n<!-- end -->\n")
+
+
+def test_the_loading_example_of_the_readme_and_of_the_page_are_one():
+    assert blocks(ROOT / "README.md", "python")[0] in blocks(ROOT / "docs/lightning.md", "python")

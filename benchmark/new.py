@@ -132,9 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     if (options.kind == "data") != (options.folder is not None):
         raise InputError("data needs --folder DIR" if options.kind == "data" else "--folder is for data alone")
     if not NAME.fullmatch(options.name):
-        raise InputError(
-            f"NAME must be 1 to 64 letters, digits, dots, dashes or underscores, got {shown(options.name)}"
-        )
+        raise InputError(f"NAME must be up to 64 letters, digits, '.', '-' or '_', got {shown(options.name, 60)}")
     out = options.out or absolute(".")
     where = "." if options.out is None else shlex.quote(str(out))
     files, told = {"data": _data, "method": _method, "suite": _suite}[options.kind](options.name, where, options.folder)

@@ -19,7 +19,7 @@ def blocks(page, *languages):
 def lines(text):
     """Commands of a shell block, without comments and variables before them."""
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+        words = [word for word in shlex.split(line, comments=True) if word != "&"]
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
             words = words[1:]
         if words:
@@ -31,6 +31,7 @@ def commands(page):
     text = page.read_text(encoding="utf-8")
     found = [words for _, block in blocks(page, "sh", "bash") for words in lines(block)]
     for code in re.findall(r"`([^`\n]+)`", FENCE.sub("", text)):
-        if code.startswith(("python -m benchmark.", "lightning ", "make ")) and "…" not in code:
+        whole = "…" not in code and (code.startswith("make ") or len(code.split()) > 2)
+        if code.startswith(("python -m benchmark.", "lightning ", "make ")) and whole:
             found.append(shlex.split(code))
     return [words for words in found if words[0] in OURS]

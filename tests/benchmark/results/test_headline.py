@@ -1,0 +1,98 @@
+"""Headlines: one line a method, and differences with their intervals."""
+
+import io
+
+import pytest
+from rich.console import Console
+from scipy import stats
+from tables import number, results, table
+
+from benchmark.results.headline import METRICS, difference, lines, to_headline, to_screen
+from benchmark.results.record import failed, not_applicable
+
+OURS, THEIRS = (0.81, 0.84, 0.80), (0.78, 0.80, 0.79)
+
+
+def two(metric="accuracy/middle", **protocol):
+    return [
+        number(cell, seed, metric, value, **protocol)
+        for cell, values in (("a", OURS), ("b", THEIRS))
+        for seed, value in enumerate(values)
+    ]
+
+
+def body(markdown):
+    """Texts of a Markdown table, by the first of each line and the heading's first word."""
+    header, _, *rows = [[part.strip() for part in line[1:-1].split("|")] for line in markdown.splitlines()]
+    return {row[0]: dict(zip((name.split(" ")[0] for name in header), row, strict=True)) for row in rows}
+
+
+def test_an_interval_is_that_of_a_paired_t_test():
+    found = difference(results(*two()), "a", "b", "accuracy/middle")
+    expected = stats.ttest_rel(OURS, THEIRS).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(0.08 / 3)
+
+
+def test_a_verdict_follows_the_interval_and_the_direction_of_the_metric():
+    assert difference(results(*two()), "a", "b", "accuracy/middle").verdict == "undecided"
+    shifted = [number("c", seed, value=value + 0.15) for seed, value in enumerate(OURS)]
+    assert difference(results(*two("accuracy/clean")[3:], *shifted), "c", "b", "accuracy/clean").verdict == "better"
+    more = [number("c", seed, "fd", value + 5) for seed, value in enumerate(OURS)]
+    assert difference(results(*two("fd"), *more), "c", "b", "fd").verdict == "worse"
+
+
+def test_one_common_seed_has_the_interval_of_its_two_standard_errors():
+    pair = results(number("a", value=0.9, stderr=0.03), number("b", value=0.8, stderr=0.04), number("b", 1, value=0.1))
+    found = difference(pair, "a", "b", "accuracy/clean")
+    assert found.high - found.low == pytest.approx(2 * 1.959964 * 0.05)
+
+
+def test_samples_are_compared_at_the_largest_scale_that_both_have():
+    low = two("fd", guidance_scale=1)
+    high = [number("a", 0, "fd", 3.0, guidance_scale=3), number("b", 0, "fd", 1.0, guidance_scale=3)]
+    assert difference(results(*low, *high), "a", "b", "fd").mean == pytest.approx(2.0)
+    assert difference(results(*low, high[0]), "a", "b", "fd").mean == pytest.approx(0.08 / 3)
+
+
+def test_cells_that_were_not_measured_have_no_difference():
+    assert difference(results(*two()), "a", "b", "fd") is None
+    assert difference(results(*two()), "a", "c", "accuracy/middle") is None
+
+
+def test_a_line_has_numbers_of_the_cell_and_those_of_its_largest_scale():
+    made = results(
+        number("a"), number("a", metric="fd", value=2.0, guidance_scale=1),
+        number("a", metric="fd", value=0.5, guidance_scale=3),
+    )  # fmt: skip
+    (line,) = lines(made)
+    assert (line.guidance_scale, line.entries["fd"].mean) == (3, 0.5)
+    assert line.entries["accuracy/clean"].mean == 0.98
+
+
+def test_a_headline_marks_floors_kinds_and_what_was_not_measured():
+    made = results(
+        number("floor", metric="nll", value=2.0, kind="exact"),
+        *(number("a", seed, metric="nll", value=1.9 + seed / 50, kind="unnormalised") for seed in range(2)),
+        number("a", n_labeled=50),
+        not_applicable("b", "m", 0, "nll", "no density"),
+        failed("b", "m", 0, "fd", "diverged"),
+    )
+    found = body(to_headline(made, ["floor", "a", "b"], {"floor"}))
+    assert list(found) == ["a", "b", "*floor* (floor)", "largest standard error"]
+    assert found["a"]["nll"] == "1.91ᵘ"
+    assert found["*floor* (floor)"]["nll"] == "2.00"
+    assert (found["a"]["labels"], found["a"]["clean"]) == ("50", ".980")
+    assert (found["b"]["nll"], found["b"]["fd"], found["b"]["recall"]) == ("–", "failed", "–")
+    assert found["largest standard error"]["nll"] == ".010"
+    assert len(found["a"]) == 2 + len(METRICS)
+
+
+def test_the_table_of_a_terminal_has_six_columns_and_fits_eighty_characters():
+    out = io.StringIO()
+    screen = to_screen(table(cells=("da", "a_cell_with_a_longer_name")), ["da", "a_cell_with_a_longer_name"], {"da"})
+    Console(file=out, width=80).print(screen)
+    assert len(screen.columns) == 6
+    heading, *rest = out.getvalue().splitlines()
+    assert "da (floor)" in out.getvalue()
+    assert max(map(len, [heading, *rest])) <= 80

@@ -15,14 +15,19 @@ MOST = 8
 """Results that stand side by side."""
 
 
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog="python -m benchmark.claims", description=__doc__.split("\n\n", 1)[1])
+    p.add_argument("results", metavar="RESULTS", type=path_option, nargs="+", help="results.json, or its folder")
+    p.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
+    p.add_argument("--claims", metavar="FILE", type=path_option, default=CLAIMS, help="other claims, same layout")
+    return p
+
+
 @command
 def main(argv: list[str] | None = None) -> int:
     """Judge and print; returns the exit code."""
-    parser = Parser(prog="python -m benchmark.claims", description=__doc__.split("\n\n", 1)[1])
-    parser.add_argument("results", metavar="RESULTS", type=path_option, nargs="+", help="results.json, or its folder")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
-    parser.add_argument("--claims", metavar="FILE", type=path_option, default=CLAIMS, help="other claims, same layout")
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     if len(options.results) > MOST:
         raise InputError(f"{len(options.results)} results; name at most {MOST}")
     paths = [given / "results.json" if given.is_dir() else given for given in options.results]

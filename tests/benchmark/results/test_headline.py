@@ -79,7 +79,7 @@ def test_a_headline_marks_floors_kinds_and_what_was_not_measured():
         failed("b", "m", 0, "fd", "diverged"),
     )
     found = body(to_headline(made, ["floor", "a", "b"], {"floor"}))
-    assert list(found) == ["a", "b", "*floor* (floor)", "largest standard error"]
+    assert list(found) == ["*floor* (floor)", "a", "b", "largest standard error"]
     assert found["a"]["nll"] == "1.91ᵘ"
     assert found["*floor* (floor)"]["nll"] == "2.00"
     assert (found["a"]["labels"], found["a"]["clean"]) == ("50", ".980")

@@ -186,6 +186,7 @@ def _described(folder: Path) -> tuple[dict[str, Any], list[str], int]:
     Raises:
         InputError: If the folder cannot be a data set.
     """
+    print("reading the headers of the images", flush=True)
     from datamodules.image_files import class_folders, opened
 
     folder = folder.resolve()

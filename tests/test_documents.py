@@ -158,6 +158,18 @@ def test_the_samples_of_the_guide_become_a_row_and_leave_again(tmp_path):
     assert not any(line.startswith("theirs ") for line in removed.splitlines())
 
 
+def pages_of(nav):
+    """Files of a navigation, at any depth."""
+    for item in nav:
+        for value in item.values() if isinstance(item, dict) else [item]:
+            yield from pages_of(value) if isinstance(value, list) else [value]
+
+
+def test_the_navigation_has_each_page_once():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    assert sorted(pages_of(nav)) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES[2:])
+
+
 def test_a_page_without_blocks_of_numbers_is_left_as_it_is():
     assert with_tables("text\n") == "text\n"
     with pytest.raises(InputError, match="no-such"):

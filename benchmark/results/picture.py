@@ -39,7 +39,7 @@ COLUMNS, GAP = 10, 1
 
 
 def draw(run: Path, target: Path) -> None:
-    """Draw the picture as a PNG of 1660 x 620 pixels; cells that the run lacks are left out.
+    """Draw the picture as a PNG of 1660 x 700 pixels; cells that the run lacks are left out.
 
     Args:
         run: Folder of a run with tables, of images in grey levels.
@@ -54,27 +54,27 @@ def draw(run: Path, target: Path) -> None:
     strips = [(label, found) for cell, label, suffix in SAMPLES if (found := _strip(run / cell, suffix)) is not None]
     if not strips:
         raise InputError(f"{run}: it has samples of none of {', '.join(cell for cell, *_ in SAMPLES)}")
-    figure = Figure(figsize=(16.6, 6.2), dpi=100, layout="constrained")
-    axes = figure.subplot_mosaic([["samples", "accuracy"], ["samples", "gain"]], width_ratios=(2, 1.2))
+    figure = Figure(figsize=(10.375, 4.375), dpi=160, layout="constrained")
+    axes = figure.subplot_mosaic([["samples", "accuracy"], ["samples", "gain"]], width_ratios=(1.9, 1.2))
     _show(axes["samples"], strips)
     curves = {cell: found for cell, _ in CURVES if (found := _curve(results, cell))}
     base = curves.get(BASE)
     for cell, label in CURVES:
         if cell in curves:
             levels, shares = map(list, (curves[cell], curves[cell].values()))
-            axes["accuracy"].plot(levels, shares, marker=".", label=label, linewidth=2)
+            axes["accuracy"].plot(levels, shares, marker=".", label=label, linewidth=1.6)
             there = np.interp(np.log(levels), np.log(list(base)), list(base.values())) if base else np.nan
-            axes["gain"].plot(levels, shares - there, marker=".", linewidth=2)
+            axes["gain"].plot(levels, shares - there, marker=".", linewidth=1.6)
     for name, title in (("accuracy", "accuracy on noisy test images"), ("gain", "minus the noisy classifier's")):
         axes[name].set(xscale="log", xlim=(0.1, 6))
-        axes[name].set_title(title, fontsize=15)
+        axes[name].set_title(title, fontsize=11)
         axes[name].set_xticks((0.1, 0.3, 1, 3), ("0.1", "0.3", "1", "3"))
-        axes[name].tick_params(labelsize=12)
+        axes[name].tick_params(labelsize=9)
         axes[name].minorticks_off()
         axes[name].grid(alpha=0.25)
     axes["accuracy"].set(ylim=(0, 1.02))
-    axes["accuracy"].legend(frameon=False, fontsize=12, loc="lower left")
-    axes["gain"].set_xlabel("noise level, sigma / alpha", fontsize=14)
+    axes["accuracy"].legend(frameon=False, fontsize=9, loc="lower left")
+    axes["gain"].set_xlabel("noise level, sigma / alpha", fontsize=11)
     with replacing(target) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
@@ -84,7 +84,7 @@ def _show(axes: Any, strips: Sequence[tuple[str, np.ndarray]]) -> None:
     size = strips[0][1].shape[0]
     pixels = np.concatenate([strip for _, strip in strips])
     axes.imshow(pixels, cmap="gray_r", interpolation="nearest", aspect="equal", vmin=0, vmax=1)
-    axes.set_yticks([(row + 0.5) * size for row in range(len(strips))], [label for label, _ in strips], fontsize=16)
+    axes.set_yticks([(row + 0.5) * size for row in range(len(strips))], [label for label, _ in strips], fontsize=12)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

@@ -24,7 +24,7 @@ def run_of(folder, *cells):
 def test_a_picture_is_drawn_from_the_cells_that_a_run_has(tmp_path):
     draw(run_of(tmp_path / "run", "noisy_classifier", "denoising_assisted"), tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as image:
-        assert image.size == (1660, 620)
+        assert image.size == (1660, 700)
 
 
 def test_a_run_without_any_of_the_cells_is_refused(tmp_path):

@@ -83,8 +83,7 @@ def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Co
     measured = {metric: [line.entries[metric] for line in found if metric in line.entries] for metric in METRICS}
     errors = {metric: [e.stderr for e in of if e.stderr is not None] for metric, of in measured.items()}
     body.append(["largest standard error", "", *(_short(max(errors[m])) if errors[m] else "" for m in METRICS)])
-    header = [f"{NARROW.get(metric, metric)} {definition_of(metric).arrow}" for metric in METRICS]
-    return table(["method", "labels", *header], body)
+    return table(["method", "labels", *(_narrow(metric) for metric in METRICS)], body)
 
 
 def chosen_lines(results: Results, cells: Sequence[str] | None, floors: Collection[str]) -> list[Line]:
@@ -124,6 +123,10 @@ def _of_line(results: Results, line: Line, metric: str) -> dict[int, Record]:
     return {record.seed: record for record in own if record.status == OK and record.protocol == protocol}
 
 
+def _narrow(metric: str) -> str:
+    return f"{NARROW.get(metric, metric)} {definition_of(metric).arrow}"
+
+
 def heading(metric: str) -> str:
     return f"{HEADINGS.get(metric, metric)} {definition_of(metric).arrow}"
 
@@ -154,8 +157,8 @@ def _told(entry: Entry | None, text: Callable[[Entry], str]) -> str:
 
 def _short(value: float) -> str:
     """Three digits after the point, or two from 1 on; no zero before the point."""
-    text = f"{value:z.{3 if abs(value) < 1 else 2}f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+    text = f"{value:z.3f}"
+    return f"{value:z.2f}" if abs(float(text)) >= 1 else text.replace("0.", ".", 1)
 
 
 def with_error(mean: float, stderr: float | None) -> str:
@@ -237,8 +240,12 @@ def to_screen(
     from rich.table import Column, Table
     from rich.text import Text
 
-    headings = [Column(Text(f"{metric} {definition_of(metric).arrow}"), justify="right") for metric in metrics]
-    screen = Table(Column("cell", overflow="fold"), *headings, box=None, pad_edge=False)
+    headings = [Column(Text(_narrow(metric)), justify="right", no_wrap=True) for metric in metrics]
+    other = [f"{NARROW[metric]}: {metric}" for metric in metrics if NARROW.get(metric, metric) != metric]
+    screen = Table(
+        Column("cell", overflow="fold"), *headings,
+        box=None, pad_edge=False, caption=Text("; ".join(other)), caption_justify="left",
+    )  # fmt: skip
     for line in chosen_lines(results, cells, floors):
         if line.entries.keys().isdisjoint(metrics):
             continue

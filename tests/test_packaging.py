@@ -37,7 +37,7 @@ def installed(tmp_path_factory):
 
 def test_a_wheel_holds_code_configurations_templates_and_results(installed):
     kinds = ("benchmark/**/*.py", "methods/**/*.py", "datamodules/**/*.py")
-    kinds += ("configs/**/*.yaml", "benchmark/results/*.j2", "results/*.json", "results/*.yaml")
+    kinds += ("configs/**/*.yaml", "benchmark/results/*.j2", "results/**/*.json", "results/*.yaml")
     for kind in kinds:
         expected = {path.relative_to(ROOT) for path in ROOT.glob(kind)}
         assert expected

@@ -81,9 +81,10 @@ def gpu_seconds(costs: Mapping[str, CellCost | str]) -> dict[tuple[str, str], fl
 
 def predicted_seconds(suite: str) -> dict[tuple[str, str], float]:
     """CPU seconds by (cell, part), from the committed table of the suite; empty if there is none."""
+    paths = [folder / f"{suite}.json" for folder in (RESULTS, RESULTS / "smoke")]
     try:
-        results = read_results(RESULTS / f"{suite}.json")
-    except InputError:
+        results = read_results(next(path for path in paths if path.is_file()))
+    except (InputError, StopIteration):
         return {}
     seen = defaultdict(list)
     for record in results.records:

@@ -40,7 +40,7 @@ def test_a_dry_run_shows_cells_and_what_they_cost(tmp_path):
     done = run("benchmark.run", "--suite", "digits", "--dry-run", "--out", str(tmp_path / "none"))
     assert done.returncode == 0, done.stderr
     line = re.search(r"^denoising_assisted .*", done.stdout, re.MULTILINE)[0]
-    assert line.split()[1:7] == ["1", "0/11", "944", "G", "1.38", "T"]
+    assert line.split()[1:7] == ["1", "0/12", "944", "G", "1.38", "T"]
     assert "not counted" not in done.stdout
     assert re.search(r"predicted: \d+:\d\d", done.stdout)
     assert not (tmp_path / "none").exists()

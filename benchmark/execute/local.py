@@ -63,6 +63,7 @@ class _Worker:
             self.forget()
             return self.submit(*call)
         except Exception:
+            self.kill()  # a process may have started already, and would look in vain for what its parent shares
             self.forget()  # half started, it cannot be shut down
             raise
 

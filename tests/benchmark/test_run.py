@@ -261,7 +261,7 @@ def test_an_interrupt_while_configurations_are_read_ends_the_run_at_once(tmp_pat
     alive = workers(process.pid)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=100)
-    assert (process.returncode, output, errors) == (130, "", "")
+    assert (process.returncode, output, errors) == (130, "reading 4 configurations\n", "")
     gone(alive)
     assert not list((tmp_path / "run").glob("*/seed*"))
 
@@ -271,7 +271,7 @@ def test_a_run_that_is_terminated_in_its_first_seconds_leaves_nothing(tmp_path):
     until(lambda: (tmp_path / "run/owner.json").exists() and workers(process.pid))
     os.killpg(process.pid, signal.SIGTERM)
     output, errors = process.communicate(timeout=100)
-    assert (process.returncode, output, errors) == (143, "", "")
+    assert (process.returncode, output, errors) == (143, "reading 4 configurations\n", "")
     assert not (tmp_path / "run").exists()
 
 

@@ -4,23 +4,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_contract import CONFIGS, METHODS, answers, entries, ready, score_model
+from test_contract import CONFIGS, METHODS, answers, entries, random_weights, ready
 
 from benchmark.training.build import build
 
-__all__ = ["score_model"]
 TRAINED = {name: config for name, config in METHODS.items() if "optimizer" in config}
 
 
-def built(name: str, score_model: Path):
+def built(name: str, folder: Path):
     """A method with weights that no zero at the start hides, and its data."""
     config = TRAINED[name]
     steps = [*entries(config, "sampler"), *entries(config, "likelihood")]
     cli = build(
         [f"--config={CONFIGS / name}.yaml", "--trainer.logger=false",
-         *(f"--{path}={score_model}" for path, _ in entries(config, "checkpoint")),
+         *(f"--{path}={folder / f'weights{n}'}" for n, (path, _) in enumerate(entries(config, "checkpoint"))),
+         *(f"--{path}=2" for path, count in entries(config, "times") if isinstance(count, int)),
          *(f"--{path}.init_args.steps=3" for path, part in steps if "steps" in part.get("init_args", {}))]
     )  # fmt: skip
+    random_weights(cli.model)
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in cli.model.parameters():
@@ -35,8 +36,8 @@ def losses(method, batch, autocast: bool):
 
 
 @pytest.fixture(scope="module", params=TRAINED)
-def case(request, score_model):
-    method, data = built(request.param, score_model)
+def case(request, tmp_path_factory):
+    method, data = built(request.param, tmp_path_factory.mktemp("weights"))
     if hasattr(method, "class_prior"):
         method.class_prior, method.ramp = data.class_prior, 0
     return method, data

@@ -125,7 +125,7 @@ class TemporalConsistency(Method):
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each row of ``a`` to that of ``b``, both ``(B, D)``."""
-        squares = (a - b).square()
+        squares = F.mse_loss(a, b, reduction="none")
         total = squares.mean(1) if self.reduction == "mean" else squares.sum(1)
         return total if self.squared else torch.sqrt(total + torch.finfo(total.dtype).tiny)
 

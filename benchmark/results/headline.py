@@ -63,7 +63,7 @@ def _line(cell: str, of_cell: list[Row]) -> Line:
 def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()) -> str:
     """Markdown table of ``METRICS`` for a narrow page: means over seeds, a row for each cell, floors first.
 
-    Bold are ``leaders``. The last row has the largest standard error of each column.
+    Bold are ``leaders``. The last row has the largest standard error of each column, if there are several seeds.
 
     Args:
         results: Numbers to tabulate.
@@ -82,7 +82,8 @@ def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Co
         body.append([f"*{name}* (floor)" if line.cell in floors else name, _labels(line), *marked])
     measured = {metric: [line.entries[metric] for line in found if metric in line.entries] for metric in METRICS}
     errors = {metric: [e.stderr for e in of if e.stderr is not None] for metric, of in measured.items()}
-    body.append(["largest standard error", "", *(_short(max(errors[m])) if errors[m] else "" for m in METRICS)])
+    if any(errors.values()):
+        body.append(["largest standard error", "", *(_short(max(errors[m])) if errors[m] else "" for m in METRICS)])
     return table(["method", "labels", *(_narrow(metric) for metric in METRICS)], body)
 
 

@@ -140,4 +140,5 @@ def _metric(pair: Pair) -> str:
 
 
 def _command(suite: str) -> str:
-    return f"run suite {suite} with --seeds 0,1,2"
+    name, _, budget = suite.partition("-")
+    return f"run suite {name}{f' at budget {budget}' if budget else ''} with --seeds 0,1,2"

@@ -78,7 +78,9 @@ def pu_contrast(z: Tensor, labeled: Tensor, prior: Tensor, temperature: float) -
     """
     z = F.normalize(z.float(), dim=1)
     own = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    log_p = F.log_softmax((z @ z.T / temperature).masked_fill(own, -torch.inf), dim=1).masked_fill(own, 0)
+    log_p = F.log_softmax((z @ z.T / temperature).masked_fill(own, -torch.inf), dim=1, dtype=z.dtype).masked_fill(
+        own, 0
+    )
     other = own.roll(len(z) // 2, dims=1)
     pairs = labeled & ~own
     with_other = pairs | other

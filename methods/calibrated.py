@@ -42,7 +42,7 @@ class Calibrated(Method):
         self.method, self.lambda_sc = method, lambda_sc
 
     def on_fit_start(self) -> None:
-        """What the method does there."""
+        """Prepare the method as it would be alone."""
         self.method.on_fit_start()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class TemporalConsistency(Method):
             self.class_prior = self.trainer.datamodule.class_prior.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """As ``Method``, with ``feature_variance``, the mean over features, of a batch with unlabeled images."""
+        """Return the loss and its terms; of a batch with unlabeled images also ``feature_variance``, over features."""
         found = super().training_step(batch, batch_idx)
         return found if self.feature_variance is None else {**found, "feature_variance": self.feature_variance}
 

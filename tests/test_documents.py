@@ -134,7 +134,7 @@ def test_a_guide_can_be_followed_in_an_empty_folder(name, tmp_path):
 
 @pytest.mark.slow
 def test_the_samples_of_the_guide_become_a_row_and_leave_again(tmp_path):
-    """With a suite of one small classifier in the place of the digits'."""
+    """Run the guide with a suite of one small classifier in the place of the digits'."""
     (tmp_path / "digits.yaml").write_text(
         yaml.safe_dump(
             {

@@ -146,14 +146,14 @@ def _n(judgement: Judgement) -> str:
 
 
 def summary(file: Judged) -> str:
-    """How many claims got each verdict."""
+    """Number of claims with each verdict, in words."""
     counts = ", ".join(f"{file.count(verdict)} {verdict}" for verdict in (*VERDICTS, NOT_RUN))
     commit = f", commit {file.commit}" if file.commit else ""
     return f"{file.path.name} (suite {file.suite}{commit}): {counts}"
 
 
 def notes(ledger: Ledger) -> list[str]:
-    """How to read the ledger, and what its numbers leave out."""
+    """Explanations of the ledger, and of what its numbers leave out."""
     found = [
         "here: mean of A v mean of B over n seeds; then the gain of A on B, above 0 or x1 where A is better, with its "
         f"{2 * LEVEL - 1:.0%} t interval over paired seeds and test images. x marks ratios.",

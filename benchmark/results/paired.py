@@ -25,7 +25,7 @@ def sign(definition: MetricDefinition) -> int:
 
 
 def gains(definition: MetricDefinition, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """What ``a`` is better by: a difference, or for ratios the logarithm of one.
+    """Gain of ``a`` over ``b``, positive where ``a`` is better: a difference, or for ratios the logarithm of one.
 
     Raises:
         ValueError: If a ratio is asked of values that are not positive.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods.networks.layers import Logits
 
 FREQUENCIES = (0.25, 0.5, 1.0, 2.0)
-"""Of the sines and cosines that tell the log noise level; their periods are 25 to 3 in its natural logarithm."""
+"""Frequencies of the sines and cosines of the log noise level; their periods are 25 to 3 in its natural logarithm."""
 
 
 class PointClassifier(nn.Module):

@@ -35,7 +35,7 @@ def centred(logits: torch.Tensor) -> torch.Tensor:
 @every_process
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5])
 def test_the_posterior_is_exact_as_the_grid_grows(process, ratio):
-    """Of clean images, and of noisy ones: levels above theirs are enough, with the share of the noise that is new."""
+    """Check clean images, and noisy ones: levels above theirs are enough, with the share of the noise that is new."""
     x, _ = MIXTURE.sample(16, torch.float64)
     t = (
         process.time(torch.full((16,), -2 * math.log(ratio), dtype=torch.float64))

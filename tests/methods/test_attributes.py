@@ -60,7 +60,7 @@ def test_accuracy_is_the_mean_over_attributes():
 
 
 class Exact(NamedAttribute):
-    """Of a mixture of two classes that are the two values of an attribute, beside others that tell nothing."""
+    """Exact posterior of a mixture whose two classes are values of an attribute, beside others that tell nothing."""
 
     def __init__(self, mixture, process) -> None:
         super().__init__(named=1, count=3)

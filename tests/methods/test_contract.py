@@ -105,7 +105,7 @@ class Case:
 
 
 SHOWN = ("feature_variance",)
-"""What training shows beside the terms of a loss."""
+"""Names of what training shows beside the terms of a loss."""
 ROWS = [3, 0, 4, 1]
 """Test images that are asked about, and numbers of the samples."""
 

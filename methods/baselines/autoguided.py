@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Method
+from methods.base import Batch
 from methods.diffusion.autoguidance import AutoGuidance
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.samplers import Sampler
+from methods.untrained import Untrained
 
 
-class Autoguided(Method):
+class Autoguided(Untrained):
     """Samples of the classes of a trained denoiser, autoguided. Samples without a class are its own.
 
     Source: Karras et al. 2024 (arXiv:2406.02507).
@@ -26,7 +27,6 @@ class Autoguided(Method):
     ) -> None:
         super().__init__(denoiser=denoiser, sampler=sampler, guidance_scale=guidance_scale)
         self.weak = weak
-        self.automatic_optimization = False
 
     @property
     def conditional(self) -> bool:
@@ -41,10 +41,3 @@ class Autoguided(Method):
         t, eps = self.denoiser.process.sample_times(len(x), x.device), torch.randn_like(x)
         parts = {"denoise": self.denoiser, "denoise_weak": self.weak}
         return {name: part.matching_loss(x, t, eps, y).mean() for name, part in parts.items()}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Nothing is left to do."""
-        return {"loss": torch.zeros(())}
-
-    def configure_optimizers(self) -> None:
-        """Nothing is optimised."""

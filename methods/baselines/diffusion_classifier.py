@@ -1,16 +1,16 @@
 """A trained class-conditional denoiser as a classifier, with nothing to train."""
 
-import torch
 import torch.nn.functional as F
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from methods.base import Batch, Method
+from methods.base import Batch
 from methods.diffusion.denoiser import Denoiser, Pretrained
 from methods.diffusion.error_classifier import ErrorClassifier
+from methods.untrained import Untrained
 
 
-class DiffusionClassifier(Method):
+class DiffusionClassifier(Untrained):
     """``ErrorClassifier`` of the denoiser of another row, whose columns of a classifier it fills.
 
     Source: Li et al. 2023 (arXiv:2303.16203); Chen et al. 2024 (arXiv:2305.15241), without its likelihood maximisation.
@@ -34,16 +34,8 @@ class DiffusionClassifier(Method):
         if checkpoint is not None:
             denoiser = Pretrained(denoiser, checkpoint)
         super().__init__(denoiser, ErrorClassifier(denoiser, classes, times, sigma_min, sigma_max))
-        self.automatic_optimization = False
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the posterior of clean images."""
         x, y = batch["labeled"]
         return {"classify": F.cross_entropy(self.classify(x), y)}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Nothing is left to do."""
-        return {"loss": torch.zeros(())}
-
-    def configure_optimizers(self) -> None:
-        """Nothing is optimised."""

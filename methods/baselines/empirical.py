@@ -6,11 +6,12 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from methods.base import Batch, Method
+from methods.base import Batch
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import BayesRule, ClassifierFreeGuidance, noisy_cross_entropy
 from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Sampler
+from methods.untrained import Untrained
 
 
 class EmpiricalDenoiser(Denoiser):
@@ -65,7 +66,7 @@ class EmpiricalDenoiser(Denoiser):
         return (kernels.softmax(1) @ self.points).to(x_t.dtype).view_as(x_t)
 
 
-class EmpiricalDistribution(Method):
+class EmpiricalDistribution(Untrained):
     """The training points, with nothing to train: its samples are copies, its scores the ground truth of a toy.
 
     Args:
@@ -75,7 +76,6 @@ class EmpiricalDistribution(Method):
 
     def __init__(self, denoiser: EmpiricalDenoiser, sampler: Sampler | None = None) -> None:
         super().__init__(denoiser, BayesRule(denoiser), sampler, clean_time=denoiser.process.t_min)
-        self.automatic_optimization = False
 
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)
@@ -89,10 +89,3 @@ class EmpiricalDistribution(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the exact posterior, at random times, which nothing can go below on the training points."""
         return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Nothing is left to do."""
-        return {"loss": torch.zeros(())}
-
-    def configure_optimizers(self) -> None:
-        """Nothing is optimised."""

@@ -1,14 +1,14 @@
 """A classifier of noisy images without a gradient: what a guide has to beat before it says anything."""
 
-import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from methods.base import Batch, Method
+from methods.base import Batch
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import noisy_cross_entropy
 from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Sampler
+from methods.untrained import Untrained
 
 
 class ConstantClassifier(nn.Module):
@@ -23,7 +23,7 @@ class ConstantClassifier(nn.Module):
         return (0 * x_t.flatten(1).sum(1, keepdim=True)).expand(-1, self.classes)
 
 
-class Indifferent(Method):
+class Indifferent(Untrained):
     """Every class as likely for every image; as a guide it leaves the score model as it is. There is nothing to train.
 
     Args:
@@ -35,15 +35,7 @@ class Indifferent(Method):
     def __init__(self, denoiser: Denoiser, classes: PositiveInt, sampler: Sampler | None = None) -> None:
         super().__init__(denoiser, ConstantClassifier(classes, denoiser.process), sampler, None)
         self.clean_time = denoiser.process.t_min
-        self.automatic_optimization = False
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, ``ln K``."""
         return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Nothing is left to do."""
-        return {"loss": torch.zeros(())}
-
-    def configure_optimizers(self) -> None:
-        """Nothing is optimised."""

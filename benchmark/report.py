@@ -4,7 +4,6 @@ import sys
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped
-from benchmark.results.page import write_report
 from benchmark.system.surroundings import path_option
 
 
@@ -19,6 +18,8 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Write ``report.html`` into the folder of a run."""
     options = parser().parse_args(argv)
+    from benchmark.results.page import write_report  # not for `--help`
+
     if not (options.run / "results.json").is_file():
         raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")
     print(escaped(write_report(options.run)))

@@ -15,7 +15,6 @@ from benchmark.results.answers_file import Answers, Scored
 from benchmark.results.definitions import HEADLINE_METRICS, generation_metrics, metrics_of
 from benchmark.results.differences import seed_list
 from benchmark.results.headline import to_screen
-from benchmark.results.page import write_report
 from benchmark.results.per_class import FILE, Numbers
 from benchmark.results.record import Record, Results, failed
 from benchmark.results.rows import Row, rows
@@ -84,6 +83,8 @@ def tabulate(
         out: Folder of the run.
         row: Row of given samples, to print beside the floors alone.
     """
+    from benchmark.results.page import write_report  # jinja2, not for `--help`
+
     failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
     records: list[Record] = []
     shown: list[Job] = []

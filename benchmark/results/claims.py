@@ -15,6 +15,7 @@ from benchmark.results.record import canonical
 from benchmark.system.values import is_number, is_text
 from benchmark.system.yaml_files import mapping, read_yaml
 
+FULL = "-full"
 CLAIM = {"source": True, "says": True, "direction": True, "paper": True, "suites": False, "takes": False}
 PAIR = {"a": True, "b": True, "metric": True, "where": False}
 PAPER = {"table": True, "column": True, "a": True, "b": True}
@@ -72,8 +73,8 @@ class Claim:
     takes: str
 
     def pair(self, suite: str) -> Pair | None:
-        """The pair on a suite, or on the suite that it is a budget of (``NAME-BUDGET``)."""
-        return self.suites.get(suite) or self.suites.get(suite.partition("-")[0])
+        """The pair on a suite; its budget ``full`` has its cells as they are, other budgets change them."""
+        return self.suites.get(suite) or self.suites.get(suite.removesuffix(FULL))
 
 
 def read_claims(path: Path, published: PublishedNumbers) -> list[Claim]:

@@ -6,11 +6,14 @@ from math import floor, log10
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from benchmark.errors import shown
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
 from benchmark.results.markdown import escape, table
+from benchmark.results.paired import WIDE, interval
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
-from benchmark.results.rows import Entry, Row, mean_and_stderr, rows
+from benchmark.results.rows import Entry, Row, rows
 
 METRICS = (
     *("accuracy/clean", "accuracy/middle", "accuracy/generated", "fd"),
@@ -29,7 +32,6 @@ LONG = 18
 """Characters of the longest name that a narrow page shows on one line."""
 KINDS = {"estimate": "ᵉ", "bound": "ᵇ", "unnormalised": "ᵘ"}
 """Marks of likelihoods that are not exact."""
-NORMAL = 1.959964
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,20 @@ def chosen_lines(results: Results, cells: Sequence[str] | None, floors: Collecti
 def leaders(results: Results, found: Sequence[Line], metric: str, floors: Collection[str]) -> set[str]:
     """Cells with the best mean of a metric, and those that the 95 % interval over seeds does not tell from it.
 
-    Cells of one task compete. Floors, and densities without known mass, do not; a single cell does not lead.
+    Cells of one task and of as many labels compete. Floors, and densities without known mass, do not; nor do cells of
+    which there is one seed, which tells nothing of others.
     """
     rivals: dict[Any, list[Line]] = {}
     for line in found:
         if line.cell not in floors and _competes(line.entries.get(metric)):
-            rivals.setdefault(line.entries[metric].protocol.get("task"), []).append(line)
+            protocol = line.entries[metric].protocol
+            rivals.setdefault((protocol.get("task"), protocol.get("n_labeled")), []).append(line)
     ahead: set[str] = set()
-    for of_task in rivals.values():
-        if len(of_task) > 1:
-            best = max(of_task, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
+    for alike in rivals.values():
+        if len(alike) > 1:
+            best = max(alike, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
             others = _of_line(results, best, metric)
-            gaps = {line.cell: _between(_of_line(results, line, metric), others, metric) for line in of_task}
+            gaps = {line.cell: _between(_of_line(results, line, metric), others, metric) for line in alike}
             ahead |= {cell for cell, gap in gaps.items() if gap is not None and gap.verdict == "undecided"}
     return ahead
 
@@ -192,10 +196,10 @@ class Difference:
 
 
 def difference(results: Results, first: str, second: str, metric: str) -> Difference | None:
-    """``first`` minus ``second`` at their largest common guidance scale; None where a cell lacks the metric.
+    """``first`` minus ``second`` at their largest common guidance scale; None where two seeds of both lack the metric.
 
-    The interval is Student's over differences of equal seeds; with one common seed it is normal, from the standard
-    errors of both records.
+    The interval is Student's over differences of equal seeds: two at least, because one training of each tells
+    nothing of others.
     """
     ours, theirs = (_by_scale(results, cell, metric) for cell in (first, second))
     if definition_of(metric).table != GENERATION:
@@ -207,19 +211,14 @@ def difference(results: Results, first: str, second: str, metric: str) -> Differ
 
 
 def _between(new: dict[int, Record], old: dict[int, Record], metric: str) -> Difference | None:
-    """``new`` minus ``old``, records by seed; None without a common seed."""
+    """``new`` minus ``old``, records by seed; None without two common seeds."""
     pairs = [(new[seed], old[seed]) for seed in sorted(new.keys() & old.keys())]
-    if not pairs:
+    if len(pairs) < 2:
         return None
-    mean, stderr = mean_and_stderr([a.value - b.value for a, b in pairs])
-    if stderr is None:
-        half = NORMAL * sum((record.stderr or 0.0) ** 2 for record in pairs[0]) ** 0.5
-    else:
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(len(pairs) - 1, 0.975)) * stderr
+    differences = np.array([a.value - b.value for a, b in pairs])
+    low, high = map(float, interval(differences, level=WIDE))
     gain = fmean(definition_of(metric).merit(a.value) - definition_of(metric).merit(b.value) for a, b in pairs)
-    return Difference(metric, mean, mean - half, mean + half, gain)
+    return Difference(metric, float(differences.mean()), low, high, gain)
 
 
 def _by_scale(results: Results, cell: str, metric: str) -> dict[Any, dict[int, Record]]:

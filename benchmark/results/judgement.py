@@ -10,7 +10,7 @@ from benchmark.results.answers_file import Answers
 from benchmark.results.claims import Claim, Pair, Side
 from benchmark.results.differences import seed_list
 from benchmark.results.paired import gains, image_gains, interval, margin, verdict
-from benchmark.results.record import FAILED, OK, Record, Results
+from benchmark.results.record import FAILED, OK, UNNORMALISED, Record, Results
 
 NOT_RUN = "not run"
 FEWEST = 3
@@ -51,6 +51,10 @@ class Judgement:
     reason: str = ""
 
 
+NATS = ("nll", "nll/ode")
+"""Metrics of densities."""
+
+
 class Missing(Exception):
     """A claim that results cannot judge; the message says what it would take."""
 
@@ -83,6 +87,9 @@ def _judged(claim: Claim, pair: Pair, results: Results, answers: Answers | None)
         raise Missing(
             f"as many images or samples of {pair.a} as of {pair.b}, not {' and '.join(map(str, sorted(counts)))}"
         )
+    kinds = {str(record.protocol.get("kind")) for side in sides for record in side.values() if record.metric in NATS}
+    if UNNORMALISED in kinds:
+        raise Missing(f"densities with a known mass: {pair.a.metric} of {pair.a} or {pair.b} has none")
     definition = pair.definition
     a, b = (np.array([side[seed].value for seed in seeds]) for side in sides)
     of_a, of_b = (_scores(side, seeds, answers) for side in (pair.a, pair.b))

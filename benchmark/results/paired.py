@@ -6,14 +6,15 @@ Both methods of a pair see the same seeds, order of data and test images, so tha
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 from benchmark.results.definitions import MetricDefinition
 
 BETTER, EQUAL = DIRECTIONS = ("better", "equal")
 REPRODUCED, CONTRADICTED, ABSENT, INCONCLUSIVE = VERDICTS = ("reproduced", "contradicted", "absent", "inconclusive")
 LEVEL = 0.95
-"""Quantile of t at either end: intervals hold 90 %, and an error is one-sided at 5 %."""
+"""Quantile of t at either end of a claim's interval: it holds 90 %, and an error is one-sided at 5 %."""
+WIDE = 0.975
+"""That of a table's interval, which holds 95 %."""
 ROUNDING = 1e-9
 """Part of a margin that floating point may lose: 0.98 - 0.97 is a gain of 0.01."""
 Direction = Literal["better", "equal"]
@@ -66,8 +67,10 @@ def margin(definition: MetricDefinition, b: np.ndarray) -> float:
     return max(definition.absolute, definition.relative * abs(float(np.mean(b))))
 
 
-def interval(over_seeds: np.ndarray, over_images: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 90 % t interval of a mean gain.
+def interval(
+    over_seeds: np.ndarray, over_images: np.ndarray | None = None, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the t interval of a mean gain.
 
     Its squared standard error is ``var(over_seeds) / n + var(over_images) / N``, its degrees of freedom are Welch and
     Satterthwaite's. All seeds share the test images, so that the second part does not shrink with more seeds.
@@ -75,16 +78,19 @@ def interval(over_seeds: np.ndarray, over_images: np.ndarray | None = None) -> t
     Args:
         over_seeds: Gains ``(..., n)`` of ``n >= 2`` seeds.
         over_images: Gains ``(..., N)`` of test images, or None if there is no score of an image.
+        level: Quantile of t at either end.
 
     Returns:
         Lower and upper ends, ``(...)``.
     """
+    from scipy.special import stdtrit  # not for `--help`
+
     parts = [over_seeds] if over_images is None else [over_seeds, over_images]
     squares = [part.var(-1, ddof=1) / part.shape[-1] for part in parts]
     square = sum(squares)
     spread = sum(own**2 / (part.shape[-1] - 1) for own, part in zip(squares, parts, strict=True))
     freedom = np.where(spread > 0, square**2 / np.where(spread > 0, spread, 1.0), 1.0)
-    half = stdtrit(freedom, LEVEL) * np.sqrt(square)
+    half = stdtrit(freedom, level) * np.sqrt(square)
     mean = over_seeds.mean(-1)
     return mean - half, mean + half
 

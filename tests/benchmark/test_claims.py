@@ -150,8 +150,16 @@ def test_numbers_beyond_all_measure_are_not_compared(judged, tmp_path, capsys):
     assert "[x" in capsys.readouterr().out
 
 
-def test_a_budget_of_a_suite_is_judged_by_its_claims(judged):
-    assert judged(*measured(), suite="digits-small")["raised"]["verdict"] == "reproduced"
+def test_the_budget_of_more_cells_is_judged_by_its_suites_claims_and_one_that_changes_cells_is_not(judged):
+    assert judged(*measured(), suite="digits-full")["raised"]["verdict"] == "reproduced"
+    assert judged(*measured(), suite="digits-small")["raised"]["verdict"] == "not run"
+
+
+def test_a_density_without_a_known_mass_is_not_ranked(judged):
+    records = [number(c, s, "nll", 2.0, n=4, kind="unnormalised") for c in "ab" for s in range(3)]
+    others = [record for record in measured() if record.metric != "nll"]
+    found = judged(*others, *records)["alike"]
+    assert (found["verdict"], "known mass" in found["reason"]) == ("not run", True)
 
 
 def test_results_stand_side_by_side_and_lines_fit(tmp_path, capsys):
@@ -181,10 +189,13 @@ def test_markdown_escapes_what_files_say(tmp_path, capsys):
 
 
 def test_the_claims_that_ship_are_held_against_any_results(tmp_path, capsys):
-    write_results(tmp_path / "results.json", results(*measured()))
+    pair = (("denoising_assisted", 0.7), ("noisy_classifier", 0.6))
+    records = [number(cell, seed, "accuracy/noisy", value, n=4) for cell, value in pair for seed in range(3)]
+    write_results(tmp_path / "results.json", results(*records))
     assert main([str(tmp_path)]) == 0
-    text = capsys.readouterr().out
-    assert "0 reproduced, 0 contradicted, 0 absent, 0 inconclusive" in " ".join(text.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 reproduced, 0 contradicted, 0 absent, 0 inconclusive" in text
+    assert "A classifier that also sees the" in text
 
 
 @pytest.mark.parametrize(

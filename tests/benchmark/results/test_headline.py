@@ -42,15 +42,22 @@ def test_a_verdict_follows_the_interval_and_the_direction_of_the_metric():
     assert difference(results(*two("fd"), *more), "c", "b", "fd").verdict == "worse"
 
 
-def test_one_common_seed_has_the_interval_of_its_two_standard_errors():
+def test_one_common_seed_tells_no_difference_and_makes_no_leader():
     pair = results(number("a", value=0.9, stderr=0.03), number("b", value=0.8, stderr=0.04), number("b", 1, value=0.1))
-    found = difference(pair, "a", "b", "accuracy/clean")
-    assert found.high - found.low == pytest.approx(2 * 1.959964 * 0.05)
+    assert difference(pair, "a", "b", "accuracy/clean") is None
+    assert "**" not in to_headline(pair, ["a", "b"])
+
+
+def test_rows_of_other_labels_do_not_compete():
+    few = [number("c", seed, "accuracy/clean", value - 0.1, n_labeled=50) for seed, value in enumerate(OURS)]
+    more = [number("d", seed, "accuracy/clean", value - 0.3, n_labeled=50) for seed, value in enumerate(OURS)]
+    found = body(to_headline(results(*two("accuracy/clean"), *few, *more)))
+    assert {name for name, row in found.items() if row["clean"].startswith("**")} == {"a", "b", "c"}
 
 
 def test_samples_are_compared_at_the_largest_scale_that_both_have():
     low = two("fd", guidance_scale=1)
-    high = [number("a", 0, "fd", 3.0, guidance_scale=3), number("b", 0, "fd", 1.0, guidance_scale=3)]
+    high = [number(c, seed, "fd", v, guidance_scale=3) for c, v in (("a", 3.0), ("b", 1.0)) for seed in (0, 1)]
     assert difference(results(*low, *high), "a", "b", "fd").mean == pytest.approx(2.0)
     assert difference(results(*low, high[0]), "a", "b", "fd").mean == pytest.approx(0.08 / 3)
 

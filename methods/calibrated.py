@@ -23,7 +23,7 @@ class Calibrated(Method):
         sampler: See ``Method``; so is ``guidance_scale``. Those of ``method`` are not used.
 
     Raises:
-        ValueError: If the method has no classifier of noisy images.
+        ValueError: If the method has no classifier of noisy images, or keeps more in its checkpoints than weights.
     """
 
     second_order = True
@@ -37,8 +37,10 @@ class Calibrated(Method):
     ) -> None:
         if method.noisy_process is None:
             raise ValueError(f"{type(method).__name__} has no classifier of noisy images, whose energy has a score")
+        if type(method).on_save_checkpoint is not Method.on_save_checkpoint:
+            raise ValueError(f"{type(method).__name__} keeps more than weights, which its losses alone do not carry on")
         parts = method.denoiser, method.classifier, sampler, None, guidance_scale, method.guides, method.clean_time
-        super().__init__(*parts)
+        super().__init__(*parts, start=method.start)
         self.method, self.lambda_sc = method, lambda_sc
 
     def on_fit_start(self) -> None:

@@ -76,6 +76,6 @@ class ElkanNoto(Method):
         self.estimate()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep ``c`` of the weights that are kept."""
+        """Keep ``c`` of the network's current weights; validation has set that of averaged ones."""
         self.estimate()
         checkpoint["state_dict"]["classifier.c"] = self.classifier.c.clone()

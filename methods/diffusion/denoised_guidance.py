@@ -54,14 +54,16 @@ class TrainingFreeGuidance(Denoiser):
     steps of ``mean_scale v``, with ``v = sigma^2 / (sigma^2 + alpha^2)``: what the first term comes to for images
     N(0, I), whose posterior variance is ``v``.
 
-    Source: Ye et al. 2024 (arXiv:2409.15761), official code, methods/tfg.py. Departs from it: ``v`` in the place of a
-    schedule of the steps, the noise follows the shifted estimate, and neither noise on the estimate (0.001 there for
-    CIFAR-10) nor repeated steps (none there).
+    Source: Ye et al. 2024 (arXiv:2409.15761), official code, methods/tfg.py. Departs from it: the first
+    term is scaled as a class score, where the code moves ``x_{t-1}`` by ``rho_t / sqrt(alpha_t)`` of the gradient, with
+    ``rho_t`` on a schedule, which is larger the less noise is left, so that ``scale`` is not its ``rho``; ``v`` in the
+    place of a schedule of the steps; the noise follows the shifted estimate; and neither clipped estimates, nor noise
+    on them (0.001 there for CIFAR-10), nor repeated steps (none there).
 
     Args:
         denoiser: ``D``.
         classifier: ``DenoisedClassifier`` of it.
-        scale: Weight of the class; 1 is the source's ``rho`` for CIFAR-10, 0 is no guidance.
+        scale: Weight of the class; 1 is Bayes if the first term were the class score, 0 is no guidance.
         mean_scale: Size of a step of mean guidance; ``mu`` is 0.25 there.
         iterations: Its number of steps.
 

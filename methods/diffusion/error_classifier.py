@@ -27,9 +27,10 @@ class ErrorClassifier(nn.Module):
     nearest levels, each weighed by the ``log v`` that there is.
 
     Source: Li et al. 2023 (arXiv:2303.16203), official code: one file of noise for all images and classes, one grid of
-    times; Chen et al. 2024 (arXiv:2305.15241). Both take the mean over even times with weight 1, whatever the process.
+    times; Chen et al. 2024 (arXiv:2305.15241). Both codes take the mean over even times with weight 1.
     For noisy images, the exact posterior in official code of Chen et al. 2024 (arXiv:2402.02316), here without a grid's
-    weights in it. The integral: Guo et al. 2005 (arXiv:cs/0412108), Thm. 1, whose two sides agree image by image.
+    weights in it. The integral is our derivation from the relation of information and mean squared error, Guo et al.
+    2005 (arXiv:cs/0412108); tests hold it against exact posteriors.
 
     Args:
         denoiser: Of ``p(x | y)``; on a process that it was trained on.

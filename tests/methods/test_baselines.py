@@ -10,6 +10,7 @@ from torch import nn
 from methods import UNLABELED
 from methods.baselines.conditional_score import ConditionalScoreModel
 from methods.baselines.frozen_features import FrozenFeatures
+from methods.baselines.gaussian import GaussianGuidance, Gaussians
 from methods.baselines.likelihood_score import LikelihoodScoreMatching
 from methods.baselines.positive_unlabeled import UnbiasedRisk
 from methods.diffusion.denoiser import EpsDenoiser, Pretrained
@@ -205,3 +206,24 @@ def test_frozen_features_are_those_of_joint_diffusion_and_nothing_but_their_head
     assert all(p.grad is not None for p in method.parameters())
     assert not any(p.requires_grad for p in method.classifier.denoiser.held.parameters())
     assert method.noisy_process is None
+
+
+def test_a_denoiser_guided_by_gaussians_is_theirs_of_the_class_where_it_is_their_own_and_stays_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 1, 2, 2, generator=generator, dtype=torch.float64)
+    y = torch.arange(400) % 2
+    x = torch.where(y[:, None, None, None] == 1, 0.5 * x + 1, x)
+    process = VarianceExploding()
+    fitted = Gaussians([1, 2, 2], 2, process)
+    fitted.training_step({"labeled": (x, y)}, 0)
+    fitted.on_train_epoch_end()
+    frozen = fitted.denoiser
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    method = GaussianGuidance(frozen, [1, 2, 2], 2)
+    method.training_step({"labeled": (x, y)}, 0)
+    method.on_train_epoch_end()
+    assert all(torch.equal(value, before[name]) for name, value in frozen.state_dict().items())
+    t = process.times_at(torch.linspace(0.1, 0.9, 8))
+    x_t, _ = process.perturb(x[:8].float(), t, torch.randn(8, 1, 2, 2, generator=generator))
+    guided = method.guidance()(x_t, t, y[:8])
+    torch.testing.assert_close(guided, frozen(x_t, t, y[:8]).to(guided.dtype), rtol=1e-3, atol=1e-3)

@@ -4,6 +4,7 @@ import sys
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped
+from benchmark.suite.jobs import PLAN, read_plan
 from benchmark.system.surroundings import path_option
 
 
@@ -22,7 +23,9 @@ def main(argv: list[str] | None = None) -> int:
 
     if not (options.run / "results.json").is_file():
         raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")
-    print(escaped(write_report(options.run)))
+    jobs = read_plan(options.run)[1] if (options.run / PLAN).is_file() else []
+    cells = list(dict.fromkeys(job.cell.name for job in jobs if job.part == "evaluate"))
+    print(escaped(write_report(options.run, cells, {job.cell.name for job in jobs if job.cell.floor})))
     return OK
 
 

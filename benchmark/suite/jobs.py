@@ -114,6 +114,7 @@ def leave_out(out: Path, cell: str) -> None:
 def _written(job: Job) -> dict[str, Any]:
     return {
         "cell": job.cell.name,
+        "floor": job.cell.floor,
         "seed": job.seed,
         "part": job.part,
         "stages": [asdict(stage) for stage in job.stages],
@@ -150,11 +151,13 @@ def _read(out: Path, job: dict[str, Any]) -> Job:
     cell, seed, part = job["cell"], job["seed"], job["part"]
     valid = NAME.fullmatch(cell) and is_int(seed, 0, MAX_SEED) and part in ("train", "evaluate")
     valid = valid and is_int(job["steps"], -1, 2**63) and _are_texts(job["needs"]) and _are_texts(job["after"])
+    floor = job.get("floor", False)
+    valid = valid and isinstance(floor, bool)
     stages = tuple(Stage(**stage) for stage in job["stages"])
     if not valid or not stages or not all(map(_is_stage, stages)):
         raise ValueError(f"no job: {shortened(job)}")
     return Job(
-        Cell(cell), seed, part, out / cell / f"seed{seed}", stages,
+        Cell(cell, floor=floor), seed, part, out / cell / f"seed{seed}", stages,
         needs=tuple(job["needs"]), after=tuple(job["after"]), steps=job["steps"],
     )  # fmt: skip
 

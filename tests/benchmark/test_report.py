@@ -17,6 +17,9 @@ from benchmark.results.page import write_report
 from benchmark.results.page_pictures import _arranged, _picture, confusions, curve
 from benchmark.results.record import Results, failed, measured, not_applicable
 from benchmark.results.results_file import write_results
+from benchmark.suite.cells import Cell
+from benchmark.suite.jobs import Job, write_plan
+from benchmark.suite.stages import Stage
 
 
 def accuracy(cell: str, sigma: float, value: float):
@@ -272,3 +275,16 @@ def test_columns_of_samples_are_named_by_their_classes(tmp_path):
     write_results(tmp_path / "results.json", Results("s", "", {}, (accuracy("a", 0.5, 0.5),)))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert re.findall(r'<span title="[^"]*">([^<]*)</span>', text) == ["cat", "&lt;b&gt;dog&lt;/b&gt;", "2"]
+
+
+def test_the_page_made_again_knows_a_runs_floors_and_its_order(tmp_path):
+    records = [measured(cell, "m", 0, "accuracy/clean", 0.9, n=10) for cell in ("a", "floor", "z")]
+    write_results(tmp_path / "results.json", Results("s", "", {}, tuple(records)))
+    jobs = [
+        Job(Cell(name, floor=name == "floor"), 0, "evaluate", tmp_path / name / "seed0", (Stage("metrics", "key"),))
+        for name in ("z", "floor", "a")
+    ]
+    write_plan(tmp_path, "s", "key", {}, jobs)
+    assert main([str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8").split('id="table1"')[0]
+    assert [*rows_in(text)] == ["floor (floor)", "z", "a"]

@@ -50,12 +50,14 @@ def jobs_of(
         if part.cells.keys() == suite.cells.keys():
             raise
         return jobs_of(part, engine, out, seeds, only, write, dry)
-    jobs = chosen(plan(suite, configurations, out, seeds), only)
+    every_seed = _all_seeds(suite, out, seeds)
+    every = plan(suite, configurations, out, every_seed)
+    jobs = chosen(every if every_seed == seeds else plan(suite, configurations, out, seeds), only)
     if write:
         todo = {job.cell.name: job.cell.samples for job in jobs if job.cell.samples is not None and not job.finished}
         check_given(suite, engine, todo)
         write_plan(out, suite.name, key, configurations, jobs)
-    return jobs, plan(suite, configurations, out, _all_seeds(suite, out, seeds))
+    return jobs, every
 
 
 def _all_seeds(suite: Suite, out: Path, asked: list[int]) -> list[int]:

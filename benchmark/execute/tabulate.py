@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ from benchmark.results.answers_file import Answers, Scored
 from benchmark.results.definitions import HEADLINE_METRICS, generation_metrics, metrics_of
 from benchmark.results.differences import seed_list
 from benchmark.results.headline import to_screen
+from benchmark.results.ledger import CLAIMS, PUBLISHED
 from benchmark.results.per_class import FILE, Numbers
-from benchmark.results.record import Record, Results, failed
+from benchmark.results.record import FAILED, Record, Results, failed
 from benchmark.results.rows import Row, rows
 from benchmark.results.tables import to_markdown, write_tables
 from benchmark.suite.jobs import Job
 from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.source_code import code_digest
+from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Suite
-from benchmark.system.files import digest, read_json, write_text
+from benchmark.system.files import digest, digest_file, read_json, write_text
 
 
 def read_records(job: Job) -> list[Record]:
@@ -59,8 +62,8 @@ WIDTH = 120
 """Characters of a line where standard output is no terminal."""
 PARTIAL = "partial.md"
 """File with the tables of a stopped run."""
-
-
+TEMPLATES = Path(answers_file.__file__).parent
+"""Folder of the report's template and script."""
 ROW_METRICS = ("accuracy/generated", "fd", "precision", "recall", "nn_ratio")
 """Metrics of given samples on the screen."""
 
@@ -83,8 +86,6 @@ def tabulate(
         out: Folder of the run.
         row: Row of given samples, to print beside the floors alone.
     """
-    from benchmark.results.page import write_report  # jinja2, not for `--help`
-
     failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
     records: list[Record] = []
     shown: list[Job] = []
@@ -97,18 +98,38 @@ def tabulate(
     cells = [name for name in suite.cells if any(job.cell.name == name for job in shown)]
     floors = _floors(suite)
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
-    write_tables(out, table, cells, floors)
-    write_per_class(out, shown, rows(table, cells))
-    write_image_scores(out, suite.protocol, [job for job in shown if job.name not in failures])
+    stage = Stage("tables", _key(table, shown, floors))
+    if stage.completed(out) is None:
+        stage.complete(out, lambda: _write(out, table, suite.protocol, shown, floors))
     (out / PARTIAL).unlink(missing_ok=True)
     _print(table, cells, floors, row)
     print(f"\n{_told_apart(shown, results)}")
     print(f"tables:  {escaped(out / 'results.md')}")
     print(f"numbers: {escaped(out / 'results.json')}, {escaped(out / 'results.csv')}")
-    print(f"report:  {escaped(write_report(out, cells, floors))}")
+    print(f"report:  {escaped(out / 'report.html')}")
     for name, error in failures.items():
         tell(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})")
     return INCOMPLETE if failures else OK
+
+
+def _key(table: Results, shown: list[Job], floors: set[str]) -> str:
+    """Hash of all that the tables, the scores of images and the page are made from."""
+    made = {job.name: [stage.recorded(job.folder) for stage in job.stages] for job in shown}
+    code = code_digest((__name__, "benchmark.results.page", "benchmark.execute.image_scores"))
+    texts = [digest_file(path) for path in (*sorted(TEMPLATES.glob("report.*")), CLAIMS, PUBLISHED)]
+    return digest([made, asdict(table), sorted(floors), code, texts])
+
+
+def _write(out: Path, table: Results, protocol: Protocol, shown: list[Job], floors: set[str]) -> dict[str, Any]:
+    """Write all tables and the page; returns the names of the files as ``outputs``."""
+    from benchmark.results.page import write_report  # jinja2, not for `--help`
+
+    cells = list(dict.fromkeys(job.cell.name for job in shown))
+    failures = {(record.cell, record.seed) for record in table.records if record.status == FAILED}
+    names = write_tables(out, table, cells, floors)
+    names += write_per_class(out, shown, rows(table, cells))
+    names += write_image_scores(out, protocol, [job for job in shown if (job.cell.name, job.seed) not in failures])
+    return {"outputs": [*names, write_report(out, cells, floors).name]}
 
 
 def _print(table: Results, cells: list[str], floors: set[str], row: str | None) -> None:
@@ -185,8 +206,8 @@ def _environment(engine: Any) -> dict[str, Any]:
     }
 
 
-def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> None:
-    """Write ``per_class.csv`` and ``per_class.md`` of finished evaluations.
+def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> list[str]:
+    """Write ``per_class.csv`` and ``per_class.md`` of finished evaluations; returns these names.
 
     Args:
         out: Folder of the run.
@@ -199,10 +220,13 @@ def write_per_class(out: Path, jobs: Iterable[Job], all_rows: Sequence[Row]) -> 
             numbers += read_json(job.folder / FILE)
     write_text(out / "per_class.csv", per_class.to_csv(numbers))
     write_text(out / "per_class.md", per_class.to_markdown(numbers, all_rows))
+    return ["per_class.csv", "per_class.md"]
 
 
-def write_image_scores(out: Path, protocol: Protocol, jobs: Iterable[Job]) -> None:
-    """Write ``answers.npz``, the scores of single test images of finished evaluations; known rows are kept.
+def write_image_scores(out: Path, protocol: Protocol, jobs: Iterable[Job]) -> list[str]:
+    """Write ``answers.npz``, the scores of single test images of finished evaluations; returns its name.
+
+    Known rows are kept. Without scores there is no file, and no name.
 
     Args:
         out: Folder of the run.
@@ -223,3 +247,4 @@ def write_image_scores(out: Path, protocol: Protocol, jobs: Iterable[Job]) -> No
             known[at] = Scored(*at, image_scores(job, protocol))
         found.append(known[at])
     answers_file.write_answers(path, found)
+    return [path.name] if path.exists() else []

@@ -28,11 +28,6 @@ SIDE = 36
 
 def curve(results: Results, order: list[str]) -> Markup | None:
     """Accuracy over the noise level, a line per classifier, as inline SVG."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
     points: dict[str, dict[float, list[float]]] = {cell: defaultdict(list) for cell in order}
     for record in results.records:
         sigma = record.protocol.get("sigma")
@@ -46,22 +41,27 @@ def curve(results: Results, order: list[str]) -> Markup | None:
             del points[cell]
     if not points:
         return None
+    import matplotlib  # without pyplot, whose import takes longer than the figure
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({"svg.hashsalt": results.suite, "svg.fonttype": "none", "font.size": 11}):
         columns = math.ceil(len(points) / NAMES)
-        figure, axes = pyplot.subplots(figsize=(8 + 2 * columns, 4.8), layout="constrained")
-        styles = itertools.product(("-", "--", ":", "-."), pyplot.get_cmap("tab10").colors)
+        figure = Figure(figsize=(8 + 2 * columns, 4.8), layout="constrained")
+        axes = figure.add_subplot()
+        styles = itertools.product(("-", "--", ":", "-."), matplotlib.colormaps["tab10"].colors)
         for (cell, found), (line, color) in zip(points.items(), itertools.cycle(styles), strict=False):
             sigmas = sorted(found)
             means = [np.mean(found[s]) for s in sigmas]
             name = shown(cell).replace("$", r"\$")  # a pair would start mathematics
             axes.plot(sigmas, means, label=name, color=color, linestyle=line, marker=".", linewidth=1.6)
         axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.grid(alpha=0.25)
         handles = axes.get_legend_handles_labels()
         figure.legend(*handles, loc="outside right upper", ncols=columns, fontsize=9, frameon=False)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        pyplot.close(figure)
     return Markup(out.getvalue()[out.getvalue().index("<svg") :])
 
 

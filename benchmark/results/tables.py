@@ -37,12 +37,13 @@ ALWAYS_SHOWN = frozenset({"kind", "nfe"})
 
 def write_tables(
     folder: Path, results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()
-) -> None:
-    """Write ``results.json``, ``results.csv`` and ``results.md``, each whole or not at all."""
+) -> list[str]:
+    """Write ``results.json``, ``results.csv`` and ``results.md``, each whole or not at all; returns these names."""
     folder = Path(folder)
     write_results(folder / "results.json", results)
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "results.md", to_markdown(results, cells=cells, floors=floors))
+    return ["results.json", "results.csv", "results.md"]
 
 
 def to_csv(results: Results) -> str:

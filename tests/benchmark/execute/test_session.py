@@ -70,6 +70,24 @@ def test_a_selection_adds_to_the_tables_and_says_what_it_did(suite, tmp_path, ca
     assert "other" in (out / "results.md").read_text()
 
 
+def test_tables_are_written_again_only_if_what_they_show_or_a_file_has_changed(suite, tmp_path):
+    out = tmp_path / "run"
+    call(suite, out, [0, 1], ["judge", "other"])
+    files = [out / name for name in ("results.json", "results.md", "per_class.csv", "report.html")]
+    written = [path.stat().st_ino for path in files]
+    whole = [path.read_bytes() for path in files]
+    call(suite, out, [0, 1], ["judge", "other"])
+    assert [path.stat().st_ino for path in files] == written
+    for path in files:
+        path.write_bytes(b"spoilt")
+        call(suite, out, [0, 1], ["judge", "other"])
+        assert [path.read_bytes() for path in files] == whole
+    finish([job for job in jobs_of(suite, ENGINE, out, [1], ["other"], write=True)[0] if job.part == "evaluate"], 0.25)
+    call(suite, out, [0, 1], ["judge", "other"])
+    assert rows(out) == {("judge", 0): 0.5, ("judge", 1): 0.5, ("other", 0): 0.5, ("other", 1): 0.25}
+    assert (out / "report.html").read_bytes() != whole[-1]
+
+
 def test_what_was_finished_under_another_key_is_absent(suite, tmp_path):
     out = tmp_path / "run"
     call(suite, out, [0, 1], ["judge", "other"])

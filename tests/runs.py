@@ -8,10 +8,21 @@ import sys
 import time
 from pathlib import Path
 
+from benchmark.suite.jobs import Job
+from benchmark.suite.stages import Stage
+from benchmark.suite.suite import Cell
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 SHORT = {"trainer.max_steps": 30, "data.init_args.batch_size": 32, "checkpoint_every": 5}
 """Settings of a training of seconds."""
+
+
+def job(name="a", part="train", needs=(), after=(), folder=Path("none"), arguments=(), **config):
+    """A job of one stage with seed 0, whose cell has a resolved configuration."""
+    stages = (Stage("train" if part == "train" else "metrics", "key"),)
+    cell = Cell(name, config="x.yaml")
+    return Job(cell, 0, part, folder, stages, needs=needs, after=after, arguments=arguments, config=config)
 
 
 def command(*words):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,10 @@ from benchmark.execute.local import LocalEngine
 from benchmark.results.answers_file import Answers
 from benchmark.results.results_file import read_results
 from benchmark.run import main
-from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
-from benchmark.suite.stages import Stage
-from benchmark.suite.suite import Cell
 from benchmark.system import gpus
 from benchmark.system.lock import owned
-from runs import ENVIRONMENT, SHORT, ended, measured, started, until
+from runs import ENVIRONMENT, SHORT, ended, job, measured, started, until
 
 SAMPLER = {"model.init_args.sampler.init_args.steps": 3}
 MEASURED = ("value", "stderr", "status", "reason")
@@ -481,9 +479,9 @@ def test_gpus_that_a_container_is_not_given_or_that_cannot_be_counted(tmp_path, 
 
 
 def test_a_job_whose_workers_all_die_is_failed(tmp_path):
-    job = Job(Cell("a", config="x.yaml"), 0, "train", tmp_path, (Stage("train", "key"),))
+    doomed = job(folder=tmp_path)
     with LocalEngine(1) as engine, ThreadPoolExecutor(1) as beside:
-        running = beside.submit(engine.run, [job], Protocol(), lambda message: None)
+        running = beside.submit(engine.run, [doomed], Protocol(), lambda message: None)
         killed = set()
         while not running.done():
             for pid in set(workers(os.getpid())) - killed:
@@ -491,7 +489,7 @@ def test_a_job_whose_workers_all_die_is_failed(tmp_path):
                 killed.add(pid)
             time.sleep(0.05)
     error = f"its worker process died twice (killed, or out of memory: then {MEMORY_HINT})"
-    assert running.result() == {job.name: {"job": job.name, "status": "failed", "error": error}}
+    assert running.result() == {doomed.name: {"job": doomed.name, "status": "failed", "error": error}}
     assert len(killed) == 2
 
 
@@ -529,27 +527,18 @@ def test_a_worker_that_dies_while_idle_is_replaced():
 def test_a_job_that_is_silent_too_long_is_tried_again_and_then_failed(tmp_path):
     """Its process waits for a configuration that is a pipe into which nobody writes; the process beside it goes on."""
     os.mkfifo(tmp_path / "x.yaml")
-    words, train = (f"--config={tmp_path / 'x.yaml'}",), (Stage("train", "key"),)
-    job = Job(Cell("a", config="x.yaml"), 0, "train", tmp_path / "a", train, arguments=words)
-    beside = Job(Cell("b", config="x.yaml"), 0, "train", tmp_path / "b", ())
+    silent = job(folder=tmp_path / "a", arguments=(f"--config={tmp_path / 'x.yaml'}",))
+    beside = replace(job("b", folder=tmp_path / "b"), stages=())
     with LocalEngine(2, patience=30) as engine:
-        results = engine.run([job, beside], Protocol(), lambda message: None)
+        results = engine.run([silent, beside], Protocol(), lambda message: None)
     error = "timeout: nothing was heard from it for 0.5 minutes; its log may say more"
-    assert results[job.name] == {"job": job.name, "status": "failed", "error": error}
+    assert results[silent.name] == {"job": silent.name, "status": "failed", "error": error}
     assert results[beside.name]["status"] == "ok"
 
 
 def test_the_longest_chain_starts_first_and_what_much_waits_for_where_no_cost_is_known():
-    def job(name, *needs, after=()):
-        return Job(Cell(name), 0, "train", Path(name), (), needs=needs, after=after)
-
-    jobs = [
-        job("short"),
-        job("long"),
-        job("base"),
-        job("top", "base/seed0/train"),
-        job("late", after=["top/seed0/train"]),
-    ]
+    top = job("top", needs=("base/seed0/train",))
+    jobs = [job("short"), job("long"), job("base"), top, job("late", after=(top.name,))]
     costs = {("short", "train"): 5, ("long", "train"): 20, ("base", "train"): 10, ("top", "train"): 9}
     names = [j.cell.name for j in most_urgent_first(jobs, costs | {("late", "train"): 2})]
     assert names == ["base", "long", "top", "short", "late"]

@@ -17,17 +17,11 @@ from benchmark.execute.journal import progress_path
 from benchmark.execute.lease import Lease, Superseded, clear, lease_path
 from benchmark.execute.scheduler import Demand, Waiting, demand
 from benchmark.run import parser as run_parser
-from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
-from benchmark.suite.suite import Cell
+from runs import job
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def job(name="a", part="train", needs=(), after=(), folder=Path("none"), **config):
-    stages = (Stage("train" if part == "train" else "metrics", "key"),)
-    return Job(Cell(name, config="x.yaml"), 0, part, folder, stages, needs=needs, after=after, config=config)
 
 
 def read(path):

@@ -21,11 +21,8 @@ from benchmark.execute.ray_engine import ATTEMPTS, RayEngine, _Board
 from benchmark.execute.ray_nodes import Place, source_digest
 from benchmark.run import main
 from benchmark.status import look
-from benchmark.suite.jobs import Job
-from benchmark.suite.stages import Stage
-from benchmark.suite.suite import Cell
 from benchmark.training.checkpoints import checkpoints
-from runs import ENVIRONMENT, ROOT, SHORT, started, until
+from runs import ENVIRONMENT, ROOT, SHORT, job, started, until
 
 COSTS = ("cpu_seconds", "throughput")
 
@@ -54,11 +51,6 @@ def results(out):
         **table,
         "records": [{k: v for k, v in r.items() if k not in ("seconds", "peak_memory_bytes")} for r in kept],
     }
-
-
-def job(**trainer):
-    cell = Cell("cell", config="x.yaml")
-    return Job(cell, 0, "train", Path("/none/cell/seed0"), (Stage("train", "key"),), config={"trainer": trainer})
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +83,9 @@ def test_a_suite_of_two_cells_is_complete(one_node, tmp_path, capfd):
     ],
 )
 def test_a_job_that_fits_no_node_is_refused_before_anything_is_run(one_node, trainer, asks):
-    told = f"cell/seed0/train asks for {asks}, and no node has as many \\(the largest has 0 GPUs and 2 CPUs\\)"
+    told = f"a/seed0/train asks for {asks}, and no node has as many \\(the largest has 0 GPUs and 2 CPUs\\)"
     with RayEngine() as engine, pytest.raises(InputError, match=told):
-        engine.check([job(**trainer)])
+        engine.check([job(trainer=trainer)])
 
 
 def test_a_node_says_what_it_lacks(tmp_path):

@@ -15,11 +15,8 @@ from benchmark.errors import InputError
 from benchmark.execute.slurm import write_scripts
 from benchmark.run import main
 from benchmark.status import look
-from benchmark.suite.jobs import Job
-from benchmark.suite.stages import Stage
-from benchmark.suite.suite import Cell
 from benchmark.training.checkpoints import FINAL, checkpoints
-from runs import ENVIRONMENT, ROOT, until
+from runs import ENVIRONMENT, ROOT, job, until
 
 SUITE = {
     "reference": "classes",
@@ -58,15 +55,11 @@ def slurm(tmp_path):
     return {**ENVIRONMENT, "PATH": path, "RECORD": str(record)}
 
 
-def job(name, part="train", needs=(), after=(), folder=Path("none"), **trainer):
-    stages = (Stage(part, "key"),)
-    return Job(Cell(name), 0, part, folder, stages, needs=needs, after=after, config={"trainer": trainer})
-
-
 def test_scripts_ask_for_what_a_job_needs_and_wait_for_what_it_waits_for(tmp_path):
+    needs, cpu = ("b/seed0/train", "a/seed0/train"), {"accelerator": "cpu"}
     jobs = [
-        job("a", devices=4), job("b"), job("a", "evaluate", needs=("a/seed0/train", "gone/seed0/train")),
-        job("b", "evaluate", needs=("b/seed0/train", "a/seed0/train"), after=("a/seed0/evaluate",), accelerator="cpu"),
+        job("a", trainer={"devices": 4}), job("b"), job("a", "evaluate", needs=("a/seed0/train", "gone/seed0/train")),
+        job("b", "evaluate", needs=needs, after=("a/seed0/evaluate",), trainer=cpu),
     ]  # fmt: skip
     submit = write_scripts(tmp_path / "new" / "x y", jobs, "mini", ["--out", "/a b/$HOME'"])
     scripts = sorted(path.name for path in submit.parent.iterdir())

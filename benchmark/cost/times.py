@@ -1,7 +1,7 @@
 """Predicted seconds: on CPUs from committed results, on GPUs from FLOPs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -196,16 +196,21 @@ class TimeLeft:
     Args:
         predicted: See ``predicted_seconds``.
         workers: Parallel processes.
+        before: Jobs that an earlier run finished, perhaps on a busier machine; their times count only where there is
+            no prediction.
     """
 
-    def __init__(self, predicted: Mapping[tuple[str, str], float], workers: int) -> None:
+    def __init__(
+        self, predicted: Mapping[tuple[str, str], float], workers: int, before: Collection[str] = frozenset()
+    ) -> None:
         self._predicted, self._workers = predicted, workers
+        self._ignored = frozenset(before) if predicted else frozenset()
         self._finished: dict[str, Seen] = {}
 
     def __call__(self, jobs: list[Job], done: Mapping[str, float], running: Mapping[str, Seen]) -> float | None:
         """Seconds left for jobs that have not failed, from finished shares and times of running ones."""
         for job in jobs:
-            if done.get(job.name) == 1 and job.name not in self._finished:
+            if done.get(job.name) == 1 and job.name not in self._finished and job.name not in self._ignored:
                 manifests = [read_manifest(stage.manifest(job.folder)) or {} for stage in job.stages]
                 self._finished[job.name] = Seen(sum(float(m.get("seconds") or 0) for m in manifests))
         return time_left(jobs, self._predicted, self._workers, done, {**running, **self._finished})

@@ -122,7 +122,7 @@ def execute(
     state = State(
         jobs,
         finished,
-        left=TimeLeft(predicted, engine.workers),
+        left=TimeLeft(predicted, engine.workers, finished),
         summary=lambda job: headline_numbers(job) if job.part == "evaluate" else "",
     )
     signals: list[int] = []

@@ -82,3 +82,6 @@ def test_what_finished_jobs_took_is_read_from_their_stages(tmp_path):
     left = TimeLeft({("a", "train"): 60.0, ("b", "train"): 60.0}, 1)
     assert left(jobs, {}, {}) == 120
     assert left(jobs, {jobs[0].name: 1.0}, {}) == 60 * (PRIOR + 600) / (PRIOR + 60)
+    resumed = TimeLeft({("a", "train"): 60.0, ("b", "train"): 60.0}, 1, before=[jobs[0].name])
+    assert resumed(jobs, {jobs[0].name: 1.0}, {}) == 60  # the machine may have been busy then
+    assert TimeLeft({}, 1, before=[jobs[0].name])(jobs, {jobs[0].name: 1.0}, {}) == 600

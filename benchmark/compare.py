@@ -1,7 +1,8 @@
 """Compare two results files: ``python -m benchmark.compare OLD NEW``.
 
-Numbers are matched by cell, seed, metric and protocol. Exit code: 0 nothing is worse than tolerance allows, 1 something
-is, 2 unusable input, 3 the two were not measured alike, 4 cells failed or are missing.
+Numbers are matched by cell, seed, metric and protocol, scores of test images in the files beside these by image. Exit
+code: 0 nothing is worse than tolerance allows, 1 something is, 2 unusable input, 3 the two were not measured alike, 4
+cells failed or are missing.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import REGRESSION, InputError, command, shown, tell
+from benchmark.results.answers_file import answers_of, answers_path, write_answers
 from benchmark.results.differences import (
     BETTER,
     INCOMPLETE,
@@ -187,7 +189,9 @@ def parser() -> Parser:
     p.add_argument("new", metavar="NEW", type=path_option, help="results.json to judge")
     p.add_argument("--format", choices=FORMATS, default="text", help="what to print (default: text)")
     p.add_argument("--strict", action="store_true", help="exit 1 for improvements too: the baseline is stale")
-    p.add_argument("--accept", action="store_true", help="write NEW over OLD if comparable and complete; exit 0")
+    p.add_argument(
+        "--accept", action="store_true", help="write NEW, with scores of images, over OLD if comparable and whole"
+    )
     p.add_argument("--force", action="store_true", help="with --accept: whatever differs, or where OLD is missing")
     return p
 
@@ -201,7 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     new = read_results(args.new)
     first = args.accept and args.force and not args.old.exists()
     old = Results(new.suite, "", {}, ()) if first else read_results(args.old)
-    comparison = compare(old, new)
+    answers = (None if first else answers_of(args.old, old), answers_of(args.new, new))
+    comparison = compare(old, new, answers)
     print(FORMATS[args.format](comparison, args.strict), end="")
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
@@ -213,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         tell(f"error: {args.old} is kept: {headline(comparison, args.strict)}; --force accepts it")
         return code
     try:
+        write_answers(answers_path(args.old), [] if answers[1] is None else [*answers[1].rows.values()])
         write_results(args.old, new)
     except OSError as error:
         raise InputError(f"{args.old}: cannot be written: {error.strerror}") from None

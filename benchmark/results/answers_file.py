@@ -4,7 +4,7 @@ The file has an array for each metric, ``(R, N)`` float32, whose means over imag
 where a row has no such score; and ``cells``, ``seeds`` and ``keys``, ``(R,)``: cell, seed and stage of each row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -119,6 +119,17 @@ class Answers:
             raise self._refused(f"{shown(metric, 60)} of {shown(cell, 60)} has scores that are no numbers")
         return scores[:count] if count > 1 else None
 
+    def of_seeds(self, cell: str, seeds: Iterable[int], metric: str) -> np.ndarray | None:
+        """Scores ``(seeds, N)``; None unless every seed has as many.
+
+        Raises:
+            InputError: As ``of`` does.
+        """
+        found = [self.of(cell, seed, metric) for seed in seeds]
+        if any(scores is None or len(scores) != len(found[0]) for scores in found):
+            return None
+        return np.stack(found)
+
     @cached_property
     def rows(self) -> dict[tuple[str, int, str], Scored]:
         """All rows by cell, seed and key."""
@@ -152,6 +163,18 @@ def read_answers(results: Path) -> Answers | None:
     """
     path = answers_path(results)
     return Answers(path) if path.exists() else None
+
+
+def answers_of(path: Path, results: Results) -> Answers | None:
+    """The answers beside a results file that holds ``results``; None if there is no such file.
+
+    Raises:
+        InputError: If it is there and cannot be used, or has the scores of other results.
+    """
+    answers = read_answers(path)
+    if answers is not None:
+        answers.check(results)
+    return answers
 
 
 def merged_answers(results: Sequence[Path]) -> list[Scored]:

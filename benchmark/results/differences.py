@@ -1,19 +1,23 @@
-"""Differences of two results, number by number, judged by tolerances."""
+"""Differences of two results, number by number, judged by tolerances and by paired intervals over common seeds."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import hypot, isfinite
 from statistics import fmean
 from typing import Any, Literal
 
+import numpy as np
+
 from benchmark import errors
-from benchmark.results.definitions import column_order, definition_of
+from benchmark.results.answers_file import Answers
+from benchmark.results.definitions import MetricDefinition, column_order, definition_of
+from benchmark.results.paired import FEWEST, gains, paired_gain
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, Record, Results
-from benchmark.results.rows import mean_and_stderr
 
 WORSE, BETTER, SAME = "worse", "better", "same"
 NOT_COMPARABLE, INCOMPLETE, WARNING, NEW = "not comparable", "incomplete", "warning", "new"
-SEEDS_FOR_SPREAD = 3
+Pair = tuple[Record, Record]
+"""Old and new record of one number and seed."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,9 @@ class Change:
     new: float
     gain: float
     tolerance: float
-    tolerance_from: Literal["absolute", "relative", "3 standard errors"]
+    tolerance_from: Literal[
+        "absolute", "relative", "3 standard errors", "paired interval of seeds", "paired interval of seeds and images"
+    ]
     verdict: Literal["worse", "better", "same"]
     gating: bool
 
@@ -77,8 +83,14 @@ class Comparison:
         return errors.OK
 
 
-def compare(old: Results, new: Results) -> Comparison:
-    """Compare number by number, over common seeds; seeds of only one side are no problem."""
+def compare(old: Results, new: Results, answers: Sequence[Answers | None] = (None, None)) -> Comparison:
+    """Compare number by number, over common seeds; seeds of only one side are no problem.
+
+    Args:
+        old: Results of before.
+        new: Results to judge.
+        answers: Scores of single test images of old and new, where they are kept.
+    """
     changes: list[Change] = []
     problems: list[Problem] = []
     if old.suite != new.suite:
@@ -94,7 +106,7 @@ def compare(old: Results, new: Results) -> Comparison:
                 problems.append(Problem(NEW, cell, (), "new cell"))
                 continue
             for metric in sorted(before[cell] | after[cell], key=column_order):
-                found = _metric(cell, metric, before[cell].get(metric, []), after[cell].get(metric, []))
+                found = _metric(cell, metric, before[cell].get(metric, []), after[cell].get(metric, []), answers)
                 changes += [item for item in found if isinstance(item, Change)]
                 problems += [item for item in found if isinstance(item, Problem)]
     environment = tuple(differing(old.environment, new.environment))
@@ -120,7 +132,9 @@ def _failures(cell: str, metrics: dict[str, list[Record]]) -> list[Problem]:
     ]
 
 
-def _metric(cell: str, metric: str, before: Sequence[Record], after: Sequence[Record]) -> list[Change | Problem]:
+def _metric(
+    cell: str, metric: str, before: Sequence[Record], after: Sequence[Record], answers: Sequence[Answers | None]
+) -> list[Change | Problem]:
     """Changes and problems of one metric of one cell, for each protocol of the old results."""
     numbers = [record for record in before if record.status == OK]
     if before and not after:
@@ -138,18 +152,25 @@ def _metric(cell: str, metric: str, before: Sequence[Record], after: Sequence[Re
         same = {record.seed: record for record in after if record.protocol_text == protocol}
         pairs = [(old[seed], same[seed]) for seed in old if seed in same and same[seed].status == OK]
         found += _unmatched(old, same, foreign, replacing)
-        found += _matched(pairs)
+        found += _matched(pairs, answers)
     added = {r.protocol_text: r for r in foreign if r.status == OK and r.protocol_text not in replacing}
     return [*found, *(_problem(NEW, record, f"new protocol {text}") for text, record in added.items())]
 
 
-def _matched(pairs: Sequence[tuple[Record, Record]]) -> list[Change | Problem]:
+def _matched(pairs: Sequence[Pair], answers: Sequence[Answers | None]) -> list[Change | Problem]:
     """Comparison of numbers with the same identity, if their sample counts agree."""
+    if not pairs:
+        return []
+    first = pairs[0][0]
     counts = sorted({(old.n, new.n) for old, new in pairs if old.n != new.n})
-    if counts and definition_of(pairs[0][0].metric).gating:
+    if counts and definition_of(first.metric).gating:
         text = ", ".join(f"{old} -> {new}" for old, new in counts)
-        return [_problem(NOT_COMPARABLE, pairs[0][0], f"sample count {text}")]
-    return [change(pairs)] if pairs else []
+        return [_problem(NOT_COMPARABLE, first, f"sample count {text}")]
+    seeds = [old.seed for old, _ in pairs]
+    found = change(pairs, *(kept and kept.of_seeds(first.cell, seeds, first.metric) for kept in answers))
+    if not isfinite(found.tolerance):
+        return [_problem(NOT_COMPARABLE, first, "numbers too large to compare")]
+    return [found]
 
 
 def _unmatched(
@@ -188,49 +209,61 @@ def _problem(kind: str, record: Record, message: str) -> Problem:
     return Problem(WARNING if warns else kind, record.cell, (record.metric,), message)
 
 
-def change(pairs: Sequence[tuple[Record, Record]]) -> Change:
+def change(pairs: Sequence[Pair], of_old: np.ndarray | None = None, of_new: np.ndarray | None = None) -> Change:
     """Compare the old and new records of one number, seed by seed.
 
-    The tolerance is the largest of the metric's absolute floor, its relative one times the old mean, and 3 combined
-    standard errors ``sqrt(se_old**2 + se_new**2)``: over seeds with at least 3 of them, else those of the records.
+    The tolerance is the largest of the metric's absolute floor, its relative one times the old mean, and what chance
+    moves: with at least ``FEWEST`` seeds half the paired interval that claims are judged by, here of differences for
+    ratios too; with fewer, 3 combined standard errors ``sqrt(se_old**2 + se_new**2)`` of the records.
+
+    Args:
+        pairs: The records.
+        of_old: Scores ``(seeds, N)`` of test images behind the old values, if they are kept.
+        of_new: Those behind the new ones.
     """
     first = pairs[0][0]
-    definition = definition_of(first.metric)
-    means, spreads = [], []
-    for records in zip(*pairs, strict=True):
-        merits = [definition.merit(record.value) for record in records]
-        mean, stderr = mean_and_stderr(merits)
-        means.append(mean)
-        spreads.append(stderr if stderr is not None and len(merits) >= SEEDS_FOR_SPREAD else _within(records))
-    candidates = {
-        "absolute": definition.absolute,
-        "relative": definition.relative * abs(means[0]),
-        "3 standard errors": 3 * sqrt(spreads[0] ** 2 + spreads[1] ** 2),
-    }
-    source = max(candidates, key=lambda name: candidates[name])
-    gain, tolerance = means[1] - means[0], candidates[source]
-    beyond = abs(gain) > tolerance * (1 + 1e-9) + 1e-12  # 0.98 - 0.97 is more than 0.01 in floating point
+    definition = replace(definition_of(first.metric), ratio=False)
+    old, new = (np.array([record.value for record in records]) for records in zip(*pairs, strict=True))
+    gain = float(gains(definition, new, old).mean())
+    merit = fmean(definition.merit(record.value) for record, _ in pairs)
+    tolerances = {"absolute": definition.absolute, "relative": definition.relative * abs(merit)}
+    tolerances |= _chance(definition, pairs, (new, old), (of_new, of_old))
+    source = list(tolerances)[int(np.argmax([*tolerances.values()]))]  # the first that is not a number, if any
+    beyond = abs(gain) > tolerances[source] * (1 + 1e-9) + 1e-12  # 0.98 - 0.97 is more than 0.01 in floating point
     return Change(
         cell=first.cell,
         metric=first.metric,
         protocol=first.protocol,
         seeds=tuple(record.seed for record, _ in pairs),
         n=first.n or 0,
-        old=fmean(record.value for record, _ in pairs),
-        new=fmean(record.value for _, record in pairs),
+        old=float(old.mean()),
+        new=float(new.mean()),
         gain=gain,
-        tolerance=tolerance,
+        tolerance=tolerances[source],
         tolerance_from=source,
         verdict=(BETTER if gain > 0 else WORSE) if beyond else SAME,
         gating=definition.gating,
     )
 
 
+def _chance(
+    definition: MetricDefinition,
+    pairs: Sequence[Pair],
+    values: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray | None],
+) -> dict[str, float]:
+    """The gain that chance alone explains, by the name of its source; values and scores are those of new and old."""
+    if len(pairs) < FEWEST:
+        return {"3 standard errors": 3 * hypot(*map(_within, zip(*pairs, strict=True)))}
+    found = paired_gain(definition, *values, *scores)
+    return {f"paired interval of seeds{'' if found.images is None else ' and images'}": (found.high - found.low) / 2}
+
+
 def _within(records: Sequence[Record]) -> float:
     """Standard error of the mean of independent measurements; 0 if one has none."""
     if any(record.stderr is None for record in records):
         return 0.0
-    return sqrt(sum(record.stderr**2 for record in records)) / len(records)
+    return hypot(*(record.stderr for record in records)) / len(records)
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Judgements: one claim held against one suite's results."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +8,10 @@ from benchmark.errors import shown
 from benchmark.results.answers_file import Answers
 from benchmark.results.claims import Claim, Pair, Side
 from benchmark.results.differences import seed_list
-from benchmark.results.paired import gains, image_gains, interval, margin, verdict
+from benchmark.results.paired import FEWEST, margin, paired_gain, verdict
 from benchmark.results.record import FAILED, OK, UNNORMALISED, Record, Results
 
 NOT_RUN = "not run"
-FEWEST = 3
-"""Seeds that a verdict needs."""
 
 
 @dataclass(frozen=True)
@@ -92,22 +89,17 @@ def _judged(claim: Claim, pair: Pair, results: Results, answers: Answers | None)
         raise Missing(f"densities with a known mass: {pair.a.metric} of {pair.a} or {pair.b} has none")
     definition = pair.definition
     a, b = (np.array([side[seed].value for seed in seeds]) for side in sides)
-    of_a, of_b = (_scores(side, seeds, answers) for side in (pair.a, pair.b))
-    paired = of_a is not None and of_b is not None and of_a.shape == of_b.shape
+    scores = [answers and answers.of_seeds(side.cell, seeds, side.metric) for side in (pair.a, pair.b)]
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            over_seeds = gains(definition, a, b)
-            over_images = image_gains(definition, of_a, of_b) if paired else None
-            low, high = map(float, interval(over_seeds, over_images))
+        gain = paired_gain(definition, a, b, *scores)
     except ValueError as error:
         raise Missing(f"{pair.a.metric} of {pair.a} and {pair.b} above 0: {error}") from None
-    mean, delta = float(over_seeds.mean()), margin(definition, b)
-    if not np.isfinite([low, mean, high, delta]).all():
+    delta = margin(definition, b)
+    if not np.isfinite([gain.low, gain.mean, gain.high, delta]).all():
         raise Missing(f"{pair.a.metric} of {pair.a} and {pair.b} in numbers that can be compared: these are too large")
     return Judgement(
-        verdict(claim.direction, mean, low, high, delta), _metric(pair), float(a.mean()), float(b.mean()),
-        mean, low, high, delta, definition.ratio, seeds,
-        None if over_images is None else len(over_images),
+        verdict(claim.direction, gain.mean, gain.low, gain.high, delta), _metric(pair),
+        float(a.mean()), float(b.mean()), gain.mean, gain.low, gain.high, delta, definition.ratio, seeds, gain.images,
     )  # fmt: skip
 
 
@@ -132,14 +124,6 @@ def _values(side: Side, pair: Pair, results: Results) -> dict[int, Record]:
     if len({record.protocol_text for record in found}) > 1:
         raise Missing(f"a claim that says `where`: {side.metric} of {side} stands under several protocols")
     return {record.seed: record for record in found}
-
-
-def _scores(side: Side, seeds: Sequence[int], answers: Answers | None) -> np.ndarray | None:
-    """Scores ``(seeds, N)`` of test images; None unless every seed has as many."""
-    found = [answers.of(side.cell, seed, side.metric) for seed in seeds] if answers is not None else [None]
-    if any(scores is None or len(scores) != len(found[0]) for scores in found):
-        return None
-    return np.stack(found)
 
 
 def _metric(pair: Pair) -> str:

@@ -8,12 +8,12 @@ from math import exp
 from pathlib import Path
 
 from benchmark.errors import shown
-from benchmark.results.answers_file import Answers, read_answers
+from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.claims import Claim, read_claims
 from benchmark.results.definitions import definition_of
-from benchmark.results.judgement import FEWEST, NOT_RUN, Judgement, judge
+from benchmark.results.judgement import NOT_RUN, Judgement, judge
 from benchmark.results.markdown import escape, table
-from benchmark.results.paired import BETTER, LEVEL, VERDICTS
+from benchmark.results.paired import BETTER, FEWEST, LEVEL, VERDICTS
 from benchmark.results.published import PublishedNumbers
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
@@ -96,10 +96,8 @@ def ledger_of(paths: Sequence[Path], claims: Path = CLAIMS) -> Ledger:
     read = read_claims(claims, PublishedNumbers(PUBLISHED))
     files = []
     for path in paths:
-        results, answers = read_results(path), read_answers(path)
-        if answers is not None:
-            answers.check(results)
-        files.append((path, results, answers))
+        results = read_results(path)
+        files.append((path, results, answers_of(path, results)))
     return judge_all(read, files)
 
 

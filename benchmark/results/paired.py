@@ -3,6 +3,7 @@
 Both methods of a pair see the same seeds, order of data and test images, so that what these share cancels.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ LEVEL = 0.95
 """Quantile of t at either end of a claim's interval: it holds 90 %, and an error is one-sided at 5 %."""
 WIDE = 0.975
 """That of a table's interval, which holds 95 %."""
+FEWEST = 3
+"""Seeds that a verdict needs."""
 ROUNDING = 1e-9
 """Part of a margin that floating point may lose: 0.98 - 0.97 is a gain of 0.01."""
 Direction = Literal["better", "equal"]
@@ -93,6 +96,42 @@ def interval(
     half = stdtrit(freedom, level) * np.sqrt(square)
     mean = over_seeds.mean(-1)
     return mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class PairedGain:
+    """Mean gain of one side over another, the ends of its interval, and the test images behind these.
+
+    ``images`` is None where the error over images is left out, because one side has no scores of single images.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int | None
+
+
+def paired_gain(
+    definition: MetricDefinition, a: np.ndarray, b: np.ndarray, of_a: np.ndarray | None, of_b: np.ndarray | None
+) -> PairedGain:
+    """Gain of ``a`` over ``b``, values of the same seeds.
+
+    Args:
+        definition: The metric.
+        a: Values ``(n,)`` of ``n >= 2`` seeds.
+        b: Those of the other side.
+        of_a: Scores ``(n, N)`` of test images whose means are ``a``, if they are kept.
+        of_b: Those of the other side.
+
+    Raises:
+        ValueError: If a ratio is asked of values that are not positive.
+    """
+    paired = of_a is not None and of_b is not None and of_a.shape == of_b.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        over_seeds = gains(definition, a, b)
+        over_images = image_gains(definition, of_a, of_b) if paired else None
+        low, high = map(float, interval(over_seeds, over_images))
+    return PairedGain(float(over_seeds.mean()), low, high, None if over_images is None else len(over_images))
 
 
 def verdict(direction: Direction, mean: float, low: float, high: float, delta: float) -> str:

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from tables import number, results, table
 
 from benchmark import compare as command_line
 from benchmark.compare import cut, main, to_json, to_markdown, to_text
+from benchmark.results.answers_file import Scored, answers_of, answers_path, write_answers
 from benchmark.results.differences import compare
 from benchmark.results.record import Results, failed, not_applicable
 from benchmark.results.results_file import read_results, write_results
@@ -113,6 +115,52 @@ def test_accept_refuses_what_is_not_comparable_or_complete_unless_forced(run, ne
     assert len(read_results(run.folder / "old.json").records) == len(table().records)
     assert run(table(), new, "--accept", "--force")[0] == 0
     assert (run.folder / "old.json").read_bytes() == (run.folder / "new.json").read_bytes()
+
+
+def seeds_with_answers(folder, name, *scores):
+    """Write results of three seeds and the scores of images behind them; returns the results."""
+    file = folder / f"{name}.json"
+    rows = [Scored("da", seed, "key", {"accuracy/clean": np.array(row)}) for seed, row in enumerate(scores)]
+    found = results(*(number(seed=seed, value=float(np.mean(row)), n=4) for seed, row in enumerate(scores)))
+    write_results(file, found)
+    write_answers(answers_path(file), rows)
+    return found
+
+
+def test_scores_of_images_beside_both_files_decide_and_the_output_says_so(run):
+    seeds_with_answers(run.folder, "old", *[[1, 1, 1, 1]] * 3)
+    seeds_with_answers(run.folder, "new", *[[1, 1, 1, 0]] * 3)
+    result, out, _ = run(None, None, "--format", "markdown")
+    assert result == 0
+    assert "tolerance 0.588 (paired interval of seeds and images), seeds 0, 1, 2" in out
+    (run.folder / "old.npz").unlink()
+    result, out, _ = run(None, None)
+    assert (result, "1 -> 0.75, gain -0.25, tolerance 0.01 (absolute)" in out) == (1, True)
+
+
+def test_scores_of_other_results_exit_2_and_keep_the_baseline(run):
+    seeds_with_answers(run.folder, "old", *[[1, 1, 1, 1]] * 3)
+    seeds_with_answers(run.folder, "new", *[[1, 1, 1, 1]] * 3)
+    other = results(*(number(seed=seed, value=0.5, n=4) for seed in range(3)))
+    for old, new, name in ((other, None, "old.npz"), (None, other, "new.npz")):
+        before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+        result, out, err = run(old, new, "--accept", "--force")
+        assert (result, out, err.count("\n")) == (2, "", 1)
+        assert f"{name}: accuracy/clean of da (seed 0) has mean 1, the results say 0.5" in err
+        for side in ("old", "new"):
+            assert (run.folder / f"{side}.npz").read_bytes() == before[f"{side}.npz"]
+        seeds_with_answers(run.folder, "old", *[[1, 1, 1, 1]] * 3)
+
+
+def test_accept_takes_the_scores_of_images_along(run):
+    seeds_with_answers(run.folder, "old", *[[1, 1, 1, 1]] * 3)
+    new = seeds_with_answers(run.folder, "new", *[[1, 1, 1, 0]] * 3)
+    assert run(None, None, "--accept")[0] == 0
+    answers_of(run.folder / "old.json", new)
+    assert run(None, None, "--strict")[0] == 0
+    (run.folder / "new.npz").unlink()
+    assert run(None, None, "--accept")[0] == 0
+    assert not (run.folder / "old.npz").exists()
 
 
 def test_a_first_baseline_is_written_only_when_forced(run):

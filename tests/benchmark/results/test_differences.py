@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,9 @@ from benchmark.compare import to_json, to_markdown, to_text
 from benchmark.results.definitions import DEFINITIONS, definition_of
 from benchmark.results.differences import change, compare
 from benchmark.results.record import Results, failed, not_applicable
+
+T_2 = 2.9199856
+"""Quantile 0.95 of t with 2 degrees of freedom."""
 
 
 def code(old, new, strict=False) -> int:
@@ -82,12 +86,91 @@ def test_the_tolerance_is_the_largest_of_three_computed_by_hand():
     # Two seeds are too few for a spread: errors 0.3 and 0.4 of two records each, 3 * sqrt(0.18 + 0.32) / 2.
     within = change(pairs([1.0, 9.0], [1.0, 9.0], old_error=0.3, new_error=0.4))
     assert (within.tolerance, within.tolerance_from) == (pytest.approx(3 * 0.5**0.5 / 2), "3 standard errors")
-    # Three seeds: sd 0.3 and 0.4, 3 * sqrt((0.09 + 0.16) / 3), whatever the records say.
+    # Three seeds: what they share cancels, differences -0.1, 0 and 0.1 have sd 0.1, whatever the records say.
     over = change(pairs([0.7, 1.0, 1.3], [0.6, 1.0, 1.4], old_error=99.0, new_error=99.0))
-    assert over.tolerance == pytest.approx(3 * (0.25 / 3) ** 0.5)
+    assert (over.tolerance, over.tolerance_from) == (pytest.approx(T_2 * 0.1 / 3**0.5), "paired interval of seeds")
     assert (over.seeds, over.old, over.new) == ((0, 1, 2), pytest.approx(1.0), pytest.approx(1.0))
     one_side = change(pairs([1.0], [1.0], old_error=0.2))
     assert one_side.tolerance == pytest.approx(0.6)
+
+
+def seeds_of(old, new, metric):
+    """Old and new records of as many seeds as there are values."""
+    return [
+        (number(seed=k, metric=metric, value=float(a)), number(seed=k, metric=metric, value=float(b)))
+        for k, (a, b) in enumerate(zip(old, new, strict=True))
+    ]
+
+
+def test_a_loss_that_all_seeds_share_is_told_where_the_spread_of_seeds_hid_it():
+    old = np.array([1.0, 2.0, 3.0])
+    found = change(seeds_of(old, old + np.array([0.12, 0.10, 0.14]), "nll"))  # sd 0.02
+    assert found.tolerance == pytest.approx(T_2 * 0.02 / 3**0.5)
+    assert (found.verdict, found.gain) == ("worse", pytest.approx(-0.12))
+    assert change(seeds_of(old, old - np.array([0.12, 0.10, 0.14]), "nll")).verdict == "better"
+    two = change(seeds_of(old[:2], old[:2] + np.array([0.5, 0.01]), "nll"))
+    assert two.tolerance_from == "absolute"  # too few for an interval
+    scattered = change(seeds_of(old, old + np.array([0.5, -0.2, 0.1]), "nll"))
+    assert (scattered.verdict, scattered.tolerance_from) == ("same", "paired interval of seeds")
+
+
+def test_ratios_are_judged_by_differences_in_the_metrics_unit_down_to_0():
+    found = change(seeds_of([0.0, 0.0, 0.0], [0.1, 0.2, 0.3], "fd"))  # sd 0.1
+    assert found.tolerance == pytest.approx(T_2 * 0.1 / 3**0.5)
+    assert (found.gain, found.verdict) == (pytest.approx(-0.2), "worse")
+
+
+def test_the_spread_over_test_images_widens_the_tolerance():
+    """Of 4 images one is lost with every seed: gains of images are 0, 0, 0 and -1, whose variance is 1/4."""
+    old, new = np.ones((3, 4)), np.tile([1.0, 1.0, 1.0, 0.0], (3, 1))
+    pairs = seeds_of(old.mean(1), new.mean(1), "accuracy/clean")
+    found = change(pairs, old, new)
+    assert found.tolerance == pytest.approx(2.3533634 * (0.25 / 4) ** 0.5)  # t with 3 degrees of freedom
+    assert (found.tolerance_from, found.verdict) == ("paired interval of seeds and images", "same")
+    for one_side in ((None, new), (old, None), (old, new[:, :3])):
+        found = change(pairs, *one_side)
+        assert (found.tolerance, found.tolerance_from, found.verdict) == (0.01, "absolute", "worse")
+
+
+@pytest.mark.parametrize("metric", ["accuracy/clean", "nll", "fd", "level_balance"])
+def test_a_rerun_of_equal_numbers_is_the_same_with_scores_of_images_and_without(metric):
+    scores = np.random.default_rng(0).random((5, 30))
+    for seeds in range(1, 6):
+        pairs = seeds_of(scores[:seeds].mean(1), scores[:seeds].mean(1), metric)
+        for kept in ((None, None), (scores[:seeds], scores[:seeds])):
+            found = change(pairs, *kept)
+            assert (found.gain, found.verdict) == (0.0, "same")
+            assert found.tolerance_from in ("absolute", "relative")
+
+
+def test_chance_alone_reads_worse_in_one_of_twenty_and_never_within_the_metrics_tolerance():
+    """Trainings of one method, differences of sd 1 between seeds and of sd 10 between the 100 images that all share."""
+    rng = np.random.default_rng(0)
+
+    def share_worse(scale, kept, repeats=400):
+        worse = 0
+        for _ in range(repeats):
+            of_images = scale * (10 * rng.standard_normal(100) + rng.standard_normal((5, 1)))
+            old = np.zeros((5, 100)) + 5
+            new = old + of_images
+            pairs = seeds_of(old.mean(1), new.mean(1), "nll")
+            worse += change(pairs, *((old, new) if kept else ())).verdict == "worse"
+        return worse / repeats
+
+    assert share_worse(1.0, kept=True) < 0.08  # standard error 0.011
+    assert share_worse(1.0, kept=False) > 0.12  # of this test set, not of the method
+    assert share_worse(0.002, kept=True) == 0  # 0.02 is the tolerance of nll
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_a_spread_too_large_for_a_number_is_not_compared(seeds):
+    old, new = (
+        [number(seed=k, metric="nll", value=v * (-1) ** k, stderr=9e299) for k in range(seeds)] for v in (9e299, 0)
+    )
+    found = compare(results(*old), results(*new))
+    assert found.exit_code() == (3 if seeds == 3 else 0)
+    assert ("numbers too large to compare" in to_text(found)) == (seeds == 3)
+    assert json.loads(to_json(found))["exit_code"] == found.exit_code()
 
 
 def test_a_distance_to_a_target_is_taken_seed_by_seed():

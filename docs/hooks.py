@@ -14,4 +14,4 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def _formula(line: str) -> str:
-    return f'<p style="overflow-x: auto">{convert(line, display="block")}</p>'
+    return f'<p style="overflow: auto hidden">{convert(line, display="block")}</p>'

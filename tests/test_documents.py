@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from documents import PAGES, ROOT, blocks, commands, lines
 from PIL import Image
@@ -16,6 +17,10 @@ from PIL import Image
 from benchmark.errors import InputError
 from benchmark.readme import with_tables
 from benchmark.suite.suite import CONFIGS, load_suite, suites
+from methods.diffusion.denoiser import EDMDenoiser
+from methods.diffusion.process import VarianceExploding
+from methods.networks.wrn import WideResNet
+from methods.noisy_classifier import NoisyClassifierGuidance
 from runs import ENVIRONMENT
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -156,6 +161,23 @@ def test_the_samples_of_the_guide_become_a_row_and_leave_again(tmp_path):
     added, removed = told
     assert any(line.startswith("theirs ") for line in added.splitlines())
     assert not any(line.startswith("theirs ") for line in removed.splitlines())
+
+
+def test_the_method_of_the_guide_has_the_loss_of_the_one_that_ships():
+    (_, text), *_ = blocks(ROOT / "docs/own-method.md", "python")
+    exec(text, namespace := {})
+    network = WideResNet(in_channels=1, classes=3, depth=10, width=1)
+    denoiser = EDMDenoiser(lambda x, *_: x, VarianceExploding())
+    x, y = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    told = []
+    for method in (
+        namespace["NoisyClassifierGuidance"](denoiser, network, None),
+        NoisyClassifierGuidance(denoiser, network),
+    ):
+        torch.manual_seed(0)
+        told.append(method.losses({"labeled": (x, y)}))
+    assert told[0].keys() == told[1].keys() == {"classify"}
+    torch.testing.assert_close(*told)
 
 
 def pages_of(nav):

@@ -1,13 +1,14 @@
 // Tables are sorted by a click on a heading; rows and pictures of methods are chosen by words in the field on top.
 "use strict";
 const value = (row, column) => {
-  const text = row.cells[column].textContent.trim();
+  const cell = row.cells[column];
+  const text = cell.textContent.trim();
   const number = Number.parseFloat(text);
-  return Number.isNaN(number) ? text : number;
+  return cell.tagName === "TH" || Number.isNaN(number) ? text : number;
 };
-const compare = (a, b) => {
-  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
-  return typeof a === "number" ? a - b : a.localeCompare(b);
+const compare = (a, b, way) => {
+  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // what has no number is last either way
+  return way * (typeof a === "number" ? a - b : a.localeCompare(b));
 };
 for (const table of document.querySelectorAll("table.sortable")) {
   const headings = [...table.tHead.rows[0].cells];
@@ -21,7 +22,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       headings.forEach((other) => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
       const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => (rising ? 1 : -1) * compare(value(a, column), value(b, column)));
+      rows.sort((a, b) => compare(value(a, column), value(b, column), rising ? 1 : -1));
       table.tBodies[0].append(...rows);
     });
   });

@@ -205,7 +205,7 @@ def rows_in(text):
     """Texts of the cells of tables, by the name in front."""
     lines = [line for line in text.splitlines() if line.startswith("<tr data-cell=")]
     return {
-        re.search(r'<th scope="row">([^<]*)', line)[1]: re.findall(r">([^<>]*)(?:</strong>)?</td>", line)
+        re.search(r'<th scope="row"><span>([^<]*)', line)[1]: re.findall(r">([^<>]*)(?:</strong>)?</td>", line)
         for line in lines
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
+from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.headline import Difference, difference, to_headline
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
@@ -55,8 +56,12 @@ def _committed(name: str) -> tuple[Results, list[str], set[str]]:
     """Committed results of a suite, or of its budget as ``SUITE-BUDGET``, its cells but the judge, and its floors."""
     suite = load_suite(name) if name in suites() else load_suite(*name.rsplit("-", 1))
     cells = [cell for cell in suite.cells if cell != suite.reference]
-    results = read_results(ROOT / "results" / f"{name}.json")
+    results = read_results(_file(name))
     return results, cells, {cell for cell in cells if suite.cells[cell].floor}
+
+
+def _file(name: str) -> Path:
+    return ROOT / "results" / f"{name}.json"
 
 
 def table(suite: str) -> str:
@@ -78,19 +83,20 @@ def headline(suite: str) -> str:
         f"Commit {results.commit}: mean of {seeds} seed{'' if seeds == 1 else 's'}, {tests} test images, {samples} "
         "samples a row; guided samples at a row's largest scale."
     )
-    return f"{to_headline(results, cells, floors)}\n\n{note}\n"
+    return f"{to_headline(results, cells, floors, answers_of(_file(suite), results))}\n\n{note}\n"
 
 
 def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
-    lines = [*_answers(_committed(suite)[0])] or [ONE_SEED.format(suite=suite)]
+    results, *_ = _committed(suite)
+    lines = [*_answers(results, answers_of(_file(suite), results))] or [ONE_SEED.format(suite=suite)]
     return "\n".join(lines) + "\n"
 
 
-def _answers(results: Results) -> Iterator[str]:
+def _answers(results: Results, answers: Answers | None) -> Iterator[str]:
     for subject, first, second, *metrics in ANSWERS:
-        found = [change for metric in metrics if (change := difference(results, first, second, metric)) is not None]
-        if found:
+        changes = [difference(results, first, second, metric, answers) for metric in metrics]
+        if found := [change for change in changes if change is not None]:
             told = [_told(verdict, found) for verdict in ("better", "worse", "undecided")]
             yield f"- **{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import shown
+from benchmark.results.answers_file import Answers
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
 from benchmark.results.markdown import escape, table
 from benchmark.results.paired import WIDE, interval
@@ -62,7 +63,12 @@ def _line(cell: str, of_cell: list[Row]) -> Line:
     return Line(cell, of_cell[-1].guidance_scale, entries)
 
 
-def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()) -> str:
+def to_headline(
+    results: Results,
+    cells: Sequence[str] | None = None,
+    floors: Collection[str] = frozenset(),
+    answers: Answers | None = None,
+) -> str:
     """Markdown table of ``METRICS`` for a narrow page: means over seeds, a row for each cell, floors first.
 
     Bold are ``leaders``. The last row has the largest standard error of each column, if there are several seeds.
@@ -71,9 +77,10 @@ def to_headline(results: Results, cells: Sequence[str] | None = None, floors: Co
         results: Numbers to tabulate.
         cells: Cells to show and their order; all if None.
         floors: Cells for comparison that are no methods.
+        answers: Scores of single test images, where they are kept.
     """
     found = chosen_lines(results, cells, floors)
-    best = {metric: leaders(results, found, metric, floors) for metric in METRICS}
+    best = {metric: leaders(results, found, metric, floors, answers) for metric in METRICS}
     body = []
     for line in found:
         name = escape(line.cell)
@@ -96,8 +103,10 @@ def chosen_lines(results: Results, cells: Sequence[str] | None, floors: Collecti
     return sorted(found, key=lambda line: line.cell not in floors)
 
 
-def leaders(results: Results, found: Sequence[Line], metric: str, floors: Collection[str]) -> set[str]:
-    """Cells with the best mean of a metric, and those that the 95 % interval over seeds does not tell from it.
+def leaders(
+    results: Results, found: Sequence[Line], metric: str, floors: Collection[str], answers: Answers | None = None
+) -> set[str]:
+    """Cells with the best mean of a metric, and those that ``difference``'s interval does not tell from it.
 
     Cells of one task and of as many labels compete. Floors, and densities without known mass, do not; nor do cells of
     which there is one seed, which tells nothing of others.
@@ -112,7 +121,7 @@ def leaders(results: Results, found: Sequence[Line], metric: str, floors: Collec
         if len(alike) > 1:
             best = max(alike, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
             others = _of_line(results, best, metric)
-            gaps = {line.cell: _between(_of_line(results, line, metric), others, metric) for line in alike}
+            gaps = {line.cell: _between(_of_line(results, line, metric), others, metric, answers) for line in alike}
             ahead |= {cell for cell, gap in gaps.items() if gap is not None and gap.verdict == "undecided"}
     return ahead
 
@@ -195,11 +204,13 @@ class Difference:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
-def difference(results: Results, first: str, second: str, metric: str) -> Difference | None:
+def difference(
+    results: Results, first: str, second: str, metric: str, answers: Answers | None = None
+) -> Difference | None:
     """``first`` minus ``second`` at their largest common guidance scale; None where two seeds of both lack the metric.
 
-    The interval is Student's over differences of equal seeds: two at least, because one training of each tells
-    nothing of others.
+    The interval is Student's over differences of equal seeds, two at least, because one training of each tells nothing
+    of others; and over test images, where ``answers`` has their scores.
     """
     ours, theirs = (_by_scale(results, cell, metric) for cell in (first, second))
     if definition_of(metric).table != GENERATION:
@@ -207,16 +218,20 @@ def difference(results: Results, first: str, second: str, metric: str) -> Differ
     common = sorted(ours.keys() & theirs.keys(), key=lambda scale: (scale is not None, scale))
     if not common:
         return None
-    return _between(ours[common[-1]], theirs[common[-1]], metric)
+    return _between(ours[common[-1]], theirs[common[-1]], metric, answers)
 
 
-def _between(new: dict[int, Record], old: dict[int, Record], metric: str) -> Difference | None:
+def _between(new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None) -> Difference | None:
     """``new`` minus ``old``, records by seed; None without two common seeds."""
-    pairs = [(new[seed], old[seed]) for seed in sorted(new.keys() & old.keys())]
-    if len(pairs) < 2:
+    seeds = sorted(new.keys() & old.keys())
+    if len(seeds) < 2:
         return None
+    pairs = [(new[seed], old[seed]) for seed in seeds]
     differences = np.array([a.value - b.value for a, b in pairs])
-    low, high = map(float, interval(differences, level=WIDE))
+    ours, theirs = (answers and answers.of_seeds(side[seeds[0]].cell, seeds, metric) for side in (new, old))
+    paired = ours is not None and theirs is not None and ours.shape == theirs.shape
+    images = (ours - theirs).mean(0) if paired else None
+    low, high = map(float, interval(differences, images, level=WIDE))
     gain = fmean(definition_of(metric).merit(a.value) - definition_of(metric).merit(b.value) for a, b in pairs)
     return Difference(metric, float(differences.mean()), low, high, gain)
 

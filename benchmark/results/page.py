@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmark.errors import InputError
+from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.definitions import TABLES, column_order, definition_of
 from benchmark.results.headline import METRICS, chosen_lines, heading, leaders, number
 from benchmark.results.ledger import here, ledger_of, notes, summary
@@ -42,7 +43,7 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
     script = (files("benchmark.results") / "report.js").read_text(encoding="utf-8")
     page = template.render(
         results=results,
-        headline=_headline(results, order, floors),
+        headline=_headline(results, order, floors, answers_of(run / "results.json", results)),
         ledger=_ledger(run / "results.json", results.suite),
         floors=frozenset(floors),
         tables=[_table(*table, floors) for name in TABLES for table in _by_network(name, found)],
@@ -60,16 +61,16 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
     return run / "report.html"
 
 
-def _headline(results: Results, order: list[str], floors: Collection[str]) -> dict[str, Any]:
+def _headline(results: Results, order: list[str], floors: Collection[str], answers: Answers | None) -> dict[str, Any]:
     """Head and body of the table of one row a method."""
     found = chosen_lines(results, order, floors)
     shown = [metric for metric in (*METRICS, SECONDS) if any(_told(line.entries.get(metric)) for line in found)]
-    best = {metric: leaders(results, found, metric, floors) if metric != SECONDS else set() for metric in shown}
+    best = {metric: leaders(results, found, metric, floors, answers) for metric in shown if metric != SECONDS}
     body = []
     for line in found:
         scale = "" if line.guidance_scale is None else f"{line.guidance_scale:g}"
         cells = [
-            (_seconds(entry) if metric == SECONDS else number(entry), _detail(entry), line.cell in best[metric])
+            (_seconds(entry) if metric == SECONDS else number(entry), _detail(entry), line.cell in best.get(metric, ()))
             for metric, entry in ((metric, line.entries.get(metric)) for metric in shown)
         ]
         body.append((line.cell, scale, cells))

@@ -2,11 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
 from tables import number, results, table
 
+from benchmark.results.answers_file import Answers, Scored, write_answers
 from benchmark.results.headline import METRICS, difference, lines, to_headline, to_screen
 from benchmark.results.record import failed, not_applicable
 
@@ -32,6 +34,23 @@ def test_an_interval_is_that_of_a_paired_t_test():
     expected = stats.ttest_rel(OURS, THEIRS).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.mean == pytest.approx(0.08 / 3)
+
+
+def test_an_interval_holds_the_error_over_test_images_too(tmp_path):
+    """The variances of the mean over seeds and over images add up; the seeds share the images."""
+    rng = np.random.default_rng(0)
+    scores = {c: np.float32(rng.random((3, 50)) < p) for c, p in (("a", 0.8), ("b", 0.7))}
+    write_answers(
+        tmp_path / "answers.npz",
+        [Scored(c, s, "key", {"accuracy/clean": scores[c][s]}) for c in "ab" for s in range(3)],
+    )
+    means = results(*(number(c, s, value=float(scores[c][s].mean())) for c in "ab" for s in range(3)))
+    found = difference(means, "a", "b", "accuracy/clean", Answers(tmp_path / "answers.npz"))
+    gap = scores["a"] - scores["b"]
+    parts = [gap.mean(1).var(ddof=1) / 3, gap.mean(0).var(ddof=1) / 50]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 49)
+    half = stats.t.ppf(0.975, freedom) * sum(parts) ** 0.5
+    assert (found.low, found.high) == pytest.approx((gap.mean() - half, gap.mean() + half), rel=1e-5)
 
 
 def test_a_verdict_follows_the_interval_and_the_direction_of_the_metric():

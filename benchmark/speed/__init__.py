@@ -1,1 +1,1 @@
-"""Scripts that time us against peers."""
+"""Races of what suites call against peers' code for the same work; run by ``python -m benchmark.speed``."""

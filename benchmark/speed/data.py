@@ -1,12 +1,9 @@
-"""Our training batches of CIFAR's size against loaders that go item by item: CPU time in one process, interleaved.
+"""Training batches of CIFAR's size, as trainings read them, against loaders that go item by item.
 
-Peers are a DataLoader with torchvision's transforms of PIL images, and one of a TensorDataset whose images are mirrored
-one by one. Both sides do the same work: grey levels become floats, and where a row says so they are dequantised too. No
-side has worker processes. One JSON row per target and peer; ratios above 1 favour us.
+Both sides do the same work: grey levels become floats, and where a row says so they are dequantised too. No side has
+worker processes.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
@@ -19,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from benchmark.speed.peers import peer, race
+from benchmark.speed.race import Bench, Side
 from datamodules.grey_levels import GreyLevels
 from datamodules.in_memory import ImagesInMemory
 from datamodules.transforms import Augmentation
@@ -82,18 +79,29 @@ def of_tensors(images: int) -> Item:
 
 
 def ours(images: int, crop: bool, noise: bool) -> Iterator[Tensor]:
+    """Images of our batches."""
     loader = Pixels(images, crop, noise).train_dataloader()
     return (loader.batch(k)["labeled"][0] for k in count())
 
 
 def theirs(images: int, image: Item, noise: bool) -> Iterator[Tensor]:
+    """Images of a DataLoader's batches."""
     loader = DataLoader(Items(images, image, noise), BATCH, shuffle=True, drop_last=True)
     return (x for _ in count() for x, _ in loader)
 
 
-def consume(batches: Iterator[Tensor], number: int) -> None:
-    for _ in islice(batches, number):
-        pass
+def last(batches: Iterator[Tensor], number: int) -> Tensor:
+    """The last of so many batches."""
+    *_, x = islice(batches, number)
+    return x
+
+
+def strangers(allowed: set[bytes], per_level: float, zero: float, x: Tensor) -> float:
+    """Share of a batch that is no window of the images, from the step and the zero of its grey levels."""
+    levels = ((x - zero) / per_level).round().clamp(0, 255).to(torch.uint8).numpy()
+    if x.dtype != torch.float32 or len(x) != BATCH:
+        return 1.0
+    return sum(u.tobytes() not in allowed for u in levels) / BATCH
 
 
 def windows(images: int, crop: bool) -> set[bytes]:
@@ -105,38 +113,25 @@ def windows(images: int, crop: bool) -> set[bytes]:
     return {window.tobytes() for x in (found, found.flip(3)) for window in x.numpy()}
 
 
-def check(allowed: set[bytes], name: str, batches: Iterator[Tensor], scale: tuple[float, float]) -> None:
-    """See whether a batch is of windows of the images, from the steps and the zero of its grey levels, else exit."""
-    x = next(batches)
-    per_level, zero = scale
-    levels = ((x - zero) / per_level).round().to(torch.uint8)
-    if x.dtype != torch.float32 or len(x) != BATCH or not allowed.issuperset(u.tobytes() for u in levels.numpy()):
-        sys.exit(f"error: {name} gives something else than windows of the images")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
-    parser.add_argument("--batches", type=int, default=20, help=f"batches of {BATCH} images a round")
-    parser.add_argument("--images", type=int, default=10_000, help="images of the data set")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of every side")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def batches(bench: Bench) -> None:
+    """Batches with and without dequantisation; without it, every image must be a window of one of the data set's."""
+    images, number = bench.size((10_000, 20), (2 * BATCH, 2))
     cases: list[tuple[str, str, Callable[[int], Item]]] = [("flip", "torch", of_tensors)]
-    if transforms := peer("torchvision.transforms"):
+    if transforms := bench.peers.package("torchvision.transforms"):
         cases.append(("flip", "torchvision", lambda images: of_pil(images, False, transforms)))
         cases.append(("flip+crop", "torchvision", lambda images: of_pil(images, True, transforms)))
-    for augmentation, package, items in cases:
-        crop, few = augmentation == "flip+crop", 2 * BATCH
+    few = 2 * BATCH
+    for row, peer, items in cases:
+        crop = row == "flip+crop"
         allowed = windows(few, crop)
-        check(allowed, "our loader", ours(few, crop, noise=False), (1 / 128, 1 / 256 - 1))
-        check(allowed, f"the loader with {package}", theirs(few, items(few), noise=False), (1 / 255, 0))
+        foreign = [
+            strangers(allowed, 1 / 128, 1 / 256 - 1, next(ours(few, crop, noise=False))),
+            strangers(allowed, 1 / 255, 0.0, next(theirs(few, items(few), noise=False))),
+        ]
+        if bench.unequal_if(any(foreign), f"batches/{row}", f"shares {foreign} of ours and {peer}'s are no windows"):
+            continue
         for noise in (False, True):
-            target = f"batches/{augmentation}" + ("/dequantised" if noise else "")
-            sides = ours(options.images, crop, noise), theirs(options.images, items(options.images), noise)
-            turns = [partial(consume, side, options.batches) for side in sides]
-            race(target, package, *turns, options.rounds, images=options.batches * BATCH)
-
-
-if __name__ == "__main__":
-    main()
+            whole = f"{row}/dequantised" if noise else row
+            sides = ours(images, crop, noise), theirs(images, items(images), noise)
+            works = [Side(partial(last, side, number), lambda x: x.shape) for side in sides]
+            bench.race("batches", {whole: works[0]}, {peer: works[1]}, images=number * BATCH)

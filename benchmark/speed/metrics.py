@@ -1,41 +1,21 @@
-"""Our fidelity metrics against named peers: CPU time in one process, interleaved, equality checked first.
+"""Fidelity metrics as records call them: real images' statistics and radii are at hand, samples are new."""
 
-One JSON row per target and peer; ratios above 1 favour us. Peers that are not installed are skipped.
-"""
-
-import argparse
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from torch import nn
 
+from benchmark.metrics import neighbours
 from benchmark.metrics.features import extract
 from benchmark.metrics.frechet import Statistics, frechet_estimate
-from benchmark.metrics.neighbours import neighbour_radii, precision_recall
 from benchmark.metrics.published_networks import InceptionFeatures
-from benchmark.speed.peers import peer, race
+from benchmark.speed.race import Bench, Side
 from benchmark.system.files import digest_file
-
-
-def compare(target: str, package: str, ours: Callable, theirs: Callable, rounds: int, tolerance: float, **more) -> None:
-    """Check that both give the same numbers, then time them in turn and print the row."""
-    mine, other = np.asarray(ours(), np.float64), np.asarray(theirs(), np.float64)
-    error = float(np.abs(mine - other).max() / np.abs(other).max())
-    if not error <= tolerance:
-        sys.exit(f"error: {target}: our numbers and {package}'s differ by {error:.2g} relative, allowed {tolerance}")
-    race(target, package, ours, theirs, rounds, relative_error=error, **more)
-
-
-def peak_bytes(work: Callable) -> int:
-    """Growth of resident memory at its peak while ``work`` runs (Linux)."""
-    status = Path("/proc/self/status")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = int(status.read_text().split("VmRSS:")[1].split()[0])
-    work()
-    return 1024 * (int(status.read_text().split("VmHWM:")[1].split()[0]) - before)
 
 
 def features(n: int, d: int, seed: int) -> torch.Tensor:
@@ -45,68 +25,108 @@ def features(n: int, d: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.abs(x @ mixing).astype(np.float32))
 
 
-def frechet(n: int, d: int, rounds: int) -> None:
+def frechet(bench: Bench) -> None:
+    """Frechet distance of new samples; its standard error is part of our time."""
+    for d in bench.size((1024, 2048), (16,)):
+        _frechet(bench, bench.size(3000, 64), d)
+
+
+def _frechet(bench: Bench, n: int, d: int) -> None:
     real, fake = features(n, d, 2), features(n, d, 3)
     reference = Statistics.of(real)
-
-    def ours(reference: Statistics | None = reference) -> float:
-        return frechet_estimate(reference or Statistics.of(real), fake).value
-
-    def row(package: str, theirs: Callable, ours: Callable = ours, cache: str = "cached") -> None:
-        compare(f"frechet/D={d}/{cache}", package, ours, theirs, rounds, 1e-6, n=n)
-
-    if m := peer("torch_fidelity.metric_fid"):
-        s, cached = m.fid_features_to_statistics, m.fid_features_to_statistics(real)
-        row("torch-fidelity", lambda: list(m.fid_statistics_to_metric(cached, s(fake), False).values()))
-        whole = lambda: list(m.fid_statistics_to_metric(s(real), s(fake), False).values())  # noqa: E731
-        row("torch-fidelity", whole, lambda: ours(None), "uncached")
+    reference.root  # noqa: B018  (computed once a suite)
     sides = reference.mean, reference.covariance
-    if m := peer("torchmetrics.image.fid"):
-        a = [torch.from_numpy(side) for side in sides]
-        row("torchmetrics", lambda: m._compute_fid(*a, fake.double().mean(0), fake.double().T.cov()))
-    if m := peer("pytorch_fid.fid_score"):
-        row("pytorch-fid", lambda: m.calculate_frechet_distance(*sides, fake.numpy().mean(0), np.cov(fake.numpy().T)))
+    cached: dict[str, Side] = {}
+    whole: dict[str, Side] = {}
+    if fidelity := bench.peers.package("torch_fidelity.metric_fid"):
+        statistics, known = fidelity.fid_features_to_statistics, fidelity.fid_features_to_statistics(real)
+        to_metric = fidelity.fid_statistics_to_metric
+        cached["torch-fidelity"] = Side(lambda: list(to_metric(known, statistics(fake), False).values()))
+        whole["torch-fidelity"] = Side(lambda: list(to_metric(statistics(real), statistics(fake), False).values()))
+    if torchmetrics := bench.peers.package("torchmetrics.image.fid"):
+        given = [torch.from_numpy(side) for side in sides]
+        compute = torchmetrics._compute_fid
+        cached["torchmetrics"] = Side(lambda: compute(*given, fake.double().mean(0), fake.double().T.cov()))
+    if by_root := bench.peers.package("pytorch_fid.fid_score"):
+        by_root = by_root.calculate_frechet_distance
+        cached["pytorch-fid"] = Side(lambda: by_root(*sides, fake.numpy().mean(0), np.cov(fake.numpy().T)))
+    ours = {
+        f"D={d}/cached": Side(lambda: frechet_estimate(reference, fake).value, tolerance=1e-6),
+        f"D={d}/uncached": Side(lambda: frechet_estimate(Statistics.of(real), fake).value, tolerance=1e-6),
+    }
+    for (row, side), theirs in zip(ours.items(), (cached, whole), strict=True):
+        bench.race("frechet", {row: side}, theirs, n=n)
 
 
-def neighbours(n: int, d: int, rounds: int) -> None:
+def precision_recall(bench: Bench) -> None:
+    """Improved precision and recall of new samples; the counts must be identical."""
+    n, d = bench.size((6000, 2048), (64, 16))
     real, fake = features(n, d, 2), features(n, d, 3)
-    radii = neighbour_radii(real)
+    radii = neighbours.neighbour_radii(real)
 
-    def ours(real_radii: np.ndarray | None = None) -> list[int]:
-        return [round(x.value * n) for x in precision_recall(real, fake, real_radii=real_radii)]
+    def ours(real_radii: np.ndarray | None) -> list[int]:
+        return [round(x.value * n) for x in neighbours.precision_recall(real, fake, real_radii=real_radii)]
 
-    if m := peer("torch_fidelity.metric_prc"):
-        theirs = lambda: [round(x * n) for x in m.calculate_precision_recall_full(fake, real)]  # noqa: E731
-        memory = {"memory_ratio": peak_bytes(ours) / peak_bytes(theirs)}
-        compare(f"precision_recall/D={d}/uncached", "torch-fidelity", ours, theirs, rounds, 0, n=n, **memory)
-        compare(f"precision_recall/D={d}/cached", "torch-fidelity", lambda: ours(radii), theirs, rounds, 0, n=n)
-
-
-def inception(weights: Path, rounds: int) -> None:
-    images = torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    ours = InceptionFeatures(weights, sha256=digest_file(weights))
-    if m := peer("torch_fidelity.feature_extractor_inceptionv3"):
-        theirs = m.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
-        work = (lambda: extract(ours, images)["features"]), (lambda: theirs(images)[0])
-        compare("inception", "torch-fidelity", *work, rounds, 1e-5, n=16)
+    theirs: dict[str, Side] = {}
+    if m := bench.peers.package("torch_fidelity.metric_prc"):
+        counts = m.calculate_precision_recall_full
+        theirs["torch-fidelity"] = Side(lambda: [round(x * n) for x in counts(fake, real)])
+    if p := bench.peers.package("prdc"):
+        theirs["prdc"] = Side(lambda: _of_prdc(p.compute_prdc(real.numpy(), fake.numpy(), nearest_k=3), n))
+    sides = {"uncached": Side(partial(ours, None)), "cached": Side(partial(ours, radii))}
+    bench.race("precision_recall", sides, theirs, n=n, d=d)
+    for peer, side in theirs.items():
+        found = [[peak_bytes(side.run) for side in (sides["cached"], side)]]
+        bench.add("precision_recall", "memory", peer, np.array(found), "B", error=0.0, n=n, d=d)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--n", type=int, default=6000, help="images on each side; Frechet distances take half")
-    parser.add_argument("--dims", type=int, nargs="+", default=[1024, 2048], help="widths of the Frechet distances")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of every side")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="Inception weights; also times the features")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    with threadpool_limits(options.threads):  # NumPy's
-        neighbours(options.n, 2048, max(1, options.rounds // 3))
-        for d in options.dims:
-            frechet(options.n // 2, d, options.rounds if d <= 1024 else max(1, options.rounds // 3))
-        if options.weights:
-            inception(options.weights, options.rounds)
+def _of_prdc(found: dict[str, float], n: int) -> list[int]:
+    return [round(found[name] * n) for name in ("precision", "recall")]
 
 
-if __name__ == "__main__":
-    main()
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Growth of resident memory at its peak while ``work`` runs, at least one page (Linux)."""
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = int(status.read_text().split("VmRSS:")[1].split()[0])
+    work()
+    return 1024 * max(4, int(status.read_text().split("VmHWM:")[1].split()[0]) - before)
+
+
+def inception(bench: Bench) -> None:
+    """Features of Inception v3 with random weights."""
+    if (m := bench.peers.package("torch_fidelity.feature_extractor_inceptionv3")) is None:
+        return
+    n = bench.size(16, 1)
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
+    with TemporaryDirectory() as folder:
+        weights = _random_weights(m.FeatureExtractorInceptionV3, Path(folder))
+        ours = InceptionFeatures(weights, sha256=digest_file(weights))
+        settings = {"feature_extractor_weights_path": str(weights)}
+        network = m.FeatureExtractorInceptionV3("inception", ["2048"], **settings)
+        theirs = {"torch-fidelity": Side(lambda: network(images)[0])}
+        if t := bench.peers.package("torchmetrics.image.fid"):
+            wrapped = t.NoTrainInceptionV3("inception", ["2048"], str(weights), antialias=False)
+            theirs["torchmetrics"] = Side(lambda: wrapped(images))
+    side = Side(lambda: extract(ours, images)["features"], tolerance=1e-5)
+    bench.race("inception", {"features": side}, theirs, images=n)
+
+
+def _random_weights(extractor: type[nn.Module], folder: Path) -> Path:
+    """A file of random weights in the published format, under which activations neither vanish nor explode."""
+
+    class Unread(extractor):
+        """The network before weights are read: what it was built with."""
+
+        def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> None:
+            """Reads nothing."""
+
+    torch.save({}, folder / "none.pth")
+    network = Unread("random", ["2048"], feature_extractor_weights_path=str(folder / "none.pth"))
+    for block in network.modules():
+        if hasattr(block, "bn"):
+            nn.init.kaiming_normal_(block.conv.weight, nonlinearity="relu")
+            block.bn.running_mean.normal_(0, 0.1)
+            block.bn.running_var.uniform_(0.5, 1.5)
+    torch.save(network.state_dict(), folder / "weights.pth")
+    return folder / "weights.pth"

@@ -1,34 +1,83 @@
-"""Helpers of the speed scripts: optional peers, and CPU times taken in turn."""
+"""Peers' code: installed packages, and checkouts of released code that are imported from their folder."""
 
-import json
-import time
-from collections.abc import Callable
-from importlib import import_module, metadata
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
+from benchmark.errors import one_line, tell
 
-from benchmark.errors import tell
+EXTENSIONS = "torch.utils.cpp_extension"
+"""Module by which code compiles extensions for GPUs when it is imported; on CPUs it does without them."""
 
 
-def peer(module: str) -> Any:
-    """The peer's module, or None with a message."""
+class Peers:
+    """Modules of peers, imported when they are asked for; a lacking one is told once.
+
+    Args:
+        folders: Checkouts by their name in ``targets.CHECKOUTS``.
+
+    Attributes:
+        lacking: Reason by name for what could not be imported.
+    """
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self.folders, self.lacking = folders, dict[str, str]()
+        self._known: dict[tuple[str, ...], tuple[ModuleType, ...]] = {}
+
+    def package(self, module: str) -> Any:
+        """A module of an installed package; None if there is none."""
+        try:
+            return import_module(module)
+        except ImportError as error:
+            self._skip(module.partition(".")[0], one_line(error))
+            return None
+
+    def checkout(self, name: str, *modules: str) -> tuple[Any, ...] | None:
+        """Modules of a checkout; None if there is none.
+
+        They are imported from its folder and taken out of ``sys.modules`` again: two checkouts have modules of one
+        name. Extensions for GPUs that they compile when they are imported are left out.
+        """
+        key = (name, *modules)
+        if name not in self.folders:
+            self._skip(name, f"no checkout; give --peer {name}=DIR")
+            return None
+        if key not in self._known:
+            try:
+                with _importing_from(self.folders[name]):
+                    self._known[key] = tuple(import_module(module) for module in modules)
+            except ImportError as error:
+                self._skip(name, one_line(error))
+                return None
+        return self._known[key]
+
+    def _skip(self, name: str, reason: str) -> None:
+        if self.lacking.get(name) is None:
+            self.lacking[name] = reason
+            tell(f"skipped {name}: {reason}")
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Import modules from a folder before any others, and forget those that came from it."""
+    before = dict(sys.modules)
+    hidden = {path.stem for path in folder.iterdir()} & sys.modules.keys()
+    for name in [name for name in sys.modules if name.partition(".")[0] in hidden]:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    invalidate_caches()
+    sys.modules[EXTENSIONS] = ModuleType(EXTENSIONS)
+    sys.modules[EXTENSIONS].load = lambda *_, **__: None
     try:
-        return import_module(module)
-    except ImportError as error:
-        tell(f"skipped {module}: {error}")
-
-
-def race(target: str, package: str, ours: Callable, theirs: Callable, rounds: int, **more: Any) -> None:
-    """Time both in turn, CPU seconds of this process, and print a JSON row; a ratio above 1 favours us."""
-    times = np.empty((rounds, 2))
-    for i, side in np.ndindex(*times.shape):
-        start = time.process_time()
-        (ours, theirs)[side]()
-        times[i, side] = time.process_time() - start
-    medians, ratios = np.median(times, 0), times[:, 1] / times[:, 0]
-    row = {"target": target, "peer": package, "ratio": medians[1] / medians[0], "min": ratios.min(), "rounds": rounds}
-    row |= {"seconds": medians.tolist(), "threads": torch.get_num_threads()}
-    row["versions"] = {name: metadata.version(name) for name in sorted({"torch", "numpy", package})}
-    print(json.dumps(row | more), flush=True)
+        yield
+    finally:
+        del sys.modules[EXTENSIONS]
+        sys.path.remove(str(folder))
+        for name, module in list(sys.modules.items()):
+            if folder in Path(getattr(module, "__file__", None) or "/").parents:
+                del sys.modules[name]
+        sys.modules.update({name: module for name, module in before.items() if name not in sys.modules})

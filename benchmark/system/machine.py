@@ -54,3 +54,13 @@ def end_with(process: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def processor() -> dict[str, Any]:
+    """Name of this machine's processor and the number of its cores that this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": names[0] if names else platform.processor(), "cores": len(os.sched_getaffinity(0))}

@@ -1,0 +1,126 @@
+"""Networks: forward passes as samplers call them, and training steps."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.speed import pairs
+from benchmark.speed.race import Bench, Side, gradients
+from methods.diffusion.denoiser import EpsDenoiser
+from methods.diffusion.noise_process import NoiseProcess
+from methods.diffusion.process import DiscreteVP, UniformTimes, VarianceExploding
+from methods.networks.fir import FirDown, FirUp
+from methods.score_model import ScoreModel
+
+Predicted = Callable[[Tensor, Tensor], Tensor]
+"""Noise that a peer predicts in ``x_t`` at times ``t``."""
+
+
+def ncsnpp_small(bench: Bench) -> None:
+    """NCSN++ of 32 channels and 2 blocks against the released one; also the memory of both."""
+    pair = pairs.ncsnpp(bench, *bench.size((32, 2), (8, 1)))
+    if pair is not None:
+        _compare(bench, "ncsnpp_small", "score_sde", pair, VarianceExploding(), _of_score_sde(pair.theirs), memory=True)
+
+
+def ncsnpp(bench: Bench) -> None:
+    """NCSN++ of 128 channels and 4 blocks, also under bf16 autocast, against the released one in single precision."""
+    pair = pairs.ncsnpp(bench, *bench.size((128, 4), (8, 1)))
+    if pair is not None:
+        _compare(bench, "ncsnpp", "score_sde", pair, VarianceExploding(), _of_score_sde(pair.theirs), half=True)
+
+
+def unet(bench: Bench) -> None:
+    """UNet of DDPM, also under bf16 autocast, against that of diffusers in single precision."""
+    pair = pairs.ddpm_unet(bench)
+    if pair is None:
+        return
+    process = DiscreteVP(1000)
+
+    def predicted(x_t: Tensor, t: Tensor) -> Tensor:
+        return pair.theirs(x_t, process.index(t) - 1).sample
+
+    _compare(bench, "unet", "diffusers", pair, process, predicted, half=True)
+
+
+def _of_score_sde(network: nn.Module) -> Predicted:
+    """The released network answers ``-eps``, told ``sigma`` in units of images in [0, 1]."""
+    process = VarianceExploding()
+    return lambda x_t, t: -network(x_t, process.sigma(t) / 2)
+
+
+def _compare(
+    bench: Bench,
+    name: str,
+    peer: str,
+    pair: pairs.Pair,
+    process: NoiseProcess,
+    predicted: Predicted,
+    half: bool = False,
+    memory: bool = False,
+) -> None:
+    """Race the noise that a sampler asks for, and the training step."""
+    n, size = bench.size(16, 2), bench.size(32, 8)
+    x = torch.rand(n, 3, size, size) * 2 - 1
+    method = ScoreModel(EpsDenoiser(pair.ours, process), UniformTimes())
+    t = process.sample_times(n)
+    x_t, _ = process.perturb(x, t)
+
+    @torch.no_grad()
+    def forward(eps: Predicted) -> Tensor:
+        return eps(x_t, t)
+
+    def step() -> None:
+        torch.manual_seed(0)
+        pair.ours.zero_grad()
+        method.training_step({"labeled": (x, None)}, 0)["loss"].backward()
+
+    def their_step() -> None:
+        torch.manual_seed(0)
+        pair.theirs.zero_grad()
+        drawn = process.sample_times(n)
+        noisy, eps = process.perturb(x, drawn, torch.randn_like(x))
+        F.mse_loss(predicted(noisy, drawn), eps).backward()
+
+    def autocast(work: Callable[[], Tensor | None]) -> Tensor | None:
+        with torch.autocast("cpu", torch.bfloat16):
+            return work()
+
+    works = {"forward": partial(forward, method.denoiser.eps), "step": step}
+    seen = {"forward": lambda found: found, "step": lambda _: gradients(pair.ours)}
+    theirs = {
+        "forward": Side(partial(forward, predicted)),
+        "step": Side(their_step, lambda _: pair.gradients()),
+    }
+    for row, work in works.items():
+        ours = {row: Side(work, seen[row], bench.size(1e-4, 0.05))}  # few channels lose more digits
+        if half:
+            ours[f"{row}/bf16"] = Side(partial(autocast, work), seen[row], {"forward": 0.03, "step": 0.1}[row])
+        bench.race(name, ours, {peer: theirs[row]}, batch=n)
+        if memory:
+            bench.compare_memory(name, row, peer, ours[row], theirs[row], batch=n)
+
+
+def fir(bench: Bench) -> None:
+    """Halving and doubling under the low-pass filter, forward and backward."""
+    if (found := bench.peers.checkout("score_sde", "models.up_or_down_sampling")) is None:
+        return
+    n, channels, size = bench.size((16, 128, 32), (2, 4, 8))
+    x = torch.randn(n, channels, size, size).to(memory_format=torch.channels_last)
+    for row, layer, theirs in (
+        ("down", FirDown(channels), found[0].downsample_2d),
+        ("up", FirUp(channels), found[0].upsample_2d),
+    ):
+        layer = pairs.as_in_suites(layer)
+
+        def both(work: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+            x = x.detach().requires_grad_()
+            out = work(x)
+            return out, torch.autograd.grad(out.square().sum(), x)[0]
+
+        ours = Side(partial(both, layer, x), tolerance=1e-5)
+        peer = Side(partial(both, partial(theirs, k=[1, 3, 3, 1]), x.contiguous()))
+        bench.race("fir", {row: ours}, {"score_sde": peer}, batch=n, channels=channels)

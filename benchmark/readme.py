@@ -16,7 +16,7 @@ from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_markdown
 from benchmark.suite.suite import load_suite, suites
-from benchmark.system.files import write_text
+from benchmark.system.files import read_json, write_text
 from benchmark.system.surroundings import path_option
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +111,24 @@ def _name(metric: str) -> str:
     return names.get(metric, metric.removesuffix("/clean"))
 
 
-BLOCKS = {"table": table, "headline": headline, "answer": answer}
+def speed(name: str) -> str:
+    """The ratios of a committed file of ``benchmark.speed``; instead of them, how to measure some."""
+    path = ROOT / "results" / f"{name}.json"
+    if not path.is_file():
+        return "None are committed yet; the first command above measures them.\n"
+    found = read_json(path)
+    lines = ["| target | peer | ratio | min | goal | ours | theirs | |", "|---|---|---:|---:|---:|---:|---:|---|"]
+    for row in found["rows"]:
+        goal = "" if row["goal"] is None else f"{row['goal']:.2f}"
+        numbers = f"{row['ratio']:.2f} | {row['least']:.2f} | {goal} | {row['ours']:.3g} | {row['theirs']:.3g}"
+        lines.append(f"| `{row['target']}` | {row['peer']} | {numbers} | {row['unit']} |")
+    versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+    machine = found["machine"]
+    threads = f"{found['threads']} thread{'' if found['threads'] == 1 else 's'}"
+    return "\n".join(lines) + f"\n\n{machine['cpu']}, {machine['cores']} cores, {threads}; {versions}.\n"
+
+
+BLOCKS = {"table": table, "headline": headline, "answer": answer, "speed": speed}
 
 
 def with_tables(text: str) -> str:

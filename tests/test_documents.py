@@ -64,7 +64,9 @@ def test_a_command_of_the_documents_is_one_that_there_is(words):
         if shutil.which("make"):
             subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, check=True)
     elif words[:2] == ["python", "-m"] and words[2].startswith("benchmark.") and words[2] != "benchmark.cli":
-        options = importlib.import_module(words[2]).parser().parse_args(words[3:])
+        module = importlib.import_module(words[2])
+        door = importlib.import_module(f"{words[2]}.__main__") if hasattr(module, "__path__") else module
+        options = door.parser().parse_args(words[3:])
         for name in {getattr(options, "suite", None), getattr(options, "data", None)} - PLACEHOLDERS - {None}:
             if not name.endswith(".yaml"):
                 load_suite(name, options.budget)

@@ -1,5 +1,6 @@
 """The README says what is so: its commands exist and its tables are the committed ones."""
 
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 from documents import blocks, commands
 from oracles import ExactDenoiser, GaussianMixture
 
-from benchmark import cli
+from benchmark import cli, readme
 from methods.base import KeyedNoise
 from methods.diffusion.process import VarianceExploding
 from methods.diffusion.samplers import Heun
@@ -69,3 +70,15 @@ def test_the_example_of_loading_prints_an_accuracy_near_that_of_the_test(tmp_pat
     exec(blocks(ROOT / "README.md", "python")[0][1], {})
     printed = re.fullmatch(r"tensor\(([\d.]+)\)\n", capsys.readouterr().out)[1]
     assert float(printed) == pytest.approx(float(accuracy), abs=0.02)  # of bin centres, of dequantised images
+
+
+def test_a_page_shows_the_committed_ratios_or_how_to_measure_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    assert "None are committed yet" in readme.speed("speed-cpu")
+    (tmp_path / "results").mkdir()
+    row = {"target": "fir/up", "peer": "p", "ratio": 2.5, "least": 2.0, "goal": None, "ours": 0.1, "theirs": 0.25}
+    found = {"rows": [{**row, "unit": "s"}], "machine": {"cpu": "C", "cores": 2}, "threads": 1, "versions": {"t": "1"}}
+    (tmp_path / "results" / "speed-cpu.json").write_text(json.dumps(found))
+    shown = readme.speed("speed-cpu")
+    assert "| `fir/up` | p | 2.50 | 2.00 |  | 0.1 | 0.25 | s |\n" in shown
+    assert shown.endswith("C, 2 cores, 1 thread; t 1.\n")

@@ -1,7 +1,9 @@
 """Fidelity metrics as records call them: real images' statistics and radii are at hand, samples are new."""
 
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -71,8 +73,8 @@ def precision_recall(bench: Bench) -> None:
     if m := bench.peers.package("torch_fidelity.metric_prc"):
         counts = m.calculate_precision_recall_full
         theirs["torch-fidelity"] = Side(lambda: [round(x * n) for x in counts(fake, real)])
-    if p := bench.peers.package("prdc"):
-        theirs["prdc"] = Side(lambda: _of_prdc(p.compute_prdc(real.numpy(), fake.numpy(), nearest_k=3), n))
+    if prdc := bench.peers.package("prdc"):
+        theirs["prdc"] = Side(partial(_of_prdc, prdc, real.numpy(), fake.numpy()))
     sides = {"uncached": Side(partial(ours, None)), "cached": Side(partial(ours, radii))}
     bench.race("precision_recall", sides, theirs, n=n, d=d)
     for peer, side in theirs.items():
@@ -80,8 +82,11 @@ def precision_recall(bench: Bench) -> None:
         bench.add("precision_recall", "memory", peer, np.array(found), "B", error=0.0, n=n, d=d)
 
 
-def _of_prdc(found: dict[str, float], n: int) -> list[int]:
-    return [round(found[name] * n) for name in ("precision", "recall")]
+def _of_prdc(peer: Any, real: np.ndarray, fake: np.ndarray) -> list[int]:
+    """Counts of prdc, which prints the sizes of its sets."""
+    with redirect_stdout(StringIO()):
+        found = peer.compute_prdc(real, fake, nearest_k=3)
+    return [round(found[name] * len(real)) for name in ("precision", "recall")]
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from benchmark.speed import pairs
 from benchmark.speed.race import Bench, Side, metered
 from methods.base import KeyedNoise
-from methods.diffusion.denoiser import EDMDenoiser, EpsDenoiser
+from methods.diffusion.denoiser import Denoiser, EDMDenoiser, EpsDenoiser
 from methods.diffusion.guidance import AssistedClassifier, ClassifierGuidance, class_score
+from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.process import DiscreteVP, VarianceExploding
 from methods.diffusion.samplers import DDPM, PredictorCorrector
 from methods.networks.ncsnpp import NCSNpp
@@ -67,10 +68,11 @@ def _noise(shape: tuple[int, ...], keyed: bool) -> Callable[[], Tensor]:
 
 
 def _ddpm(diffusers: Any, shape: tuple[int, ...], steps: int) -> Sides:
-    """Both are told that there is no noise."""
-    denoiser = EpsDenoiser(_Nothing(), DiscreteVP(steps))
+    """Both are told that the image is half of what they see."""
+    denoiser = _Half(DiscreteVP(steps))
     power = denoiser.process.alpha_bar
-    scheduler = diffusers.DDPMScheduler(steps, clip_sample=False, variance_type="fixed_small")
+    settings = {"clip_sample": False, "variance_type": "fixed_small", "prediction_type": "sample"}
+    scheduler = diffusers.DDPMScheduler(steps, **settings)
     scheduler.alphas_cumprod, scheduler.alphas = power[1:].float(), (power[1:] / power[:-1]).float()
     scheduler.betas = 1 - scheduler.alphas
     scheduler.set_timesteps(steps)
@@ -80,7 +82,7 @@ def _ddpm(diffusers: Any, shape: tuple[int, ...], steps: int) -> Sides:
         noise = torch.Generator().manual_seed(0)
         x = torch.randn(shape, generator=noise)
         for t in scheduler.timesteps:
-            x = scheduler.step(torch.zeros_like(x), t, x, generator=noise).prev_sample
+            x = scheduler.step(0.5 * x, t, x, generator=noise).prev_sample
         return x
 
     sampler = DDPM(steps)
@@ -105,11 +107,15 @@ def _predictor_corrector(sampling: Any, sde_lib: Any, shape: tuple[int, ...], st
     return lambda keyed: sampler(denoiser, _noise(shape, keyed)), theirs
 
 
-class _Nothing(nn.Module):
-    """Predicts that there is no noise."""
+class _Half(Denoiser):
+    """Estimates that the image is half of the noisy one, by one operator."""
 
-    def forward(self, x_t: Tensor, log_sigma: Tensor, y: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(x_t)
+    def __init__(self, process: NoiseProcess) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return 0.5 * x_t
 
 
 class _Gaussian(nn.Module):

@@ -1,6 +1,5 @@
 """Fidelity metrics as records call them: real images' statistics and radii are at hand, samples are new."""
 
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -78,8 +77,7 @@ def precision_recall(bench: Bench) -> None:
     sides = {"uncached": Side(partial(ours, None)), "cached": Side(partial(ours, radii))}
     bench.race("precision_recall", sides, theirs, n=n, d=d)
     for peer, side in theirs.items():
-        found = [[peak_bytes(side.run) for side in (sides["cached"], side)]]
-        bench.add("precision_recall", "memory", peer, np.array(found), "B", error=0.0, n=n, d=d)
+        bench.compare_memory("precision_recall", "memory", peer, sides["cached"], side, n=n, d=d)
 
 
 def _of_prdc(peer: Any, real: np.ndarray, fake: np.ndarray) -> list[int]:
@@ -87,15 +85,6 @@ def _of_prdc(peer: Any, real: np.ndarray, fake: np.ndarray) -> list[int]:
     with redirect_stdout(StringIO()):
         found = peer.compute_prdc(real, fake, nearest_k=3)
     return [round(found[name] * len(real)) for name in ("precision", "recall")]
-
-
-def peak_bytes(work: Callable[[], Any]) -> int:
-    """Growth of resident memory at its peak while ``work`` runs, at least one page (Linux)."""
-    status = Path("/proc/self/status")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = int(status.read_text().split("VmRSS:")[1].split()[0])
-    work()
-    return 1024 * max(4, int(status.read_text().split("VmHWM:")[1].split()[0]) - before)
 
 
 def inception(bench: Bench) -> None:

@@ -101,7 +101,7 @@ def _compare(
             ours[f"{row}/bf16"] = Side(partial(autocast, work), seen[row], {"forward": 0.03, "step": 0.1}[row])
         bench.race(name, ours, {peer: theirs[row]}, batch=n)
         if memory:
-            bench.compare_memory(name, row, peer, ours[row], theirs[row], batch=n)
+            bench.compare_memory(name, f"{row}/memory", peer, ours[row], theirs[row], batch=n)
 
 
 def fir(bench: Bench) -> None:

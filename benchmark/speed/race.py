@@ -1,8 +1,10 @@
 """Races: the same work by several sides in turn, CPU time of this process, equality checked on the first calls."""
 
+import ctypes
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,9 +138,9 @@ class Bench:
         return differs
 
     def compare_memory(self, name: str, row: str, peer: str, ours: Side, theirs: Side, **more: Any) -> None:
-        """Compare the most bytes of tensors that are made and alive at any one time, which are counted."""
-        found = [[metered(side).peak for side in (ours, theirs)]]
-        self.add(name, f"{row}/memory", peer, np.array(found), "B", error=0.0, **more)
+        """Compare by how much each side's call lets the memory of this process grow at its peak."""
+        found = [[peak_bytes(side.run) for side in (ours, theirs)]]
+        self.add(name, row, peer, np.array(found), "B", error=0.0, **more)
 
     def add(self, name: str, row: str, peer: str, found: np.ndarray, unit: str, error: float, **more: Any) -> None:
         """Add a row from what each round found, ``(rounds, 2)``."""
@@ -166,6 +168,17 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.process_time()
     found = work()
     return time.process_time() - start, found
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Growth of resident memory at its peak during a second call of ``work``, at least one page (Linux with glibc)."""
+    work()
+    ctypes.CDLL(None).malloc_trim(0)  # memory that is free, but kept, would not grow
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = int(status.read_text().split("VmRSS:")[1].split()[0])
+    work()
+    return 1024 * max(4, int(status.read_text().split("VmHWM:")[1].split()[0]) - before)
 
 
 def metered(side: Side) -> Meter:

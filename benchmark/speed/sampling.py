@@ -156,7 +156,7 @@ def assisted_ncsnpp(bench: Bench) -> None:
 
     sides = Side(partial(work, ours), tolerance=1e-3), Side(partial(work, naive))
     bench.race("assisted_ncsnpp", {"step": sides[0]}, {"score_sde": sides[1]})
-    bench.compare_memory("assisted_ncsnpp", "step", "score_sde", *sides)
+    bench.compare_memory("assisted_ncsnpp", "step/memory", "score_sde", *sides)
 
 
 class _Released(nn.Module):

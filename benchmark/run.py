@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     with ended_by_signals(), environment(data_folders(options)), _engine(options) as engine:
         if options.dry_run:
             jobs, _ = jobs_of(suite, engine, out, seeds, only, write=False, dry=True)
-            show_plan(jobs, suite, engine.workers, options.jobs)
+            show_plan(jobs, suite, engine, options.jobs)
             return OK
         if options.job is not None:
             acquire(out, "--out", seconds=5).release()  # refused while a run of the whole suite is active

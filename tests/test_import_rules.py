@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.suite.resolution import READING
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("methods", "datamodules", "benchmark")
 FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
@@ -166,6 +168,11 @@ def test_a_room_imports_its_own_files_and_those_of_lower_rooms(path):
     allowed = [f"benchmark.{name}.*" for name in (room, *MAY_IMPORT[room])]
     ours = {name for name in of_ours(path) if name.split(".")[0] == "benchmark"} - {"benchmark"}
     assert_only(ours, *allowed, *(f"benchmark.{name}" for name in UNDER_THE_DOORS))
+
+
+def test_the_key_of_configurations_holds_the_source_that_reads_them():
+    rooms = {f"benchmark/{room}" for room in ("training", *MAY_IMPORT["training"])}
+    assert set(READING) == {"methods", "datamodules", "benchmark/errors.py", *rooms}  # and a screen changes none
 
 
 def needed(path: Path) -> set[str]:

@@ -55,12 +55,13 @@ def repeated(call: Call, images: int, batch: int, times: float = 1) -> Work:
 
 
 def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
-    """Count the cost of each cell with one seed; a text says why one cannot be counted.
+    """Count the cost of each of some cells with one seed; a text says why one cannot be counted.
 
     Cells leave weights without data where others look for them, so that those that need them are counted whole, and a
     cell that would not fit what it gets is found before anything is trained.
     """
-    first, wanted = closure(suite.needs, [suite.reference]), closure(suite.needs, [suite.reference, *names])
+    asked = {*names}
+    first, wanted = closure(suite.needs, [suite.reference]), closure(suite.needs, [suite.reference, *asked])
     costs: dict[str, CellCost | str] = {}
     steps: dict[str, tuple[int, Call]] = {}
     reference: Reference | None = None
@@ -74,10 +75,11 @@ def count(suite: Suite, names: Iterable[str]) -> dict[str, CellCost | str]:
                 cli = _built(cell, Path(temporary))
                 if name == suite.reference:
                     reference = _reference(cli, suite)
-                costs[name] = _of_cell(suite, cell, cli, reference, steps)
+                if name in asked:
+                    costs[name] = _of_cell(suite, cell, cli, reference, steps)
             except Exception as error:  # whatever it is, the other cells' costs are of use
                 costs[name] = one_line(error)
-    return costs
+    return {name: cost for name, cost in costs.items() if name in asked}
 
 
 def _built(cell: Cell, folder: Path) -> Any:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from benchmark.cost.alike import count_all
 from benchmark.cost.times import (
     UTILISATION,
     CellCost,
@@ -108,25 +110,23 @@ def _row(
     )  # fmt: skip
 
 
-def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = False) -> None:
+def show_plan(jobs: list[Job], suite: Suite, engine: Any, each_job: bool = False) -> None:
     """Print the cost of each of a suite's cells, the total, and the time left.
 
     Args:
         jobs: All jobs, needs first.
         suite: Their suite.
-        workers: Processes of this machine.
+        engine: Engine whose processes count.
         each_job: Whether to list the jobs and their needs too.
     """
-    from benchmark.cost.counting import count  # heavy
-
     on_cpu = predicted_seconds(suite.name)
     finished = {job.name for job in jobs if job.finished}
-    print(f"suite {suite.name}: {len(jobs)} jobs on {workers} processes, {len(finished)} finished", flush=True)
+    print(f"suite {suite.name}: {len(jobs)} jobs on {engine.workers} processes, {len(finished)} finished", flush=True)
     if each_job:
         for job in jobs:
             print(_job_line(job, job.name in finished, on_cpu))
     print("counting operations", flush=True)
-    costs = count(suite, _names(jobs))
+    costs = count_all(suite, jobs, engine)
     rows = forecast(jobs, costs, on_cpu)
     print(table(rows))
     unknown = {row.name: costs[row.name] for row in rows[:-1] if row.disk is None}
@@ -141,8 +141,10 @@ def show_plan(jobs: list[Job], suite: Suite, workers: int, each_job: bool = Fals
     counted = [job for job in left if (job.cell.name, job.part) in on_gpu]
     alone, together = (hours(remaining_seconds(counted, on_gpu, gpus)) for gpus in (1, GPUS))
     print(f"left to do: {alone} hours on 1 GPU, {together} hours on {GPUS}")
-    here = TimeLeft(on_cpu, workers)(jobs, dict.fromkeys(finished, 1.0), {})
-    known = f"on {workers} CPU processes" if here is not None else "on CPUs (no committed results to predict from)"
+    here = TimeLeft(on_cpu, engine.workers)(jobs, dict.fromkeys(finished, 1.0), {})
+    known = (
+        f"on {engine.workers} CPU processes" if here is not None else "on CPUs (no committed results to predict from)"
+    )
     print(f"predicted: {clock(here)} {known}")
 
 

@@ -17,6 +17,7 @@ from benchmark.execute import worker
 from benchmark.execute.scheduler import Waiting
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.suite import Suite
 from benchmark.system.gpus import gpu_shares, visible_gpus
 from benchmark.system.signals import delayed
 from benchmark.system.surroundings import environment, working_folder
@@ -154,6 +155,11 @@ class LocalEngine:
         found = self._answers([(worker.resolve, share, dry, self.here) for share in shares if share])
         resolved = {name: config for share in found for name, config in share.items()}
         return {name: resolved[name] for name in names}
+
+    def count(self, suite: Suite, shares: list[list[str]]) -> dict[str, Any]:
+        """Count the costs of shares of a suite's cells, at most one a process; see ``counting.count``."""
+        found = self._answers([(worker.count, suite, share) for share in shares])
+        return {name: cost for share in found for name, cost in share.items()}
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a worker process, where the heavy libraries are imported."""

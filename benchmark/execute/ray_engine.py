@@ -32,6 +32,7 @@ from benchmark.execute.scheduler import Demand, Waiting, demand
 from benchmark.suite.class_paths import ROOT
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.suite import Suite
 from benchmark.system.surroundings import FOLDERS, working_folder
 
 ATTEMPTS = 4
@@ -195,6 +196,12 @@ class RayEngine:
         """Resolve configurations on the driver's machine."""
         with LocalEngine(here=self.here) as local:
             return local.resolve(cells, dry)
+
+    def count(self, suite: Suite, shares: list[list[str]]) -> dict[str, Any]:
+        """Count costs on the driver's machine."""
+        with LocalEngine(here=self.here) as local:
+            names = [name for share in shares for name in share]
+            return local.count(suite, [names[i :: local.workers] for i in range(local.workers) if names[i:]])
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a worker process on the driver's machine."""

@@ -14,6 +14,7 @@ from benchmark.execute.lease import Lease, NoLease, Superseded
 from benchmark.screen import protect
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.suite import Suite
 from benchmark.system.machine import FOREIGN, end_with
 
 _context: dict[str, Any] = {}
@@ -66,6 +67,14 @@ def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = T
     from benchmark.training import build
 
     return build.resolve(cells, dry, here)
+
+
+def count(suite: Suite, names: list[str]) -> dict[str, Any]:
+    """Count costs in this process; see ``benchmark.cost.counting``."""
+    _prepare()
+    from benchmark.cost import counting
+
+    return counting.count(suite, names)
 
 
 def work(job: Job, protocol: Protocol, leased: bool) -> dict[str, Any]:

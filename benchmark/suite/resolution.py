@@ -4,13 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.suite.class_paths import PACKAGES, ROOT
+from benchmark.suite.class_paths import ROOT
 from benchmark.suite.contents import unchanged
 from benchmark.suite.jobs import PLAN, arguments
 from benchmark.suite.settings import CONTENT, without
 from benchmark.suite.suite import Suite
 from benchmark.system.files import digest, digest_file, read_manifest
 from benchmark.system.yaml_files import file_named, parse_yaml
+
+READING = ("methods", "datamodules", *(f"benchmark/{part}" for part in ("training", "suite", "system", "errors.py")))
+"""Our source by which configurations are read; what comes after does not change them."""
 
 
 def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -37,7 +40,7 @@ def resolved(suite: Suite, engine: Any, out: Path, dry: bool) -> tuple[str, dict
 
 
 def configuration_digest(suite: Suite, here: bool = True) -> str:
-    """Hash of what resolved configurations depend on, except data and files: YAML, overrides and our source.
+    """Hash of what resolved configurations depend on, except data and files: YAML, overrides and ``READING``.
 
     Args:
         suite: The suite.
@@ -46,7 +49,8 @@ def configuration_digest(suite: Suite, here: bool = True) -> str:
     files: dict[str, str] = {}
     for cell in suite.cells.values():
         _add_files([cell.config, *cell.set.values()], Path(), files)
-    modules = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+    places = [ROOT / name for name in READING]
+    modules = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
     sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
     cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
     return digest({"configs": files, "sources": sources, "cells": cells, "here": here})

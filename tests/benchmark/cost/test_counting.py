@@ -1,6 +1,8 @@
 """FLOPs, bytes and operators of networks and cells, against closed forms and published counts."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmark.cost.alike import counted_once
 from benchmark.cost.counting import _built, _Training, count
 from benchmark.cost.forecast import forecast, show_plan
 from benchmark.cost.meter import META, measured
@@ -204,6 +207,43 @@ def test_every_cell_is_counted_without_images_weights_or_much_time(paper, costs)
     assert costs.keys() == paper.cells.keys()
 
 
+USED = {"samples_with": {"denoiser": "r"}}
+
+
+def job(name, config, **cell):
+    return SimpleNamespace(cell=Cell(name, config="a.yaml", **cell), config=config)
+
+
+def test_cells_that_differ_in_what_costs_nothing_are_counted_once():
+    """Seeds, labels of a training by steps, learning rates and paths cost nothing; sizes, steps and scales do."""
+    model = {"class_path": "M", "init_args": {"width": 1, "denoiser": {"init_args": {"checkpoint": "a"}}}}
+    base = {"model": model, "data": {"init_args": {"batch_size": 8, "labels": None}}, "trainer": {"max_steps": 9}}
+
+    def changed(key, value):
+        config = json.loads(json.dumps(base))
+        place = config
+        *path, last = key.split(".")
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+        return config
+
+    free = {"seed_everything": 1, "data.init_args.labels": 0.1, "data.init_args.seed": 2, "optimizer.lr": 0.1,
+            "model.init_args.denoiser.init_args.checkpoint": "b", "trainer.default_root_dir": "d"}  # fmt: skip
+    dear = {"data.init_args.batch_size": 4, "trainer.max_steps": 8, "model.init_args.width": 2, "checkpoint_every": 5,
+            "trainer.precision": "bf16-mixed"}  # fmt: skip
+    jobs = [job("r", base), job("a", base, **USED)]
+    jobs += [job(key, changed(key, value), **USED) for key, value in (free | dear).items()]
+    jobs += [job("scaled", base, **USED, guidance_scales=[1])]
+    same = counted_once(SimpleNamespace(reference="r"), jobs)
+    assert {key: same[key] for key in free} == dict.fromkeys(free, "a")
+    assert {key: same[key] for key in ["r", "a", "scaled", *dear]} == {key: key for key in ["r", "a", "scaled", *dear]}
+    epochs = {"max_steps": -1, "max_epochs": 2}
+    by_epochs = [job("r", base), job("all", changed("trainer", epochs)), job("few", {**changed("trainer", epochs)})]
+    by_epochs[2].config["data"]["init_args"]["labels"] = 0.1
+    assert counted_once(SimpleNamespace(reference="r"), by_epochs)["few"] == "few"
+
+
 @pytest.mark.slow
 def test_a_training_is_its_steps(costs):
     """FLOPs of an image: forward and backward of the network of 107 M weights."""
@@ -246,13 +286,13 @@ def test_the_total_is_the_sum_of_the_cells(jobs, costs):
 
 
 @pytest.mark.slow
-def test_a_plan_shows_a_line_for_each_cell(paper, jobs, costs, monkeypatch, capsys):
+def test_a_plan_shows_a_line_for_each_cell(paper, jobs, costs, capsys):
     broken = {**costs, "assisted": "no such network"}
-    monkeypatch.setattr("benchmark.cost.counting.count", lambda suite, names: broken)
-    show_plan(jobs, paper, 2, each_job=True)
+    engine = SimpleNamespace(workers=2, count=lambda suite, shares: broken)
+    show_plan(jobs, paper, engine, each_job=True)
     printed = capsys.readouterr().out
     assert all(f"\n{name} " in printed for name in [*paper.cells, "total"])
     assert "assisted/seed1/train" in printed
     assert "not counted, and not in the total: assisted: no such network" in printed
-    show_plan(jobs, paper, 2)
+    show_plan(jobs, paper, engine)
     assert "/seed" not in capsys.readouterr().out

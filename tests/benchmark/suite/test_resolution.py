@@ -28,6 +28,22 @@ def test_remembered_configurations_are_forgotten_when_a_file_they_follow_from_ch
     assert configuration_digest(suite) != before
 
 
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [("methods/a.py", True), ("benchmark/training/a.py", True), ("benchmark/results/a.py", False),
+     ("benchmark/run.py", False), ("benchmark/errors.py", True)],
+)  # fmt: skip
+def test_configurations_depend_on_the_source_that_reads_them_alone(tmp_path, monkeypatch, file, counts):
+    monkeypatch.setattr("benchmark.suite.resolution.ROOT", tmp_path)
+    (tmp_path / "mine.yaml").write_text("reference: r\ncells: {r: {config: main.yaml}}\n")
+    (tmp_path / "main.yaml").write_text("a: 1\n")
+    suite = load_suite(str(tmp_path / "mine.yaml"))
+    before = configuration_digest(suite)
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("a = 1\n")
+    assert (configuration_digest(suite) != before) is counts
+
+
 CONTENT = {"data": {"train": "t", "test": "u"}, "files": {}, "root": str(Path.cwd() / "data"), "sources": {}}
 
 

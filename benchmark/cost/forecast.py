@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.cost.alike import count_all
+from benchmark.cost.rates import CPU, GPU, rates
 from benchmark.cost.times import (
-    UTILISATION,
     CellCost,
     TimeLeft,
     clock,
-    gpu_seconds,
+    device_seconds,
     predicted_seconds,
     remaining_seconds,
 )
@@ -35,9 +35,9 @@ class Row:
         stages: All stages.
         train: FLOPs of its training; 0 if it uses another's weights.
         evaluate: FLOPs of its evaluation.
-        one_gpu: Seconds on one H100.
+        one_gpu: Seconds on one GPU.
         gpus: Seconds on ``GPUS`` of them, a job on each; evaluations wait for trainings.
-        cpu: Seconds on one process here, from committed results.
+        cpu: Seconds on one process here.
         disk: Bytes written, uncompressed, resume points and shards of samples included.
         memory: Peak bytes of a job.
     """
@@ -63,9 +63,9 @@ def forecast(
     Args:
         jobs: All jobs, needs first.
         costs: See ``counting.count``.
-        on_cpu: See ``times.predicted_seconds``.
+        on_cpu: CPU seconds by (cell, part).
     """
-    on_gpu = gpu_seconds(costs)
+    on_gpu = device_seconds(costs, rates(GPU))
     rows = [_row(name, [j for j in jobs if j.cell.name == name], costs, on_gpu, on_cpu) for name in _names(jobs)]
     known = [row for row in rows if row.disk is not None]
     counted = [job for job in jobs if (job.cell.name, job.part) in on_gpu]
@@ -119,33 +119,34 @@ def show_plan(jobs: list[Job], suite: Suite, engine: Any, each_job: bool = False
         engine: Engine whose processes count.
         each_job: Whether to list the jobs and their needs too.
     """
-    on_cpu = predicted_seconds(suite.name)
+    known = predicted_seconds(suite.name)
     finished = {job.name for job in jobs if job.finished}
     print(f"suite {suite.name}: {len(jobs)} jobs on {engine.workers} processes, {len(finished)} finished", flush=True)
     if each_job:
         for job in jobs:
-            print(_job_line(job, job.name in finished, on_cpu))
+            print(_job_line(job, job.name in finished, known))
     print("counting operations", flush=True)
     costs = count_all(suite, jobs, engine)
+    gpu, cpu = rates(GPU), rates(CPU)
+    on_gpu = device_seconds(costs, gpu)
+    on_cpu = known or device_seconds(costs, cpu)
     rows = forecast(jobs, costs, on_cpu)
     print(table(rows))
     unknown = {row.name: costs[row.name] for row in rows[:-1] if row.disk is None}
     for name, reason in unknown.items():
         print(shown(f"not counted, and not in the total: {name}: {reason}"))
     print(
-        f"hours: a job on each H100, at {UTILISATION:.0%} of its peak or as fast as operators are launched (assumed); "
+        f"hours: a job on each GPU at the rates of {gpu.device}: {gpu.origin}; "
         "disk: resume points and shards of samples included, which go when training or sampling ends"
     )
+    source = "committed results: measured" if known else f"the rates of {cpu.device}: {cpu.origin}"
+    print(f"CPU: from {source}")
     left = [job for job in jobs if job.name not in finished]
-    on_gpu = gpu_seconds(costs)
     counted = [job for job in left if (job.cell.name, job.part) in on_gpu]
     alone, together = (hours(remaining_seconds(counted, on_gpu, gpus)) for gpus in (1, GPUS))
     print(f"left to do: {alone} hours on 1 GPU, {together} hours on {GPUS}")
     here = TimeLeft(on_cpu, engine.workers)(jobs, dict.fromkeys(finished, 1.0), {})
-    known = (
-        f"on {engine.workers} CPU processes" if here is not None else "on CPUs (no committed results to predict from)"
-    )
-    print(f"predicted: {clock(here)} {known}")
+    print(f"predicted: {clock(here)} on {engine.workers} CPU processes")
 
 
 def _job_line(job: Job, finished: bool, on_cpu: Mapping[tuple[str, str], float]) -> str:

@@ -1,4 +1,4 @@
-"""Predicted seconds: on CPUs from committed results, on GPUs from FLOPs."""
+"""Predicted seconds: on CPUs from committed results, on any device from FLOPs and rates."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -6,24 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from benchmark.cost.rates import Rates
 from benchmark.errors import InputError
 from benchmark.results.results_file import read_results
 from benchmark.suite.jobs import Job
 from benchmark.system.files import read_manifest
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-HALF_PEAK = 800e12
-"""FLOP/s of one H100's matrix units in bf16, dense."""
-SINGLE_PEAK = HALF_PEAK / 2
-"""FLOP/s in TF32, which convolutions in single precision use. Losses made of gradients are trained so, because bf16
-changes their gradients by several per cent; all evaluation is in single precision."""
-UTILISATION = 0.25
-"""Share of the peak in use: 20 to 25 % is a realistic first target for networks of 128 channels, whose ideal without
-fused kernels is about 40 %. Assumed, not measured."""
 PRIOR = 30.0
 """Weight of the prediction in seconds; measured time counts more once it is longer."""
-LAUNCH = 5e-6
-"""Seconds of the host for each operator, the bound of small networks. Assumed, not measured."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +30,6 @@ class Work:
     flops: float
     operators: float
     half: bool = False
-
-    @property
-    def seconds(self) -> float:
-        """Seconds on one H100."""
-        return max(self.flops / (UTILISATION * (HALF_PEAK if self.half else SINGLE_PEAK)), LAUNCH * self.operators)
 
 
 @dataclass(frozen=True)
@@ -64,15 +50,19 @@ class CellCost:
         """Floating-point operations of a part."""
         return sum(work.flops for work in self.work.get(part, ()))
 
-    def seconds(self, part: str) -> float:
-        """Seconds of a part on one H100."""
-        return sum(work.seconds for work in self.work.get(part, ()))
+    def seconds(self, part: str, rates: Rates) -> float:
+        """Seconds of a part on one device."""
+        full, half = (rates.train, rates.train_half) if part == "train" else (rates.evaluate, rates.evaluate)
+        return sum(
+            max(work.flops / (half if work.half else full), work.operators * rates.operator)
+            for work in self.work.get(part, ())
+        )
 
 
-def gpu_seconds(costs: Mapping[str, CellCost | str]) -> dict[tuple[str, str], float]:
-    """Seconds on one H100 by (cell, part), for the counted cells."""
+def device_seconds(costs: Mapping[str, CellCost | str], rates: Rates) -> dict[tuple[str, str], float]:
+    """Seconds on one device by (cell, part), for the counted cells."""
     return {
-        (name, part): cost.seconds(part)
+        (name, part): cost.seconds(part, rates)
         for name, cost in costs.items()
         if isinstance(cost, CellCost)
         for part in ("train", "evaluate")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +16,13 @@ from benchmark.cost.alike import counted_once
 from benchmark.cost.counting import _built, _Training, count
 from benchmark.cost.forecast import forecast, show_plan
 from benchmark.cost.meter import META, measured
-from benchmark.cost.times import CellCost
+from benchmark.cost.rates import FILE, Rates, rates
+from benchmark.cost.times import CellCost, Work
 from benchmark.execute.local import LocalEngine
 from benchmark.suite.jobs import arguments
 from benchmark.suite.plan import plan
 from benchmark.suite.suite import CONFIGS, Cell, load_suite
+from benchmark.system.yaml_files import read_yaml
 from methods.networks.ddpm_unet import DDPMUNet
 from methods.networks.ncsnpp import NCSNpp
 
@@ -210,6 +213,22 @@ def test_every_cell_is_counted_without_images_weights_or_much_time(paper, costs)
 USED = {"samples_with": {"denoiser": "r"}}
 
 
+def test_seconds_are_those_of_the_slower_of_arithmetic_and_launches():
+    device = Rates("d", train=2.0, train_half=4.0, evaluate=8.0, operator=0.5, measured=False)
+    train = [Work(16, 1), Work(16, 1, half=True), Work(16, 100)]
+    cost = CellCost({"train": train, "evaluate": [Work(16, 1)]}, {}, {})
+    assert cost.seconds("train", device) == 8 + 4 + 50
+    assert cost.seconds("evaluate", device) == 2
+
+
+def test_every_rate_says_whether_it_was_measured():
+    kinds = read_yaml(FILE)
+    assert {"h100", "cpu"} <= kinds.keys()
+    for kind in kinds:
+        assert rates(kind).origin in ("measured", "assumed, not measured")
+        assert min(rates(kind).train, rates(kind).train_half, rates(kind).evaluate, rates(kind).operator) > 0
+
+
 def job(name, config, **cell):
     return SimpleNamespace(cell=Cell(name, config="a.yaml", **cell), config=config)
 
@@ -250,7 +269,7 @@ def test_a_training_is_its_steps(costs):
     per_image = costs["score"].flops("train") / (100_000 * 128)
     assert per_image == pytest.approx(111.47e9, rel=1e-3)
     # bf16 at 800 TFLOP/s, a quarter of which is reached
-    assert costs["score"].seconds("train") == pytest.approx(per_image * 100_000 * 128 / 200e12, rel=1e-6)
+    assert costs["score"].seconds("train", rates("h100")) == pytest.approx(per_image * 100_000 * 128 / 200e12, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -281,7 +300,8 @@ def test_the_total_is_the_sum_of_the_cells(jobs, costs):
     assert seeds == {"reference": 1, "score": 2, "assisted": 2, "calibrating": 2, "held_out": 2}
     score = next(row for row in rows if row.name == "score")
     assert score.train == 2 * costs["score"].flops("train")
-    assert math.isclose(score.gpus, costs["score"].seconds("train") + costs["score"].seconds("evaluate"))
+    seconds = [costs["score"].seconds(part, rates("h100")) for part in ("train", "evaluate")]
+    assert math.isclose(score.gpus, sum(seconds))
     assert total.one_gpu / 8 <= total.gpus < total.one_gpu
 
 
@@ -294,5 +314,7 @@ def test_a_plan_shows_a_line_for_each_cell(paper, jobs, costs, capsys):
     assert all(f"\n{name} " in printed for name in [*paper.cells, "total"])
     assert "assisted/seed1/train" in printed
     assert "not counted, and not in the total: assisted: no such network" in printed
+    assert "at the rates of NVIDIA H100: assumed, not measured" in printed
+    assert re.search(r"^CPU: from the rates of .+: (measured|assumed, not measured)$", printed, re.MULTILINE)
     show_plan(jobs, paper, engine)
     assert "/seed" not in capsys.readouterr().out

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmark.speed import pairs
 from benchmark.speed.race import Bench, Side, metered
 from methods.base import KeyedNoise
-from methods.diffusion.denoiser import Denoiser, EDMDenoiser, EpsDenoiser
+from methods.diffusion.denoiser import Denoiser, EpsDenoiser
 from methods.diffusion.guidance import AssistedClassifier, ClassifierGuidance, class_score
 from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.process import DiscreteVP, VarianceExploding
@@ -91,7 +91,7 @@ def _ddpm(diffusers: Any, shape: tuple[int, ...], steps: int) -> Sides:
 
 def _predictor_corrector(sampling: Any, sde_lib: Any, shape: tuple[int, ...], steps: int) -> Sides:
     """Both know the score of N(0, STD^2) images; the corrector's norms are of each image here, of the batch there."""
-    denoiser = EDMDenoiser(lambda *_: 0, VarianceExploding(), data_std=STD)
+    denoiser = _Shrunk(VarianceExploding())
     sde = sde_lib.VESDE(denoiser.process.sigma_min, denoiser.process.sigma_max, steps)
     released = sampling.get_pc_sampler(
         sde, shape, sampling.ReverseDiffusionPredictor, sampling.LangevinCorrector, lambda x: x, 0.16,
@@ -116,6 +116,13 @@ class _Half(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return 0.5 * x_t
+
+
+class _Shrunk(_Half):
+    """Denoiser of N(0, STD^2) images."""
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return x_t * (STD**2 / (STD**2 + self.process.sigma(t) ** 2))[:, None, None, None]
 
 
 class _Gaussian(nn.Module):

@@ -96,7 +96,7 @@ def _compare(
         "step": Side(their_step, lambda _: pair.gradients()),
     }
     for row, work in works.items():
-        ours = {row: Side(work, seen[row], bench.size(1e-4, 0.05))}  # few channels lose more digits
+        ours = {row: Side(work, seen[row], {"forward": 1e-4, "step": bench.size(1e-3, 0.05)}[row])}
         if half:
             ours[f"{row}/bf16"] = Side(partial(autocast, work), seen[row], {"forward": 0.03, "step": 0.1}[row])
         bench.race(name, ours, {peer: theirs[row]}, batch=n)

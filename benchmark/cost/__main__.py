@@ -24,7 +24,7 @@ BATCH, OPERATORS, MOST_ROUNDS = 16, 2000, 1000
 def parser() -> Parser:
     """The command line."""
     p = Parser(prog="python -m benchmark.cost", description=__doc__)
-    p.add_argument("--rounds", metavar="N", type=int, default=5, help="timed rounds of each kind of work (default 5)")
+    p.add_argument("--rounds", metavar="N", type=int, default=2, help="timed rounds of each kind of work (default 2)")
     p.add_argument("--width", metavar="N", type=int, default=128, help="channels of the network (default 128)")
     return p
 

@@ -95,6 +95,7 @@ def _compare(
         "forward": Side(partial(forward, predicted)),
         "step": Side(their_step, lambda _: pair.gradients()),
     }
+    half = half and (bench.tiny or _has_half(bench))
     for row, work in works.items():
         ours = {row: Side(work, seen[row], {"forward": 1e-4, "step": bench.size(1e-3, 0.05)}[row])}
         if half:
@@ -102,6 +103,14 @@ def _compare(
         bench.race(name, ours, {peer: theirs[row]}, batch=n)
         if memory:
             bench.compare_memory(name, f"{row}/memory", peer, ours[row], theirs[row], batch=n)
+
+
+def _has_half(bench: Bench) -> bool:
+    """Tell whether the processor computes in bf16; one that emulates it takes minutes, and tells nothing."""
+    found = torch.cpu._is_avx512_bf16_supported()
+    if not found:
+        bench.peers.skip("bf16", "this processor has no instructions for it")
+    return found
 
 
 def fir(bench: Bench) -> None:

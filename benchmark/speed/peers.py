@@ -33,7 +33,7 @@ class Peers:
         try:
             return import_module(module)
         except ImportError as error:
-            self._skip(module.partition(".")[0], one_line(error))
+            self.skip(module.partition(".")[0], one_line(error))
             return None
 
     def checkout(self, name: str, *modules: str) -> tuple[Any, ...] | None:
@@ -44,18 +44,19 @@ class Peers:
         """
         key = (name, *modules)
         if name not in self.folders:
-            self._skip(name, f"no checkout; give --peer {name}=DIR")
+            self.skip(name, f"no checkout; give --peer {name}=DIR")
             return None
         if key not in self._known:
             try:
                 with _importing_from(self.folders[name]):
                     self._known[key] = tuple(import_module(module) for module in modules)
             except ImportError as error:
-                self._skip(name, one_line(error))
+                self.skip(name, one_line(error))
                 return None
         return self._known[key]
 
-    def _skip(self, name: str, reason: str) -> None:
+    def skip(self, name: str, reason: str) -> None:
+        """Tell once that something is left out, and why."""
         if self.lacking.get(name) is None:
             self.lacking[name] = reason
             tell(f"skipped {name}: {reason}")

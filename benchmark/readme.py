@@ -10,8 +10,10 @@ from pathlib import Path
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
+from benchmark.results import ledger as ledgers
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.headline import Difference, difference, to_headline
+from benchmark.results.paired import VERDICTS
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_markdown
@@ -89,7 +91,7 @@ def headline(suite: str) -> str:
 def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
     results, *_ = _committed(suite)
-    lines = [*_answers(results, answers_of(_file(suite), results))] or [ONE_SEED.format(suite=suite)]
+    lines = [*_answers(results, answers_of(_file(suite), results)), *_verdicts(suite)] or [ONE_SEED.format(suite=suite)]
     return "\n".join(lines) + "\n"
 
 
@@ -99,6 +101,16 @@ def _answers(results: Results, answers: Answers | None) -> Iterator[str]:
         if found := [change for change in changes if change is not None]:
             told = [_told(verdict, found) for verdict in ("better", "worse", "undecided")]
             yield f"- **{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
+
+
+def _verdicts(suite: str) -> Iterator[str]:
+    """A line with the names of the claims that a suite's committed results judge, by verdict."""
+    found: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
+    for claim, (judgement,) in ledgers.ledger_of([_file(suite)]).rows():
+        found[judgement.verdict].append(f"`{claim.name}`")
+    if any(found.values()):
+        told = [f"**{len(names)} {verdict}** ({', '.join(names)})" for verdict, names in found.items() if names]
+        yield f"- **The papers' claims**, {sum(map(len, found.values()))} judged: {'; '.join(told)}."
 
 
 def _told(verdict: str, changes: list[Difference]) -> str:
@@ -128,7 +140,18 @@ def speed(name: str) -> str:
     return "\n".join(lines) + f"\n\n{machine['cpu']}, {machine['cores']} cores, {threads}; {versions}.\n"
 
 
-BLOCKS = {"table": table, "headline": headline, "answer": answer, "speed": speed}
+def ledger(suite: str) -> str:
+    """All claims that a suite's committed results judge, with their numbers."""
+    return ledgers.to_markdown(ledgers.ledger_of([_file(suite)]))
+
+
+BLOCKS = {
+    "table": table,
+    "headline": headline,
+    "answer": answer,
+    "ledger": ledger,
+    "speed": speed,
+}
 
 
 def with_tables(text: str) -> str:

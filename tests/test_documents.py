@@ -15,8 +15,10 @@ from documents import PAGES, ROOT, blocks, commands, lines
 from PIL import Image
 
 from benchmark.errors import InputError
-from benchmark.readme import with_tables
+from benchmark.readme import PICTURE, with_tables
+from benchmark.results.picture import SOURCE
 from benchmark.suite.suite import CONFIGS, load_suite, suites
+from benchmark.system.files import digest_file
 from methods.diffusion.denoiser import EDMDenoiser
 from methods.diffusion.process import VarianceExploding
 from methods.networks.wrn import WideResNet
@@ -198,6 +200,11 @@ def test_a_page_without_blocks_of_numbers_is_left_as_it_is():
     assert with_tables("text\n") == "text\n"
     with pytest.raises(InputError, match="no-such"):
         with_tables("<!-- headline: no-such-suite -->\n<!-- end -->\n")
+
+
+def test_the_picture_is_drawn_from_the_committed_results():
+    with Image.open(PICTURE) as picture:
+        assert picture.text[SOURCE] == digest_file(ROOT / "results/digits.json"), "run benchmark.readme --picture RUN"
 
 
 def test_the_loading_example_of_the_readme_and_of_the_page_are_one():

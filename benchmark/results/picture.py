@@ -12,7 +12,7 @@ from benchmark.errors import InputError
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.system.archive import Archive
-from benchmark.system.files import replacing
+from benchmark.system.files import digest_file, replacing
 
 SAMPLES = (
     ("held_out_images", "test images", ""),
@@ -36,6 +36,8 @@ CURVES = (
 BASE = "noisy_classifier"
 """Cell from which the accuracies of the others are subtracted, at equal noise by interpolation."""
 COLUMNS, GAP = 10, 1
+SOURCE = "Source"
+"""Key of the picture's text that holds the hash of the results it was drawn from."""
 
 
 def draw(run: Path, target: Path) -> None:
@@ -76,7 +78,8 @@ def draw(run: Path, target: Path) -> None:
     axes["accuracy"].legend(frameon=False, fontsize=9, loc="lower left")
     axes["gain"].set_xlabel("noise level, sigma / alpha", fontsize=11)
     with replacing(target) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        about = {"Software": None, SOURCE: digest_file(run / "results.json")}
+        figure.savefig(temporary, format="png", metadata=about)
 
 
 def _show(axes: Any, strips: Sequence[tuple[str, np.ndarray]]) -> None:

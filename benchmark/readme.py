@@ -13,6 +13,7 @@ from benchmark.errors import OK, InputError, command
 from benchmark.results import ledger as ledgers
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.headline import Difference, difference, to_headline
+from benchmark.results.markdown import table as markdown_table
 from benchmark.results.paired import VERDICTS
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
@@ -48,6 +49,7 @@ ANSWERS = (
     ("Joint training", "joint", "joint_classifier", "accuracy/clean"),
 )
 """Subject, the two cells compared, and the metrics: a line of the answer each."""
+SIDES = ("ours", "theirs")
 ONE_SEED = (
     "The committed table has one seed, which says nothing of other trainings: no difference is told. "
     "`python -m benchmark.run --suite {suite} --seeds 0,1,2` runs more."
@@ -91,7 +93,9 @@ def headline(suite: str) -> str:
 def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
     results, *_ = _committed(suite)
-    lines = [*_answers(results, answers_of(_file(suite), results)), *_verdicts(suite)] or [ONE_SEED.format(suite=suite)]
+    answers = answers_of(_file(suite), results)
+    judged = ledgers.judge_all([(_file(suite), results, answers)])
+    lines = [*_answers(results, answers), *_verdicts(judged)] or [ONE_SEED.format(suite=suite)]
     return "\n".join(lines) + "\n"
 
 
@@ -103,10 +107,10 @@ def _answers(results: Results, answers: Answers | None) -> Iterator[str]:
             yield f"- **{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
 
 
-def _verdicts(suite: str) -> Iterator[str]:
-    """A line with the names of the claims that a suite's committed results judge, by verdict."""
+def _verdicts(judged: ledgers.Ledger) -> Iterator[str]:
+    """A line with the names of the claims that one results file judges, by verdict."""
     found: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
-    for claim, (judgement,) in ledgers.ledger_of([_file(suite)]).rows():
+    for claim, (judgement,) in judged.rows():
         found[judgement.verdict].append(f"`{claim.name}`")
     if any(found.values()):
         told = [f"**{len(names)} {verdict}** ({', '.join(names)})" for verdict, names in found.items() if names]
@@ -129,15 +133,16 @@ def speed(name: str) -> str:
     if not path.is_file():
         return "None are committed yet; the first command above measures them.\n"
     found = read_json(path)
-    lines = ["| target | peer | ratio | min | goal | ours | theirs | |", "|---|---|---:|---:|---:|---:|---:|---|"]
+    body = []
     for row in found["rows"]:
         goal = "" if row["goal"] is None else f"{row['goal']:.2f}"
-        numbers = f"{row['ratio']:.2f} | {row['least']:.2f} | {goal} | {row['ours']:.3g} | {row['theirs']:.3g}"
-        lines.append(f"| `{row['target']}` | {row['peer']} | {numbers} | {row['unit']} |")
+        ratios = f"{row['ratio']:.2f}", f"{row['least']:.2f}", goal
+        body.append([f"`{row['target']}`", row["peer"], *ratios, *(f"{row[k]:.3g}" for k in SIDES), row["unit"]])
+    shown = markdown_table(["target", "peer", "ratio", "min", "goal", *SIDES, "unit"], body, left=2)
     versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
     machine = found["machine"]
     threads = f"{found['threads']} thread{'' if found['threads'] == 1 else 's'}"
-    return "\n".join(lines) + f"\n\n{machine['cpu']}, {machine['cores']} cores, {threads}; {versions}.\n"
+    return f"{shown}\n\n{machine['cpu']}, {machine['cores']} cores, {threads}; {versions}.\n"
 
 
 def ledger(suite: str) -> str:

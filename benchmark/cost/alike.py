@@ -41,7 +41,5 @@ def _expensive(job: Job) -> str:
 def count_all(suite: Suite, jobs: Sequence[Job], engine: Any) -> Mapping[str, CellCost | str]:
     """Cost of each cell of some jobs, counted in an engine's worker processes; see ``counting.count``."""
     same = counted_once(suite, jobs)
-    names = list(dict.fromkeys(same.values()))
-    shares = [names[i :: engine.workers] for i in range(engine.workers)]
-    found = engine.count(suite, [share for share in shares if share])
+    found = engine.count(suite, list(dict.fromkeys(same.values())))
     return {name: found[first] for name, first in same.items()}

@@ -14,7 +14,7 @@ GPU, CPU = "h100", "cpu"
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a device works.
+    """Speed of a kind of device.
 
     Attributes:
         device: Its name.

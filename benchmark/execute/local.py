@@ -156,9 +156,10 @@ class LocalEngine:
         resolved = {name: config for share in found for name, config in share.items()}
         return {name: resolved[name] for name in names}
 
-    def count(self, suite: Suite, shares: list[list[str]]) -> dict[str, Any]:
-        """Count the costs of shares of a suite's cells, at most one a process; see ``counting.count``."""
-        found = self._answers([(worker.count, suite, share) for share in shares])
+    def count(self, suite: Suite, names: list[str]) -> dict[str, Any]:
+        """Count the costs of cells of a suite in worker processes; see ``counting.count``."""
+        shares = [names[i :: self.workers] for i in range(self.workers)]
+        found = self._answers([(worker.count, suite, share) for share in shares if share])
         return {name: cost for share in found for name, cost in share.items()}
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -197,11 +197,10 @@ class RayEngine:
         with LocalEngine(here=self.here) as local:
             return local.resolve(cells, dry)
 
-    def count(self, suite: Suite, shares: list[list[str]]) -> dict[str, Any]:
+    def count(self, suite: Suite, names: list[str]) -> dict[str, Any]:
         """Count costs on the driver's machine."""
         with LocalEngine(here=self.here) as local:
-            names = [name for share in shares for name in share]
-            return local.count(suite, [names[i :: local.workers] for i in range(local.workers) if names[i:]])
+            return local.count(suite, names)
 
     def ask(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in a worker process on the driver's machine."""

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from benchmark.suite.source_code import code_digest
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Suite
 from benchmark.system.files import digest, digest_file, read_json, write_text
+from benchmark.system.machine import versions
 
 
 def read_records(job: Job) -> list[Record]:
@@ -191,18 +191,12 @@ def _commit() -> str:
 
 
 def _environment(engine: Any) -> dict[str, Any]:
-    versions = {}
-    for package in ("torch", "lightning", "torchmetrics", "torch-fidelity", "scikit-learn", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
         **engine.hardware,
-        **versions,
+        **versions(("torch", "lightning", "torchmetrics", "torch-fidelity", "scikit-learn", "numpy")),
     }
 
 

@@ -1,9 +1,8 @@
 """One line a method: its main numbers, for the end of a run and for documents."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log10
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from benchmark.errors import shown
 from benchmark.results.answers_file import Answers
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
 from benchmark.results.markdown import escape, table
-from benchmark.results.paired import WIDE, interval
+from benchmark.results.paired import WIDE, gains, paired_gain
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.rows import Entry, Row, rows
 
@@ -226,14 +225,12 @@ def _between(new: dict[int, Record], old: dict[int, Record], metric: str, answer
     seeds = sorted(new.keys() & old.keys())
     if len(seeds) < 2:
         return None
-    pairs = [(new[seed], old[seed]) for seed in seeds]
-    differences = np.array([a.value - b.value for a, b in pairs])
-    ours, theirs = (answers and answers.of_seeds(side[seeds[0]].cell, seeds, metric) for side in (new, old))
-    paired = ours is not None and theirs is not None and ours.shape == theirs.shape
-    images = (ours - theirs).mean(0) if paired else None
-    low, high = map(float, interval(differences, images, level=WIDE))
-    gain = fmean(definition_of(metric).merit(a.value) - definition_of(metric).merit(b.value) for a, b in pairs)
-    return Difference(metric, float(differences.mean()), low, high, gain)
+    values = [np.array([side[seed].value for seed in seeds]) for side in (new, old)]
+    scores = [answers and answers.of_seeds(side[seeds[0]].cell, seeds, metric) for side in (new, old)]
+    definition = replace(definition_of(metric), ratio=False)
+    plain = replace(definition, target=None, higher_is_better=True)  # whose gains are differences
+    found = paired_gain(plain, *values, *scores, level=WIDE)
+    return Difference(metric, found.mean, found.low, found.high, float(gains(definition, *values).mean()))
 
 
 def _by_scale(results: Results, cell: str, metric: str) -> dict[Any, dict[int, Record]]:

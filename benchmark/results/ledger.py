@@ -75,8 +75,9 @@ class Ledger:
         return found
 
 
-def judge_all(claims: Sequence[Claim], files: Sequence[tuple[Path, Results, Answers | None]]) -> Ledger:
-    """Hold all claims against each file."""
+def judge_all(files: Sequence[tuple[Path, Results, Answers | None]], path: Path = CLAIMS) -> Ledger:
+    """Hold all claims of a file against results that are read already."""
+    claims = read_claims(path, PublishedNumbers(PUBLISHED))
     judged = [
         Judged(
             path, results.suite, results.commit, answers is not None,
@@ -84,7 +85,7 @@ def judge_all(claims: Sequence[Claim], files: Sequence[tuple[Path, Results, Answ
         )
         for path, results, answers in files
     ]  # fmt: skip
-    return Ledger(tuple(claims), tuple(judged))
+    return Ledger(claims, tuple(judged))
 
 
 def ledger_of(paths: Sequence[Path], claims: Path = CLAIMS) -> Ledger:
@@ -93,12 +94,11 @@ def ledger_of(paths: Sequence[Path], claims: Path = CLAIMS) -> Ledger:
     Raises:
         InputError: If a file cannot be used.
     """
-    read = read_claims(claims, PublishedNumbers(PUBLISHED))
     files = []
     for path in paths:
         results = read_results(path)
         files.append((path, results, answers_of(path, results)))
-    return judge_all(read, files)
+    return judge_all(files, claims)
 
 
 # One judgement in words

@@ -14,7 +14,7 @@ from benchmark.errors import InputError
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.definitions import TABLES, column_order, definition_of
 from benchmark.results.headline import METRICS, chosen_lines, heading, leaders, number
-from benchmark.results.ledger import here, ledger_of, notes, summary
+from benchmark.results.ledger import here, judge_all, notes, summary
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
 from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
@@ -36,6 +36,7 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
     """
     results = read_results(run / "results.json")
     order = cells or list(dict.fromkeys(record.cell for record in results.records))
+    answers = answers_of(run / "results.json", results)
     found = rows(results, order)
     template = Environment(
         loader=PackageLoader("benchmark.results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -43,8 +44,8 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
     script = (files("benchmark.results") / "report.js").read_text(encoding="utf-8")
     page = template.render(
         results=results,
-        headline=_headline(results, order, floors, answers_of(run / "results.json", results)),
-        ledger=_ledger(run / "results.json", results.suite),
+        headline=_headline(results, order, floors, answers),
+        ledger=_ledger(run / "results.json", results, answers),
         floors=frozenset(floors),
         tables=[_table(*table, floors) for name in TABLES for table in _by_network(name, found)],
         curve=curve(results, order),
@@ -86,10 +87,10 @@ def _detail(entry: Entry | None) -> str:
     return "no such number" if entry is None else _entry(entry)[1]
 
 
-def _ledger(path: Path, suite: str) -> dict[str, Any] | None:
+def _ledger(path: Path, results: Results, answers: Answers | None) -> dict[str, Any] | None:
     """Claims of the papers that a run judges, in words; None if the suite has cells of no claim."""
-    ledger = ledger_of([path])
-    if not any(claim.pair(suite) for claim in ledger.claims):
+    ledger = judge_all([(path, results, answers)])
+    if not any(claim.pair(results.suite) for claim in ledger.claims):
         return None
     body = [
         {"claim": claim, "here": here(judged), "n": len(judged.seeds), "verdict": judged.verdict}

@@ -112,7 +112,12 @@ class PairedGain:
 
 
 def paired_gain(
-    definition: MetricDefinition, a: np.ndarray, b: np.ndarray, of_a: np.ndarray | None, of_b: np.ndarray | None
+    definition: MetricDefinition,
+    a: np.ndarray,
+    b: np.ndarray,
+    of_a: np.ndarray | None,
+    of_b: np.ndarray | None,
+    level: float = LEVEL,
 ) -> PairedGain:
     """Gain of ``a`` over ``b``, values of the same seeds.
 
@@ -122,6 +127,7 @@ def paired_gain(
         b: Those of the other side.
         of_a: Scores ``(n, N)`` of test images whose means are ``a``, if they are kept.
         of_b: Those of the other side.
+        level: See ``interval``.
 
     Raises:
         ValueError: If a ratio is asked of values that are not positive.
@@ -130,7 +136,7 @@ def paired_gain(
     with np.errstate(over="ignore", invalid="ignore"):
         over_seeds = gains(definition, a, b)
         over_images = image_gains(definition, of_a, of_b) if paired else None
-        low, high = map(float, interval(over_seeds, over_images))
+        low, high = map(float, interval(over_seeds, over_images, level))
     return PairedGain(float(over_seeds.mean()), low, high, None if over_images is None else len(over_images))
 
 

@@ -125,11 +125,9 @@ def _cells(row: "Row") -> tuple[str, ...]:
 def _written(bench: "Bench", options: Any) -> dict[str, Any]:
     """All that a file of results holds, rows sorted by target and peer."""
     from dataclasses import asdict
-    from importlib import metadata
 
-    from benchmark.system.machine import processor
+    from benchmark.system.machine import processor, versions
 
-    installed = {name.lower().replace("_", "-"): version for name, version in _versions(metadata)}
     rows = [asdict(row) for row in sorted(bench.rows, key=lambda row: (row.target, row.peer))]
     return {
         "rows": [{**row.pop("more"), **row} for row in rows],
@@ -137,12 +135,8 @@ def _written(bench: "Bench", options: Any) -> dict[str, Any]:
         "machine": processor(),
         "threads": options.threads,
         "rounds": options.rounds,
-        "versions": {name: installed[name] for name in PACKAGES if name in installed},
+        "versions": versions(PACKAGES),
     }
-
-
-def _versions(metadata: Any) -> list[tuple[str, str]]:
-    return [(each.metadata["Name"] or "", each.version) for each in metadata.distributions()]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from methods.diffusion.process import DiscreteVP, UniformTimes, VarianceExplodin
 from methods.networks.fir import FirDown, FirUp
 from methods.score_model import ScoreModel
 
+ROUNDING = 1e-5
+"""Relative difference that single precision may make."""
 Predicted = Callable[[Tensor, Tensor], Tensor]
 """Noise that a peer predicts in ``x_t`` at times ``t``."""
 
@@ -73,11 +75,6 @@ def _compare(
     def forward(eps: Predicted) -> Tensor:
         return eps(x_t, t)
 
-    def step() -> None:
-        torch.manual_seed(0)
-        pair.ours.zero_grad()
-        method.training_step({"labeled": (x, None)}, 0)["loss"].backward()
-
     def their_step() -> None:
         torch.manual_seed(0)
         pair.theirs.zero_grad()
@@ -89,7 +86,7 @@ def _compare(
         with torch.autocast("cpu", torch.bfloat16):
             return work()
 
-    works = {"forward": partial(forward, method.denoiser.eps), "step": step}
+    works = {"forward": partial(forward, method.denoiser.eps), "step": pairs.training_step(method, pair.ours, x)}
     seen = {"forward": lambda found: found, "step": lambda _: gradients(pair.ours)}
     theirs = {
         "forward": Side(partial(forward, predicted)),
@@ -97,9 +94,11 @@ def _compare(
     }
     half = half and (bench.tiny or _has_half(bench))
     for row, work in works.items():
-        ours = {row: Side(work, seen[row], {"forward": 1e-4, "step": bench.size(1e-3, 0.05)}[row])}
+        ours = {row: Side(work, seen[row], ROUNDING)}
         if half:
-            ours[f"{row}/bf16"] = Side(partial(autocast, work), seen[row], {"forward": 0.03, "step": 0.1}[row])
+            ours[f"{row}/bf16"] = Side(
+                partial(autocast, work), seen[row], {"forward": bench.size(0.01, 0.02), "step": 0.03}[row]
+            )
         bench.race(name, ours, {peer: theirs[row]}, batch=n)
         if memory:
             bench.compare_memory(name, f"{row}/memory", peer, ours[row], theirs[row], batch=n)
@@ -130,6 +129,6 @@ def fir(bench: Bench) -> None:
             out = work(x)
             return out, torch.autograd.grad(out.square().sum(), x)[0]
 
-        ours = Side(partial(both, layer, x), tolerance=1e-5)
+        ours = Side(partial(both, layer, x), tolerance=ROUNDING)
         peer = Side(partial(both, partial(theirs, k=[1, 3, 3, 1]), x.contiguous()))
         bench.race("fir", {row: ours}, {"score_sde": peer}, batch=n, channels=channels)

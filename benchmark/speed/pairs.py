@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.speed.race import Bench, gradients
+from methods.base import Method
 from methods.networks.ddpm_unet import DDPMUNet
 from methods.networks.level_network import LevelNetwork, UNetTrunk
 from methods.networks.ncsnpp import NCSNpp
@@ -87,6 +88,17 @@ def _equal(ours: nn.Module, theirs: nn.Module, translate: Any) -> Pair:
             weight.add_(0.02 * torch.randn_like(weight))
     ours.load_state_dict(translate(theirs.state_dict()))
     return Pair(as_in_suites(ours), theirs, translate)
+
+
+def training_step(method: Method, network: nn.Module, x: Tensor) -> Callable[[], None]:
+    """The call of a method's training step on unlabeled images, which leaves its gradients in the network."""
+
+    def step() -> None:
+        torch.manual_seed(0)
+        network.zero_grad()
+        method.training_step({"labeled": (x, None)}, 0)["loss"].backward()
+
+    return step
 
 
 def as_in_suites(module: nn.Module) -> nn.Module:

@@ -103,8 +103,12 @@ class Bench:
         if not theirs:
             return
         sides = [*ours.values(), *theirs.values()]
-        first = [timed(side.run) for side in sides]
-        seen = [flat(side.seen(found)) for side, (_, found) in zip(sides, first, strict=True)]
+        first, seen = [], []
+        for side in sides:
+            seconds, found = timed(side.run)
+            first.append(seconds)
+            seen.append(flat(side.seen(found)))  # at once: two sides may leave their gradients in one network
+            del found
         errors = {
             (row, peer): difference(seen[i], seen[len(ours) + j])
             for i, row in enumerate(ours)
@@ -113,12 +117,11 @@ class Bench:
         unequal = {pair: error for pair, error in errors.items() if not error <= ours[pair[0]].tolerance}
         for (row, peer), error in unequal.items():
             reason = f"our numbers and {peer}'s differ by {error:.2g}, allowed {ours[row].tolerance}"
-            self.unequal_if(True, f"{name}/{row}", reason)
+            self.note_unequal(f"{name}/{row}", reason)
         if len(unequal) == len(errors):
             return
         del seen
-        times = [[seconds for seconds, _ in first]]
-        del first
+        times = [first]
         spent = sum(times[0])
         if spent < LONG:
             times = []
@@ -130,12 +133,10 @@ class Bench:
                 i, j = list(ours).index(pair[0]), len(ours) + list(theirs).index(pair[1])
                 self.add(name, *pair, np.array(times)[:, [i, j]], "s", error=error, **more)
 
-    def unequal_if(self, differs: bool, row: str, reason: str) -> bool:
-        """Note that a row's sides do not do the same, if so; returns ``differs``."""
-        if differs:
-            self.unequal.append(row)
-            tell(f"error: {row}: {reason}")
-        return differs
+    def note_unequal(self, row: str, reason: str) -> None:
+        """Note that a row's sides do not do the same, so that it is not timed."""
+        self.unequal.append(row)
+        tell(f"error: {row}: {reason}")
 
     def compare_memory(self, name: str, row: str, peer: str, ours: Side, theirs: Side, **more: Any) -> None:
         """Compare by how much each side's call lets the memory of this process grow at its peak."""

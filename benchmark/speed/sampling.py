@@ -47,7 +47,7 @@ def _race(bench: Bench, row: str, peer: str, sides_of: Callable[[int], Sides], s
     ours, theirs = sides_of(steps)
     plain, keyed = partial(ours, False), partial(ours, True)
     seen = (lambda x: x) if equal else _spread
-    bench.race("sampler", {row: Side(plain, seen, 1e-3 if equal else 0.1)}, {peer: Side(theirs, seen)}, steps=steps)
+    bench.race("sampler", {row: Side(plain, seen, 1e-5 if equal else 0.1)}, {peer: Side(theirs, seen)}, steps=steps)
     bench.race("sampler", {f"{row}/keyed": Side(keyed, _spread, 0.1)}, {peer: Side(theirs, _spread)}, steps=steps)
     few, many = (
         np.array([[metered(Side(side)).operators for side in (partial(sides[0], False), sides[1])]])
@@ -161,7 +161,7 @@ def assisted_ncsnpp(bench: Bench) -> None:
         classifier(x_t, t).log_softmax(1).gather(1, y[:, None]).sum().backward()
         return denoised + process.sigma(t)[:, None, None, None] ** 2 * x_t.grad
 
-    sides = Side(partial(work, ours), tolerance=1e-3), Side(partial(work, naive))
+    sides = Side(partial(work, ours), tolerance=1e-5), Side(partial(work, naive))
     bench.race("assisted_ncsnpp", {"step": sides[0]}, {"score_sde": sides[1]})
     bench.compare_memory("assisted_ncsnpp", "step/memory", "score_sde", *sides)
 

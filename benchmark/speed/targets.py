@@ -1,4 +1,4 @@
-"""What can be raced: the file of each target, and the least ratio that each of its rows must show."""
+"""Targets of races: the file of each, and the least ratio that each of its rows must show."""
 
 from dataclasses import dataclass, field
 

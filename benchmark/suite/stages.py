@@ -13,11 +13,12 @@ from benchmark.system.values import is_number, is_text
 
 @dataclass(frozen=True)
 class Stage:
-    """A piece of work of one cell, identified by the hash of all that determines its result.
+    """A piece of work of one cell or of a run, identified by the hash of all that determines its result.
 
     Attributes:
         kind: ``train``, ``real``, ``classify``, ``likelihood``, ``denoise``, ``calibrate``, ``diagnose``,
-            ``gradients``, ``sample``, ``features`` or ``metrics``; the numbers of its samples for a shard.
+            ``gradients``, ``sample``, ``features`` or ``metrics``; ``tables`` of a run's folder; the numbers of its
+            samples for a shard.
         key: Hash of configuration, code and the keys of the stages it builds on; empty where it does not matter.
         network: Network that looks at images, in a stage of its features.
         scale: Guidance scale of the samples, if they have one.

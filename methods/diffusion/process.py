@@ -166,8 +166,19 @@ class DiscreteVP(NoiseProcess):
         super().__init__()
         self.steps, self.schedule, self.last = steps, schedule, steps + int(pure_noise)
         self.t_min, self.t_max = 1 / self.last, steps / self.last
-        data, noise = torch.ones(1, dtype=torch.float64), torch.zeros(int(pure_noise), dtype=torch.float64)
-        self.register_buffer("alpha_bar", torch.cat([data, SCHEDULES[schedule](steps), noise]), persistent=False)
+        self.register_buffer("alpha_bar", self._table(), persistent=False)
+
+    def _table(self) -> Tensor:
+        """``alpha_bar`` of all levels, float64, on the device where tensors are made."""
+        data, noise = torch.ones(1, dtype=torch.float64), torch.zeros(self.last - self.steps, dtype=torch.float64)
+        return torch.cat([data, SCHEDULES[self.schedule](self.steps), noise])
+
+    def _on(self, device: torch.device) -> Tensor:
+        """``alpha_bar`` on a device; samplers ask on the CPU, where a method on the meta device has no numbers."""
+        if self.alpha_bar.device == device:
+            return self.alpha_bar
+        with torch.device("cpu"):
+            return self._table().to(device)
 
     def extra_repr(self) -> str:
         """Schedule and number of levels: ``cosine, 100 levels``."""
@@ -184,8 +195,7 @@ class DiscreteVP(NoiseProcess):
         return (t * self.last).round().long().clamp(0, self.last)
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
-        # A sampler asks on the CPU for its grid, on whatever device the table is.
-        return self.alpha_bar[self.index(t).to(self.alpha_bar.device)].to(t.device)
+        return self._on(t.device)[self.index(t)]
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._alpha_bar(t).sqrt().to(t.dtype)
@@ -197,7 +207,7 @@ class DiscreteVP(NoiseProcess):
         return torch.logit(self._alpha_bar(t)).to(t.dtype)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        rising = -torch.logit(self.alpha_bar).to(log_snr.device)
+        rising = -torch.logit(self._on(log_snr.device))
         # Finite midpoints: only infinity itself is nearest to the clean level, or to pure noise.
         midpoints = (0.5 * (rising[1:] + rising[:-1])).nan_to_num()
         level = torch.searchsorted(midpoints, -log_snr.double())
@@ -209,9 +219,8 @@ class DiscreteVP(NoiseProcess):
 
     def continuous(self) -> LogLinearVP:
         """The process with all noise levels from that of level 1 to that of level ``T``."""
-        with torch.device("cpu"):  # where there are numbers, whatever device a method is built on
-            alpha_bar = SCHEDULES[self.schedule](self.steps)
-        return LogLinearVP(*torch.logit(alpha_bar[[0, -1]]).tolist())
+        alpha_bar = self._on(torch.device("cpu"))[[1, self.steps]]
+        return LogLinearVP(*torch.logit(alpha_bar).tolist())
 
     def grid(self, steps: int) -> Tensor:
         """Levels ``1 + floor(i T / steps)``, ``0 <= i < steps``, from the highest down.

@@ -121,7 +121,7 @@ def test_ratios_are_judged_by_differences_in_the_metrics_unit_down_to_0():
 
 
 def test_the_spread_over_test_images_widens_the_tolerance():
-    """Of 4 images one is lost with every seed: gains of images are 0, 0, 0 and -1, whose variance is 1/4."""
+    """One image of 4 is lost with every seed: gains of images are 0, 0, 0 and -1, whose variance is 1/4."""
     old, new = np.ones((3, 4)), np.tile([1.0, 1.0, 1.0, 0.0], (3, 1))
     pairs = seeds_of(old.mean(1), new.mean(1), "accuracy/clean")
     found = change(pairs, old, new)

@@ -141,6 +141,14 @@ def test_sides_that_differ_are_told_and_not_timed(capsys):
     assert [(row.target, row.rounds) for row in bench.rows] == [("fir/down", 3)]
 
 
+def test_what_a_side_leaves_behind_is_seen_before_another_overwrites_it():
+    bench, state = Bench(Peers({}), rounds=1, tiny=True, on_row=lambda row: None), {}
+    sides = [Side(lambda value=value: state.update(left=value), lambda _: [state["left"]]) for value in (1.0, 2.0, 1.0)]
+    bench.race("fir", {"down": sides[0], "up": sides[1]}, {"peer": sides[2]})
+    assert [row.target for row in bench.rows] == ["fir/down"]
+    assert bench.unequal == ["fir/up"]
+
+
 def test_numbers_that_are_no_numbers_are_unequal():
     bench = Bench(Peers({}), rounds=1, tiny=True, on_row=lambda row: None)
     bench.race("fir", {"up": Side(lambda: [float("nan")], tolerance=1.0)}, {"peer": Side(lambda: [1.0])})

@@ -16,8 +16,8 @@ from benchmark.execute import many_samplers
 from benchmark.records.cell import write_records
 from benchmark.suite.contents import check_contents
 from benchmark.suite.jobs import Job
-from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.stages import Stage, scale_tag
 from benchmark.system.arrays import load_arrays, save_arrays
 from benchmark.system.files import read_manifest, write_text
@@ -179,9 +179,19 @@ class _Evaluation:
         if stage.kind == "sample":
             result = self.sample(samples.Shards(protocol, stage.scale, job.folder, stage.key))
         else:
-            work = getattr(import_module(QUESTIONS[stage.kind]), stage.kind)
-            result = work(method, data, protocol, job.folder, self.report)
+            result = self.answer(stage, method, data)
         return {"peak_memory_bytes": peak_memory(), **result}
+
+    def answer(self, stage: Stage, method: Any, data: Any) -> dict[str, Any]:
+        question, more = QUESTIONS[stage.kind], {}
+        if question.scaled:
+            more["scale"] = stage.scale
+            if stage.scale is not None:
+                method.guidance_scale = stage.scale
+        if question.judged:
+            more["reference"] = self.reference[0]
+        work = getattr(import_module(question.answers), stage.kind)
+        return work(method, data, self.protocol, self.job.folder, self.report, **more)
 
     def sample(self, shards: samples.Shards) -> dict[str, Any]:
         """Draw samples on all visible GPUs."""

@@ -21,8 +21,8 @@ from benchmark.results.record import FAILED, Record, Results, failed
 from benchmark.results.rows import Row, rows
 from benchmark.results.tables import to_markdown, write_tables
 from benchmark.suite.jobs import Job
-from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.source_code import code_digest
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Suite

@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, shown
 from benchmark.suite.fields import build, check_keys, typed
+from benchmark.suite.questions import QUESTIONS
 from benchmark.system.names import check_cell_name
 from benchmark.system.sample_files import check_samples_at
 from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
@@ -33,6 +34,7 @@ class Cell:
         samples_with: Cells whose weights sampling alone uses, likewise.
         set: Overrides of the configuration, by dotted key.
         guidance_scales: Scales to sample at; empty for unconditional samples.
+        ask: Questions beyond those that all methods are asked; see ``questions``.
         floor: Whether the row is a floor for comparison rather than a method.
     """
 
@@ -45,6 +47,7 @@ class Cell:
     samples_with: dict[str, str] = field(default_factory=dict)
     set: dict[str, Any] = field(default_factory=dict)
     guidance_scales: list[float] = field(default_factory=list)
+    ask: list[str] = field(default_factory=list)
     floor: bool = False
 
     @property
@@ -81,6 +84,18 @@ def beside(name: str, folder: Path, where: str) -> Path:
         if path.is_file():
             return path
     raise InputError(f"{where}: no file {name} beside the suite file or below configs")
+
+
+def check_asked(questions: Sequence[str], where: str) -> None:
+    """Check that questions are distinct ones which not all methods are asked.
+
+    Raises:
+        InputError: Naming the first other one.
+    """
+    known = [kind for kind, question in QUESTIONS.items() if not question.always]
+    for question in questions:
+        if question not in known or questions.count(question) > 1:
+            raise InputError(f"{where}: must be distinct ones of {', '.join(known)}, got {shown(question, 60)}")
 
 
 def _swept(raw: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
@@ -137,8 +152,9 @@ def _cell(name: Any, spec: Any, file: Path) -> Cell:
     cell = build(Cell, {"name": name, **given}, where)
     if [cell.config, cell.images, cell.samples].count(None) != 2:
         raise InputError(f"{where}: give one of config, images and samples")
-    if cell.config is None and (needs or cell.set or cell.guidance_scales):
-        raise InputError(f"{where}: images and samples take no weights, settings or guidance_scales")
+    if cell.config is None and (needs or cell.set or cell.guidance_scales or cell.ask):
+        raise InputError(f"{where}: images and samples take no weights, settings, guidance_scales or questions")
+    check_asked(cell.ask, f"{where}: ask")
     if cell.samples is not None:
         path = file.parent / cell.samples
         try:

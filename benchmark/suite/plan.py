@@ -8,6 +8,7 @@ from benchmark.suite.cells import Cell
 from benchmark.suite.graph import closure, order
 from benchmark.suite.jobs import Job, arguments
 from benchmark.suite.needs import weights_key
+from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.settings import SAMPLING, data_key, method_settings, training_settings, without
 from benchmark.suite.source_code import class_paths, code_digest
 from benchmark.suite.stages import Stage
@@ -15,15 +16,6 @@ from benchmark.suite.suite import Suite
 from benchmark.system.files import digest
 from benchmark.system.sample_files import digest_of_samples
 
-QUESTIONS = {
-    "classify": "benchmark.answers.classification",
-    "likelihood": "benchmark.answers.likelihood",
-    "denoise": "benchmark.answers.denoising",
-    "calibrate": "benchmark.answers.calibration",
-    "diagnose": "benchmark.answers.noise_levels",
-    "gradients": "benchmark.answers.gradients",
-}
-"""Stages that ask a method a question, and the modules that do."""
 RECORDS = "benchmark.records.cell"
 """Module that computes all records of a cell."""
 
@@ -129,22 +121,21 @@ def _evaluation_stages(
     def stage(kind: str, scale: float | None = None, **on: Any) -> Stage:
         return Stage(kind, digest({"stage": kind, "scale": scale, **base, **on}), scale=scale)
 
-    def answer(kind: str, *asked: str, **on: Any) -> Stage:
-        measured = {k: protocol[k] for k in ("seed", "test_images", "batch", *asked)}
-        code = code_digest((QUESTIONS[kind], *class_paths(config)))
-        return stage(kind, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
+    def answer(kind: str, scale: float | None = None) -> Stage:
+        question = QUESTIONS[kind]
+        on = {key: model.get(key) for key in question.settings}
+        if question.judged:
+            on["reference"] = reference.stage("train").key
+        measured = {k: protocol[k] for k in ("seed", "test_images", "batch", *question.protocol)}
+        code = code_digest((question.answers, *class_paths(config)))
+        return stage(kind, scale, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
 
     stages: list[Stage] = []
     reals = [stage for stage in reference.stages if stage.kind == "real"]
-    if trained:
-        # Some classifiers are computed from the density or the denoiser, so that its settings matter.
-        likelihood = model.get("likelihood")
-        stages.append(answer("classify", "noisy_draws", "levels", likelihood=likelihood))
-        stages.append(answer("likelihood", likelihood=likelihood))
-        stages.append(answer("denoise", "denoise_times"))
-        stages.append(answer("calibrate", "denoise_times"))
-        stages.append(answer("diagnose", "denoise_times", likelihood=likelihood))
-        stages.append(answer("gradients", "denoise_times"))
+    asked = [kind for kind, question in QUESTIONS.items() if question.always or kind in cell.ask] if trained else []
+    for kind in asked:
+        scales = cell.guidance_scales if QUESTIONS[kind].scaled else []
+        stages += [answer(kind, scale) for scale in scales or [None]]
     drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "test_images")
     sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}
     maker = "benchmark.answers.given_samples" if cell.samples else "benchmark.answers.samples"
@@ -164,6 +155,6 @@ def _evaluation_stages(
         protocol=protocol,
         cell=cell.name,
         reference=suite.reference,
-        code=code_digest((RECORDS,)),
+        code=code_digest((RECORDS, *(QUESTIONS[kind].records.rpartition(".")[0] for kind in asked))),
     )
     return (*stages, metrics)

@@ -52,7 +52,7 @@ def configuration_digest(suite: Suite, here: bool = True) -> str:
     places = [ROOT / name for name in READING]
     modules = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
     sources = {str(p.relative_to(ROOT)): digest_file(p) for p in modules}
-    cells = {name: asdict(cell) for name, cell in suite.cells.items() if cell.config}
+    cells = {name: {**asdict(cell), "ask": None} for name, cell in suite.cells.items() if cell.config}
     return digest({"configs": files, "sources": sources, "cells": cells, "here": here})
 
 

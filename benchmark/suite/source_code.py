@@ -16,9 +16,10 @@ from benchmark.system.files import digest, digest_file
 WITHOUT_EFFECT = {
     f"benchmark.{name}"
     for name in (
-        *("errors", "screen", "suite.class_paths", "suite.protocol", "suite.settings", "suite.source_code"),
-        *("suite.stages", "system.files", "system.lock", "system.machine", "system.memory", "system.names"),
-        *("system.surroundings", "system.yaml_files", "training.predict", "training.progress", "training.sample"),
+        *("errors", "screen", "suite.class_paths", "suite.protocol", "suite.questions", "suite.settings"),
+        *("suite.source_code", "suite.stages", "system.files", "system.lock", "system.machine", "system.memory"),
+        *("system.names", "system.surroundings", "system.yaml_files", "training.predict", "training.progress"),
+        "training.sample",
         "training.saved_config",
     )
 }

@@ -9,12 +9,12 @@ import torch
 from sklearn.metrics import f1_score
 
 from benchmark.answers.gradients import gradients
-from benchmark.records.cell import ANSWERS
+from benchmark.records.cell import answer_records
 from benchmark.records.classification import classification_records
 from benchmark.records.density import _level_balance, gradient_records
 from benchmark.suite.jobs import Job
-from benchmark.suite.plan import QUESTIONS
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.system.arrays import load_arrays, save_arrays
@@ -47,10 +47,12 @@ def records_of(method, data, folder, batch):
     """All records of a method's answers, by metric and noise level."""
     protocol = Protocol(**{**vars(PROTOCOL), "batch": batch})
     folder.mkdir()
-    for name in QUESTIONS:
-        work = getattr(import_module(QUESTIONS[name]), name)
+    for name, question in QUESTIONS.items():
+        if not question.always:
+            continue
+        work = getattr(import_module(question.answers), name)
         Stage(name, "key").complete(folder, lambda work=work: work(method, data, protocol, folder, lambda *_: None))
-    return {record.metric: record for part in ANSWERS for record in part(job_in(folder), protocol)}
+    return {record.metric: record for record in answer_records(job_in(folder), protocol)}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.execute.image_scores import image_scores
 from benchmark.execute.tabulate import write_image_scores
-from benchmark.records.cell import ANSWERS
+from benchmark.records.cell import answer_records
 from benchmark.results.answers_file import FILE, Answers
 from benchmark.results.record import OK, Results
 from benchmark.suite.jobs import Job
@@ -57,7 +57,7 @@ def answered(folder, name="cell", seed=0, images=N):
 
 def test_records_are_the_means_of_their_images(tmp_path):
     job = answered(tmp_path)
-    values = {r.metric: r.value for part in ANSWERS for r in part(job, PROTOCOL) if r.status == OK}
+    values = {r.metric: r.value for r in answer_records(job, PROTOCOL) if r.status == OK}
     found = image_scores(job, PROTOCOL)
     assert found.keys() == MEANS
     for metric, scores in found.items():
@@ -76,7 +76,7 @@ def test_a_run_keeps_the_scores_of_what_it_tabulates_and_asks_no_array_twice(tmp
     jobs = [answered(tmp_path / "a", "a"), answered(tmp_path / "b", "b", seed=1, images=20)]
     write_image_scores(tmp_path, PROTOCOL, jobs)
     answers = Answers(tmp_path / FILE)
-    records = [record for job in jobs for part in ANSWERS for record in part(job, PROTOCOL)]
+    records = [record for job in jobs for record in answer_records(job, PROTOCOL)]
     answers.check(Results("s", "", {}, tuple(records)))
     assert answers.of("b", 1, "level_ce").shape == (20,)
     before = {name: array.tobytes() for name, array in np.load(tmp_path / FILE).items()}

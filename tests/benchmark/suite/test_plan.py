@@ -11,8 +11,9 @@ from lightning import Trainer
 from benchmark.suite import source_code
 from benchmark.suite.jobs import arguments
 from benchmark.suite.needs import weights_key
-from benchmark.suite.plan import QUESTIONS, plan
+from benchmark.suite.plan import plan
 from benchmark.suite.protocol import Protocol
+from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.settings import PLACE, WITHOUT_EFFECT
 from benchmark.suite.suite import Cell, Suite
 
@@ -110,7 +111,7 @@ def measured_by(**protocol):
 
 GUIDED = {"sample@1", "features+reference@1", "sample@3", "features+reference@3", "metrics"}
 UNGUIDED = {"sample", "features+reference", "metrics"}
-ANSWERS = set(QUESTIONS)
+ANSWERS = {kind for kind, question in QUESTIONS.items() if question.always}
 
 
 def test_nothing_changed_costs_nothing():

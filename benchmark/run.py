@@ -13,11 +13,13 @@ from typing import Any
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.cost.forecast import show_plan
 from benchmark.errors import INCOMPLETE, OK, InputError, command, escaped, tell
+from benchmark.execute.experiment_tables import tabulate_experiment
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.session import ensure_weights, execute, jobs_of, networks_needed, with_given
 from benchmark.execute.slurm import write_scripts
 from benchmark.execute.tabulate import tabulate
 from benchmark.suite.budgets import PAPER
+from benchmark.suite.experiments import EXPERIMENTS, Experiment, experiments, load_experiment, read_experiment
 from benchmark.suite.jobs import PLAN, QUEUE, Job
 from benchmark.suite.suite import Suite, check_seeds, load_suite, suites
 from benchmark.system.files import write_text
@@ -31,7 +33,12 @@ from benchmark.system.yaml_files import parse_text
 def parser() -> Parser:
     """The command line."""
     p = Parser(prog="python -m benchmark.run", description=__doc__)
-    p.add_argument("--suite", metavar="NAME", required=True, help=f"suite to run; there are: {', '.join(suites())}")
+    p.add_argument(
+        "--suite", metavar="NAME", required=True,
+        help=f"suite to run; there are: {', '.join(suites())}; or {EXPERIMENTS}/ID, an experiment of the papers; "
+        f"{EXPERIMENTS} alone lists those",
+    )  # fmt: skip
+    p.add_argument("--data", metavar="NAME", help="suite that carries an experiment out, e.g. digits")
     add_run_options(p)
     p.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a setting of every method")
     p.add_argument("--name", metavar="NAME", help="name in results; needed where --set changes what is compared")
@@ -62,12 +69,15 @@ def main(argv: list[str] | None = None) -> int:
     if changes and options.name is None:
         raise InputError("--set makes another suite of it; give that one a name in results with --name NAME")
     _check_engine(options)
-    suite = load_suite(options.suite, options.budget, changes, options.name)
+    if options.suite == EXPERIMENTS:
+        print(*(escaped(read_experiment(name).line) for name in experiments()), sep="\n")
+        return OK
+    suite, experiment, cells = _asked(options, changes)
     out = options.out or absolute("runs") / suite.name
     suite = with_given(suite, out)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     check_workers(options.workers)
-    only = _checked(suite, options.only)
+    only = _checked(suite, options.only or cells)
     with ended_by_signals(), environment(data_folders(options)), _engine(options) as engine:
         if options.dry_run:
             jobs, _ = jobs_of(suite, engine, out, seeds, only, write=False, dry=True)
@@ -91,7 +101,22 @@ def main(argv: list[str] | None = None) -> int:
             ensure_weights(networks_needed(jobs))  # before hours of training
             (out / QUEUE).unlink(missing_ok=True)
             results, ended = execute(suite, engine, jobs, out, check)
-            return tabulate(suite, engine, every, results, out) if ended is None else ended
+            if ended is not None:
+                return ended
+            if experiment is None:
+                return tabulate(suite, engine, every, results, out)
+            return tabulate_experiment(experiment, cells, suite, engine, every, results, out)
+
+
+def _asked(options: argparse.Namespace, changes: dict[str, Any]) -> tuple[Suite, Experiment | None, list[str]]:
+    """The suite, the experiment that it carries out, if any, and that one's cells."""
+    if options.suite.startswith(f"{EXPERIMENTS}/") and not options.suite.endswith((".yaml", ".yml")):
+        experiment = read_experiment(options.suite)
+        suite, cells = load_experiment(experiment, options.data, options.budget, changes, options.name)
+        return suite, experiment, cells
+    if options.data is not None:
+        raise InputError(f"--data is for experiments, such as --suite {experiments()[0]}; leave it out")
+    return load_suite(options.suite, options.budget, changes, options.name), None, []
 
 
 def _check_engine(options: argparse.Namespace) -> None:
@@ -140,6 +165,7 @@ def _arguments(options: argparse.Namespace, out: Path) -> list[str]:
     """The command line of the same run from any folder."""
     named = options.suite
     words = ["--suite", str(absolute(named)) if Path(named).suffix else named, "--out", str(out)]
+    words += ["--data", options.data] if options.data is not None else []
     words += ["--budget", options.budget] if options.budget != PAPER else []
     words += [word for change in options.set for word in ("--set", change)]
     words += ["--name", options.name] if options.name is not None else []
@@ -166,9 +192,9 @@ def _seeds(text: str) -> list[int]:
     return check_seeds([int(w) if w.isdecimal() and len(w) < 20 else w for w in words], "--seeds")
 
 
-def _checked(suite: Suite, only: list[str] | None) -> list[str]:
+def _checked(suite: Suite, only: list[str]) -> list[str]:
     """Names of the cells asked for; all where none is."""
-    for name in only or ():
+    for name in only:
         if name not in suite.cells:
             raise InputError(f"--only: no cell {name!r} in suite {suite.name}; there are: {', '.join(suite.cells)}")
     return only or list(suite.cells)

@@ -75,6 +75,8 @@ def tabulate(
     results: dict[str, dict[str, Any]],
     out: Path,
     row: str | None = None,
+    to: Path | None = None,
+    metrics: Sequence[str] = HEADLINE_METRICS,
 ) -> int:
     """Write the tables of finished and failed jobs and print the main columns; returns the exit code.
 
@@ -85,7 +87,10 @@ def tabulate(
         results: Results of the jobs of this run.
         out: Folder of the run.
         row: Row of given samples, to print beside the floors alone.
+        to: Folder of the tables; that of the run by default.
+        metrics: Columns to print.
     """
+    to = to or out
     failures = {name: r["error"] for name, r in results.items() if r["status"] == "failed"}
     records: list[Record] = []
     shown: list[Job] = []
@@ -99,14 +104,14 @@ def tabulate(
     floors = _floors(suite)
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
     stage = Stage("tables", _key(table, shown, floors))
-    if stage.completed(out) is None:
-        stage.complete(out, lambda: _write(out, table, suite.protocol, shown, floors))
+    if stage.completed(to) is None:
+        stage.complete(to, lambda: _write(to, table, suite.protocol, shown, floors, out))
     (out / PARTIAL).unlink(missing_ok=True)
-    _print(table, cells, floors, row)
+    _print(table, cells, floors, row, metrics)
     print(f"\n{_told_apart(shown, results)}")
-    print(f"tables:  {escaped(out / 'results.md')}")
-    print(f"numbers: {escaped(out / 'results.json')}, {escaped(out / 'results.csv')}")
-    print(f"report:  {escaped(out / 'report.html')}")
+    print(f"tables:  {escaped(to / 'results.md')}")
+    print(f"numbers: {escaped(to / 'results.json')}, {escaped(to / 'results.csv')}")
+    print(f"report:  {escaped(to / 'report.html')}")
     for name, error in failures.items():
         tell(f"failed: {name}: {error} (log: {out / name.rsplit('/', 1)[0] / 'log'})")
     return INCOMPLETE if failures else OK
@@ -120,8 +125,10 @@ def _key(table: Results, shown: list[Job], floors: set[str]) -> str:
     return digest([made, asdict(table), sorted(floors), code, texts])
 
 
-def _write(out: Path, table: Results, protocol: Protocol, shown: list[Job], floors: set[str]) -> dict[str, Any]:
-    """Write all tables and the page; returns the names of the files as ``outputs``."""
+def _write(
+    out: Path, table: Results, protocol: Protocol, shown: list[Job], floors: set[str], run: Path
+) -> dict[str, Any]:
+    """Write all tables and the page of a run; returns the names of the files as ``outputs``."""
     from benchmark.results.page import write_report  # jinja2, not for `--help`
 
     cells = list(dict.fromkeys(job.cell.name for job in shown))
@@ -129,17 +136,17 @@ def _write(out: Path, table: Results, protocol: Protocol, shown: list[Job], floo
     names = write_tables(out, table, cells, floors)
     names += write_per_class(out, shown, rows(table, cells))
     names += write_image_scores(out, protocol, [job for job in shown if (job.cell.name, job.seed) not in failures])
-    return {"outputs": [*names, write_report(out, cells, floors).name]}
+    return {"outputs": [*names, write_report(out, cells, floors, run).name]}
 
 
-def _print(table: Results, cells: list[str], floors: set[str], row: str | None) -> None:
+def _print(table: Results, cells: list[str], floors: set[str], row: str | None, metrics: Sequence[str]) -> None:
     """Print the main columns of all cells, or of one row of samples beside the floors."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print()
     if row is None:
-        console.print(to_screen(table, cells, floors))
+        console.print(to_screen(table, cells, floors, metrics))
         scales = any(record.protocol.get("guidance_scale") is not None for record in table.records)
         more = " Where a cell has several scales, @ is the largest." if scales else ""
         console.print(f"Means over seeds; all rows, columns and standard errors: see tables.{more}", style="dim")

@@ -100,6 +100,8 @@ def _of(stage: str, *definitions: MetricDefinition, expected: bool = True) -> tu
     return tuple(replace(definition, stage=stage, expected=expected) for definition in definitions)
 
 
+ALIGNED = ("alignment", "alignment_clean", "alignment_denoised")
+"""Cosines of gradients at noisy, clean and denoised images with what denoising misses."""
 # Order of columns. One noise level sees 360 images once, hence its wider floor.
 DEFINITIONS = (
     *_of(
@@ -156,6 +158,33 @@ DEFINITIONS = (
         expected=False,  # of data without an exact score
     ),
     *_of(
+        "alignment",
+        *(
+            MetricDefinition(f"gradient/{name}", DENSITY, UP, floor, low=-1.0, high=1.0)
+            for name, floor in {**dict.fromkeys(ALIGNED, 0.01), "smoothness": 0.05}.items()
+        ),
+        MetricDefinition("gradient/alignment/t=*", CLASSIFICATION, UP, 0.01, low=-1.0, high=1.0),
+        MetricDefinition("gradient/smoothness/t=*", CLASSIFICATION, UP, 0.05, low=-1.0, high=1.0),
+        expected=False,
+    ),
+    *_of(
+        "steps",
+        _fraction("steps/asked", GENERATION, UP, 0.02),
+        _fraction("steps/decided", GENERATION, DOWN, 0.05),
+        _fraction("steps/asked/t=*", CLASSIFICATION, UP, 0.05),
+        expected=False,
+    ),
+    *_of(
+        "counterfactual",
+        _fraction("counterfactual/asked", GENERATION, UP, 0.03),
+        _fraction("counterfactual/kept", GENERATION, DOWN, 0.03),
+        _fraction("counterfactual/own", GENERATION, UP, 0.03),
+        MetricDefinition("counterfactual/distance", GENERATION, DOWN, 0.01, 0.05, low=0.0),
+        MetricDefinition("counterfactual/distance_unguided", GENERATION, DOWN, 0.01, 0.05, low=0.0),
+        _fraction("counterfactual/local", GENERATION, UP, 0.03),
+        expected=False,
+    ),
+    *_of(
         "features",
         _fraction("accuracy/generated", GENERATION, UP, 0.02),
         _distance("fd", 0.05, 0.10),
@@ -196,6 +225,18 @@ def definition_of(metric: str) -> MetricDefinition:
         if family.matches(metric):
             return family
     raise ValueError(f"unknown metric {metric!r}{suggestion(metric, (d.pattern for d in DEFINITIONS))}")
+
+
+def family(pattern: str) -> MetricDefinition:
+    """The definition of a family such as ``accuracy/t=*``.
+
+    Raises:
+        ValueError: If there is no such family; the message suggests the nearest.
+    """
+    found = next((definition for definition in _FAMILIES if definition.pattern == pattern), None)
+    if found is None:
+        raise ValueError(f"unknown family {pattern!r}{suggestion(pattern, (d.pattern for d in _FAMILIES))}")
+    return found
 
 
 def column_order(metric: str) -> tuple[int, float]:

@@ -26,13 +26,16 @@ from benchmark.system.files import write_text
 SECONDS = "cpu_seconds/total"
 
 
-def write_report(run: Path, cells: list[str] | None = None, floors: Collection[str] = frozenset()) -> Path:
+def write_report(
+    run: Path, cells: list[str] | None = None, floors: Collection[str] = frozenset(), cells_in: Path | None = None
+) -> Path:
     """Write the page of a run; returns its path.
 
     Args:
         run: Its folder.
         cells: Order of rows; by default that of the results.
         floors: Trivial cells for comparison, without some metrics.
+        cells_in: Folder of the cells, if not ``run``.
     """
     results = read_results(run / "results.json")
     order = cells or list(dict.fromkeys(record.cell for record in results.records))
@@ -49,9 +52,9 @@ def write_report(run: Path, cells: list[str] | None = None, floors: Collection[s
         floors=frozenset(floors),
         tables=[_table(*table, floors) for name in TABLES for table in _by_network(name, found)],
         curve=curve(results, order),
-        grids=grids(run, results, order),
+        grids=grids(cells_in or run, results, order),
         unseen=without_pictures(results, order),
-        confusions=confusions(run, results, order),
+        confusions=confusions(cells_in or run, results, order),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

@@ -6,6 +6,8 @@ line here.
 
 from dataclasses import dataclass
 
+from benchmark.suite.settings import SAMPLING
+
 
 @dataclass(frozen=True)
 class Question:
@@ -52,6 +54,18 @@ QUESTIONS = {
     ),
     "gradients": Question(
         "benchmark.answers.gradients", "benchmark.records.density.gradient_records", protocol=("denoise_times",)
+    ),
+    "alignment": Question(
+        "benchmark.answers.alignment", "benchmark.records.guided.alignment_records",
+        protocol=("denoise_times",), always=False,
+    ),
+    "steps": Question(
+        "benchmark.answers.steps", "benchmark.records.guided.steps_records",
+        protocol=("samples",), settings=SAMPLING, scaled=True, always=False,
+    ),
+    "counterfactual": Question(
+        "benchmark.answers.counterfactual", "benchmark.records.guided.counterfactual_records",
+        settings=SAMPLING, scaled=True, judged=True, always=False,
     ),
 }  # fmt: skip
 """All questions by name, in the order in which they are asked."""

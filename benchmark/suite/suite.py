@@ -49,7 +49,11 @@ def suites() -> list[str]:
 
 
 def load_suite(
-    name: str, budget: str = PAPER, changes: dict[str, Any] | None = None, rename: str | None = None
+    name: str,
+    budget: str = PAPER,
+    changes: dict[str, Any] | None = None,
+    rename: str | None = None,
+    more: dict[str, Any] | None = None,
 ) -> Suite:
     """Read and check ``configs/suites/<name>.yaml``, or the suite file at a path that ends in ``.yaml``.
 
@@ -60,6 +64,7 @@ def load_suite(
         budget: ``paper`` for the file as it stands, or one of its ``budgets``.
         changes: Overrides of every cell's configuration, by dotted key.
         rename: Name of the suite in results.
+        more: Cells beside those of the file, in the file's grammar.
 
     Raises:
         InputError: Naming file, key and remedy.
@@ -75,7 +80,8 @@ def load_suite(
     raw = read_yaml(path)
     check_keys(raw, {"reference", "protocol", "cells", "seeds", "budgets"}, path.name)
     own = mapping(raw.get("cells"), f"{path.name}: cells")
-    cells = read_cells({**own, **added_cells(raw, budget, path.name)}, path)
+    added = added_cells(raw, budget, path.name)
+    cells = read_cells({**own, **added, **_new(more or {}, {*own, *added}, path.name)}, path)
     smaller, overrides = read_budget(raw, budget, path, cells)
     for change in [*overrides, Overrides(set=changes or {}, cells=["*"])]:
         cells = {name: change.on(cell) if change.concern(cell) else cell for name, cell in cells.items()}
@@ -90,6 +96,14 @@ def load_suite(
     _check_protocol(suite.protocol, f"{path.name}: protocol")
     _check_links(suite, path.name)
     return dataclasses.replace(suite, cells=with_denoisers(cells, path.name))
+
+
+def _new(cells: dict[str, Any], known: set[str], where: str) -> dict[str, Any]:
+    """Cells whose names are not taken."""
+    twice = sorted(known & {*cells})
+    if twice:
+        raise InputError(f"{where}: {twice[0]!r} is a cell of the suite already; it cannot be added")
+    return cells
 
 
 def _check_protocol(protocol: Protocol, where: str) -> None:

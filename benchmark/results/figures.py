@@ -1,0 +1,200 @@
+"""Figures of an experiment, each a PNG with its arrays in an ``.npz`` of the same name beside it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import shown
+from benchmark.results.definitions import family
+from benchmark.results.record import OK, Results
+from benchmark.results.results_file import read_results
+from benchmark.system.archive import Archive
+from benchmark.system.arrays import save_arrays
+from benchmark.system.files import replacing
+
+COLUMNS = 10
+"""Images of a row."""
+TIME = 0.35
+"""Time of the gradients that are shown, as in (a) Fig. 3."""
+Strips = list[tuple[str, np.ndarray]]
+"""Rows of images, each a label and ``(N, H, W, C)`` with values of 0 to 1."""
+
+
+def write_figures(
+    run: Path, to: Path, cells: Sequence[str], families: Sequence[str], pictures: Sequence[str]
+) -> list[Path]:
+    """Draw curves and pictures of cells into ``figures/``; returns the paths of the PNG files.
+
+    Args:
+        run: Folder of the run.
+        to: Folder with ``results.json`` of the cells, and of the figures.
+        cells: Names of the cells, in order.
+        families: Families of metrics to draw as curves, such as ``accuracy/t=*``.
+        pictures: Names in ``PICTURES``.
+    """
+    results, found = read_results(to / "results.json"), []
+    folder = to / "figures"
+    for pattern in families:
+        if curves := _curves(results, cells, pattern):
+            name = pattern.removesuffix("=*").replace("/", "-")
+            found.append(_draw_curves(folder / f"{name}.png", pattern, curves))
+    seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in {r.cell for r in results.records}}
+    folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
+    for name in pictures:
+        if strips := PICTURES[name](folders):
+            found.append(_draw_strips(folder / f"{name}.png", strips))
+    return found
+
+
+def _curves(results: Results, cells: Sequence[str], pattern: str) -> dict[str, dict[float, float]]:
+    """Means over seeds of a family by row, and by sigma, or by the number in the metric's name where there is none."""
+    points: dict[str, dict[float, list[float]]] = {}
+    for record in sorted(results.records, key=lambda r: cells.index(r.cell) if r.cell in cells else len(cells)):
+        if record.status == OK and family(pattern).matches(record.metric):
+            own = {k: v for k, v in record.protocol.items() if k in ("guidance_scale", "points")}
+            label = " ".join([record.cell, *(f"@{v:g}" if k == "guidance_scale" else str(v) for k, v in own.items())])
+            x = record.protocol.get("sigma", float(record.metric.rpartition("=")[2]))
+            points.setdefault(label, defaultdict(list))[x].append(record.value)
+    return {label: {x: float(np.mean(of[x])) for x in sorted(of)} for label, of in points.items()}
+
+
+def _draw_curves(path: Path, pattern: str, curves: Mapping[str, Mapping[float, float]]) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for label, of in curves.items():
+        axes.plot([*of], [*of.values()], marker=".", label=_plain(label))
+    xs = sorted({x for of in curves.values() for x in of})
+    spread = xs[0] > 0 and xs[-1] > 20 * xs[0]
+    axes.set(xlabel=pattern.rpartition("/")[2] if xs[-1] <= 1 else "noise level, sigma / alpha", ylabel=pattern)
+    axes.set_xscale("log" if spread else "linear")
+    axes.grid(alpha=0.25)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    values = np.array([[of.get(x, np.nan) for x in xs] for of in curves.values()])
+    return _save(path, figure, rows=np.array([*curves]), x=np.array(xs), values=values)
+
+
+def _draw_strips(path: Path, strips: Strips) -> Path:
+    """Rows of images below one another, each with its label."""
+    from matplotlib.figure import Figure
+
+    (height, width), columns = strips[0][1].shape[1:3], max(len(images) for _, images in strips)
+    canvas = np.ones((len(strips) * (height + 1), columns * (width + 1), 3))
+    for row, (_, images) in enumerate(strips):
+        for column, image in enumerate(images):
+            top, left = row * (height + 1), column * (width + 1)
+            canvas[top : top + height, left : left + width] = np.clip(image, 0, 1)
+    tile = max(0.45, min(1.2, 9 / columns))
+    figure = Figure(figsize=(columns * tile + 3, len(strips) * tile + 0.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(canvas, interpolation="nearest")
+    axes.set_yticks([(row + 0.5) * (height + 1) for row in range(len(strips))], [_plain(s) for s, _ in strips])
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelsize=9)
+    axes.spines[:].set_visible(False)
+    return _save(path, figure, **{f"{number:02d} {label}": images for number, (label, images) in enumerate(strips)})
+
+
+def _plain(label: str) -> str:
+    return shown(label, 60).replace("$", r"\$")  # a pair would start mathematics
+
+
+def _save(path: Path, figure: Any, **arrays: np.ndarray) -> Path:
+    """Write a picture, and its arrays beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    save_arrays(path.with_suffix(".npz"), **arrays)
+    return path
+
+
+def _samples(folders: Mapping[str, Path]) -> Strips:
+    """First samples of each cell and scale: in one column, the same noise."""
+    found = []
+    for cell, folder in folders.items():
+        for path in _by_scale(folder, "samples"):
+            images = Archive(path).read("images")[:COLUMNS]
+            if images.shape[1:3] != (1, 1):
+                found.append((f"{cell}{path.stem.removeprefix('samples')}", images / max(1, images.max())))
+    return found
+
+
+def _by_scale(folder: Path, kind: str) -> list[Path]:
+    """Files of a kind, by rising guidance scale."""
+    paths = (path for path in folder.glob(f"{kind}*.npz") if path.stem.partition("@")[0] == kind)
+    return sorted(paths, key=lambda path: float(path.stem.partition("@")[2] or -1))
+
+
+def _confusion(folders: Mapping[str, Path]) -> Strips:
+    """Mean probability of each noise level (columns) for each true one (rows)."""
+    found = {cell: _array(folder / "diagnostics.npz", "confusion") for cell, folder in folders.items()}
+    return [(cell, matrix[None, ..., None]) for cell, matrix in found.items() if matrix is not None]
+
+
+def _alignment(folders: Mapping[str, Path]) -> Strips:
+    """Test images, and gradients at the time of (a) Fig. 3: from least to most, and with all contrast, as in Fig. 4."""
+    found: Strips = []
+    for cell, folder in folders.items():
+        path = folder / "alignment.npz"
+        if path.is_file():
+            archive = Archive(path)
+            images, gradients, times = (archive.read(name) for name in ("images", "gradients", "times"))
+            at = gradients[np.abs(times - TIME).argmin()]
+            found = found or [("test images", images / max(1, images.max()))]
+            found += [(cell, _stretched(at, 0, 100)), (f"{cell}, contrast", _stretched(at, 1, 99))]
+    return found
+
+
+def _stretched(pictures: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Each picture with its percentiles ``low`` and ``high`` over all channels at 0 and 1."""
+    bottom, top = np.percentile(pictures, (low, high), axis=(1, 2, 3), keepdims=True)
+    return np.clip((pictures - bottom) / np.where(top > bottom, top - bottom, 1), 0, 1)
+
+
+def _steps(folders: Mapping[str, Path]) -> Strips:
+    """Noisy and denoised images on the way to the first sample of each cell and scale, from left to right."""
+    found: Strips = []
+    for cell, folder in folders.items():
+        for path in _by_scale(folder, "steps"):
+            for name in ("noisy", "denoised"):
+                seen = Archive(path).read(name)[:, 0]
+                label = f"{cell}{path.stem.removeprefix('steps')}, {name}"
+                found.append((label, _stretched(seen, 0, 100) if name == "noisy" else (seen + 1) / 2))
+    return found
+
+
+def _counterfactuals(folders: Mapping[str, Path]) -> Strips:
+    """Test images, noised, changed towards another class, and the difference: no change is grey."""
+    found: Strips = []
+    for cell, folder in folders.items():
+        for path in _by_scale(folder, "counterfactual"):
+            archive = Archive(path)
+            original, changed = (archive.read(name)[:COLUMNS] for name in ("original", "changed"))
+            top = max(1, original.max())
+            change = (changed.astype(float) - original) / top
+            label = f"{cell}{path.stem.removeprefix('counterfactual')}"
+            found += [
+                (f"{label}, original", original / top),
+                ("noisy", (archive.read("noisy")[:COLUMNS] + 1) / 2),
+                ("changed", changed / top),
+                ("difference", (change + 1) / 2),
+            ]
+    return found
+
+
+def _array(path: Path, name: str) -> np.ndarray | None:
+    return Archive(path).read(name) if path.is_file() else None
+
+
+PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips]] = {
+    "samples": _samples,
+    "confusion": _confusion,
+    "alignment": _alignment,
+    "steps": _steps,
+    "counterfactuals": _counterfactuals,
+}
+"""Pictures by name: functions of the folders of the cells' first seeds, by cell."""

@@ -21,7 +21,8 @@ from datamodules.base import stand_ins
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 READ = {path.relative_to(CONFIGS): yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.rglob("*.yaml"))}
-SUITES = [path for path in READ if path.parts[0] == "suites"]
+SUITES = [path for path in READ if path.parts[0] == "suites" and len(path.parts) == 2]
+EXPERIMENTS = [path for path in READ if path.parts[:2] == ("suites", "experiments")]
 SHARED_BUDGETS = [path for path in READ if path.parts[0] == "budgets" and len(path.parts) == 2]
 BUDGET_PARTS = [path for path in READ if path.parts[0] == "budgets" and len(path.parts) == 3]
 METHODS = [path for path in READ if "model" in READ[path] and path not in SUITES]
@@ -57,8 +58,8 @@ def strings(value):
             yield from strings(item)
 
 
-def test_every_file_is_a_suite_a_budget_a_method_or_a_part_of_one_or_holds_the_claims():
-    assert sorted([*SUITES, *SHARED_BUDGETS, *BUDGET_PARTS, *METHODS, *PARTS, *CLAIMS]) == sorted(READ)
+def test_every_file_is_a_suite_an_experiment_a_budget_a_method_or_a_part_of_one_or_holds_the_claims():
+    assert sorted([*SUITES, *EXPERIMENTS, *SHARED_BUDGETS, *BUDGET_PARTS, *METHODS, *PARTS, *CLAIMS]) == sorted(READ)
 
 
 @pytest.mark.parametrize("path", SHARED_BUDGETS, ids=str)

@@ -168,6 +168,18 @@ DEFINITIONS = (
         expected=False,
     ),
     *_of(
+        "curves",
+        MetricDefinition("mse/levels", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True),
+        MetricDefinition("mse/levels/t=*", CLASSIFICATION, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True),
+        expected=False,
+    ),
+    *_of(
+        "probe",
+        _fraction("probe", CLASSIFICATION, UP, 0.02),
+        _fraction("probe/t=*", CLASSIFICATION, UP, 0.03),
+        expected=False,
+    ),
+    *_of(
         "steps",
         _fraction("steps/asked", GENERATION, UP, 0.02),
         _fraction("steps/decided", GENERATION, DOWN, 0.05),

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ TIME = 0.35
 Strips = list[tuple[str, np.ndarray]]
 """Rows of images, each a label and ``(N, H, W, C)`` with values of 0 to 1."""
 
+Curves = Mapping[str, Mapping[float, float]]
+"""Values by abscissa, by label."""
+
 
 def write_figures(
     run: Path, to: Path, cells: Sequence[str], families: Sequence[str], pictures: Sequence[str]
@@ -40,16 +44,17 @@ def write_figures(
     for pattern in families:
         if curves := _curves(results, cells, pattern):
             name = pattern.removesuffix("=*").replace("/", "-")
-            found.append(_draw_curves(folder / f"{name}.png", pattern, curves))
+            found.append(_draw_curves(folder / f"{name}.png", curves, pattern))
     seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in {r.cell for r in results.records}}
     folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
     for name in pictures:
-        if strips := PICTURES[name](folders):
-            found.append(_draw_strips(folder / f"{name}.png", strips))
+        if drawn := PICTURES[name](folders):
+            draw = _draw_strips if isinstance(drawn, list) else partial(_draw_curves, pattern=name)
+            found.append(draw(folder / f"{name}.png", drawn))
     return found
 
 
-def _curves(results: Results, cells: Sequence[str], pattern: str) -> dict[str, dict[float, float]]:
+def _curves(results: Results, cells: Sequence[str], pattern: str) -> Curves:
     """Means over seeds of a family by row, and by sigma, or by the number in the metric's name where there is none."""
     points: dict[str, dict[float, list[float]]] = {}
     for record in sorted(results.records, key=lambda r: cells.index(r.cell) if r.cell in cells else len(cells)):
@@ -61,7 +66,7 @@ def _curves(results: Results, cells: Sequence[str], pattern: str) -> dict[str, d
     return {label: {x: float(np.mean(of[x])) for x in sorted(of)} for label, of in points.items()}
 
 
-def _draw_curves(path: Path, pattern: str, curves: Mapping[str, Mapping[float, float]]) -> Path:
+def _draw_curves(path: Path, curves: Curves, pattern: str) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
@@ -186,15 +191,46 @@ def _counterfactuals(folders: Mapping[str, Path]) -> Strips:
     return found
 
 
+def _denoised(folders: Mapping[str, Path]) -> Strips:
+    """Test images, each denoised from rising noise by each cell, and last the mean of the training images."""
+    found: Strips = []
+    for cell, folder in folders.items():
+        path = folder / "curves.npz"
+        if path.is_file():
+            archive = Archive(path)
+            images, mean, denoised = (archive.read(name) for name in ("images", "mean", "denoised"))
+            top = max(1, images.max())
+            found += [
+                (cell, np.concatenate([images[[i]] / top, (denoised[:, i] + 1) / 2, mean[None] / top]))
+                for i in range(min(2, len(images)))
+            ]
+    return found
+
+
+def _log_levels(folders: Mapping[str, Path]) -> Curves:
+    """Mean log-probability of each noise level less the largest, for images of known level, by share of all levels."""
+    found: dict[str, dict[float, float]] = {}
+    for cell, folder in folders.items():
+        values = _array(folder / "curves.npz", "log_levels")
+        if values is not None:
+            places = np.linspace(0, 1, values.shape[1])
+            for t, of in zip(Archive(folder / "curves.npz").read("true"), values, strict=True):
+                found[f"{cell}, t = {t:g}"] = dict(zip(places.tolist(), of.tolist(), strict=True))
+    return found
+
+
 def _array(path: Path, name: str) -> np.ndarray | None:
-    return Archive(path).read(name) if path.is_file() else None
+    archive = Archive(path) if path.is_file() else None
+    return archive.read(name) if archive is not None and name in archive.names else None
 
 
-PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips]] = {
+PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips | Curves]] = {
     "samples": _samples,
     "confusion": _confusion,
     "alignment": _alignment,
     "steps": _steps,
     "counterfactuals": _counterfactuals,
+    "denoised": _denoised,
+    "log-levels": _log_levels,
 }
 """Pictures by name: functions of the folders of the cells' first seeds, by cell."""

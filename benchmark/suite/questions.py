@@ -59,6 +59,8 @@ QUESTIONS = {
         "benchmark.answers.alignment", "benchmark.records.guided.alignment_records",
         protocol=("denoise_times",), always=False,
     ),
+    "curves": Question("benchmark.answers.curves", "benchmark.records.levels.curves_records", always=False),
+    "probe": Question("benchmark.answers.probe", "benchmark.records.levels.probe_records", always=False),
     "steps": Question(
         "benchmark.answers.steps", "benchmark.records.guided.steps_records",
         protocol=("samples",), settings=SAMPLING, scaled=True, always=False,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmark.metrics import classification
+from benchmark.records.guided import ALIGNED, AT
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
@@ -63,6 +64,10 @@ def _density(job: Job, protocol: Protocol) -> Iterator[tuple[str, np.ndarray]]:
         if found := _arrays(job, kind, file):
             for t, errors in zip(protocol.denoise_times, found["errors"], strict=True):
                 yield f"{metric}/t={t:g}", errors
+    if found := _arrays(job, "alignment", "alignment.npz"):
+        (at,) = np.flatnonzero(found["times"] == AT)
+        for name, metric in ALIGNED.items():
+            yield f"gradient/{metric}", found[name][at]
     diagnostics = _arrays(job, "diagnose", "diagnostics.npz")
     for metric, name in DIAGNOSTICS.items():
         if name in diagnostics:

@@ -14,8 +14,13 @@ from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage, scale_tag
 from benchmark.system.arrays import load_arrays
 
-INPUTS = {"noisy": "alignment", "clean": "alignment_clean", "denoised": "alignment_denoised"}
-"""Images at which gradients are taken, and their metrics."""
+ALIGNED = {
+    "noisy": "alignment",
+    "clean": "alignment_clean",
+    "denoised": "alignment_denoised",
+    "smoothness": "smoothness",
+}
+"""Arrays of ``alignment.npz`` and their metrics."""
 AT = 0.35
 """Time of the gradients in (a) Fig. 3, at which they have a number."""
 
@@ -26,7 +31,7 @@ def alignment_records(job: Job, protocol: Protocol) -> Iterator[Record]:
         yield from record.absent(metrics_of("alignment", expected=False), record.reason)
         return
     found = load_arrays(job.folder / "alignment.npz")
-    for name, metric in {**INPUTS, "smoothness": "smoothness"}.items():
+    for name, metric in ALIGNED.items():
         for t, sigma, values in zip(found["times"], found["sigmas"], found[name], strict=True):
             estimate, at = mean_estimate(values), {"sigma": float(f"{sigma:.4g}")}
             if t == AT:

@@ -132,8 +132,8 @@ def _evaluation_stages(
 
     stages: list[Stage] = []
     reals = [stage for stage in reference.stages if stage.kind == "real"]
-    asked = [kind for kind, question in QUESTIONS.items() if question.always or kind in cell.ask] if trained else []
-    for kind in asked:
+    asked = [kind for kind, question in QUESTIONS.items() if question.always or kind in cell.ask]
+    for kind in asked if trained else ():
         scales = cell.guidance_scales if QUESTIONS[kind].scaled else []
         stages += [answer(kind, scale) for scale in scales or [None]]
     drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "test_images")

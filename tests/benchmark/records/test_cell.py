@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmark.records.generation import of_task
 from benchmark.suite.plan import RECORDS
+from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.source_code import _closure
 
 ROOT = Path(__file__).parents[3]
@@ -21,4 +22,5 @@ def test_the_key_of_records_covers_all_code_that_computes_them():
     files = [*ROOT.glob("benchmark/records/*.py"), ROOT / "benchmark" / "metrics" / "classification.py"]
     modules = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files if file.stem != "__init__"}
     assert {"benchmark.records.classification", "benchmark.records.generation"} < modules
-    assert modules <= _closure(frozenset([RECORDS]))
+    of_questions = [question.records.rpartition(".")[0] for question in QUESTIONS.values()]
+    assert modules <= _closure(frozenset([RECORDS, *of_questions]))

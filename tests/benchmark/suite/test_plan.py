@@ -158,6 +158,26 @@ def test_an_added_cell_costs_only_itself():
     assert redone.keys() == {"more"}
 
 
+def asked(*questions, scales=(1, 3)):
+    """The suite with further questions to the guided cell."""
+    cell = dataclasses.replace(SUITE.cells["noisy"], ask=list(questions), guidance_scales=list(scales))
+    return dataclasses.replace(SUITE, cells={**SUITE.cells, "noisy": cell})
+
+
+def test_a_further_question_costs_its_answer_and_the_records_of_the_cell_that_is_asked():
+    assert cost(asked("alignment")) == {"noisy": {"alignment", "metrics"}}
+    assert cost(asked("counterfactual")) == {"noisy": {"counterfactual@1", "counterfactual@3", "metrics"}}
+
+
+def test_an_answer_that_the_reference_judges_is_given_anew_with_another_reference():
+    suite = asked("alignment", "counterfactual")
+    other = edited("ref", "optimizer", "init_args", "lr", to=1e-3)
+    before, after = keys(suite), keys(suite, other)
+    changed = {stage for (job, stage), key in after.items() if job.startswith("noisy") and before[job, stage] != key}
+    assert changed >= {"counterfactual@1", "counterfactual@3"}
+    assert "alignment" not in changed
+
+
 def test_a_changed_likelihood_costs_no_training_and_no_samples():
     redone = cost(resolved=edited("score", "model", "init_args", "likelihood", "init_args", "steps", to=9))
     assert redone == {"score": {"classify", "likelihood", "diagnose", "metrics"}}

@@ -112,7 +112,7 @@ def _save(path: Path, figure: Any, **arrays: np.ndarray) -> Path:
     """Write a picture, and its arrays beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
     save_arrays(path.with_suffix(".npz"), **arrays)
     return path
 

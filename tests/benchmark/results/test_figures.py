@@ -1,0 +1,91 @@
+"""Figures of experiments: each has its arrays beside it, and shows the cells that there are."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tables import number, results
+
+from benchmark.results.figures import PICTURES, write_figures
+from benchmark.results.tables import write_tables
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with all answers of one cell, none of another, and accuracies of both at three levels and two seeds."""
+    folder = tmp_path / "run" / "first" / "seed0"
+    folder.mkdir(parents=True)
+    grey = lambda *shape: RNG.integers(0, 17, shape).astype(np.uint8)  # noqa: E731
+    real = lambda *shape: RNG.normal(size=shape).astype(np.float32)  # noqa: E731
+    arrays = {
+        "samples@3": {"images": grey(12, 8, 8, 1)},
+        "samples@1": {"images": grey(12, 8, 8, 1)},
+        "diagnostics": {"confusion": RNG.random((10, 10))},
+        "alignment": {
+            "images": grey(10, 8, 8, 1), "gradients": real(3, 10, 8, 8, 1), "times": np.array([0.3, 0.35, 0.8])
+        },
+        "steps@1": {"noisy": real(11, 10, 8, 8, 1), "denoised": real(11, 10, 8, 8, 1)},
+        "counterfactual@1": {
+            "original": grey(12, 8, 8, 1), "changed": grey(12, 8, 8, 1), "noisy": real(10, 8, 8, 1)
+        },
+        "curves": {
+            "images": grey(10, 8, 8, 1), "mean": RNG.random((8, 8, 1)), "denoised": real(7, 10, 8, 8, 1),
+            "log_levels": -RNG.random((4, 12)), "true": np.array([0.2, 0.4, 0.6, 0.8]),
+        },
+    }  # fmt: skip
+    for name, of in arrays.items():
+        np.savez(folder / f"{name}.npz", **of)
+    (tmp_path / "run" / "second" / "seed0").mkdir(parents=True)
+    records = [
+        number(cell, seed, metric=f"accuracy/t={t}", value=1 - t - seed / 10, sigma=t)
+        for cell in ("first", "second") for seed in (0, 1) for t in (0.2, 0.5, 0.8)
+    ]  # fmt: skip
+    write_tables(tmp_path / "tables", results(*records))
+    return tmp_path / "run"
+
+
+def drawn(run, families=(), pictures=()):
+    return write_figures(run, run.parent / "tables", ["second", "first"], families, pictures)
+
+
+def test_a_family_is_drawn_as_means_over_seeds_with_a_line_a_cell(run):
+    (path,) = drawn(run, ["accuracy/t=*", "mse/denoise/t=*"])  # the other was not measured
+    assert path.name == "accuracy-t.png"
+    with np.load(path.with_suffix(".npz")) as arrays:
+        assert list(arrays["rows"]) == ["second", "first"]
+        np.testing.assert_allclose(arrays["x"], [0.2, 0.5, 0.8])
+        np.testing.assert_allclose(arrays["values"], np.tile([0.75, 0.45, 0.15], (2, 1)))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_has_its_arrays_beside_it(run, name):
+    (path,) = drawn(run, pictures=[name])
+    with Image.open(path) as image, np.load(path.with_suffix(".npz")) as arrays:
+        assert min(image.size) > 100
+        assert arrays.files
+        assert all(np.isfinite(arrays[key]).all() for key in arrays.files if arrays[key].dtype.kind == "f")
+
+
+def test_samples_of_all_scales_stand_below_one_another_in_order(run):
+    (path,) = drawn(run, pictures=["samples"])
+    with np.load(path.with_suffix(".npz")) as arrays:
+        assert arrays.files == ["00 first@1", "01 first@3"]
+        assert {arrays[key].shape for key in arrays.files} == {(10, 8, 8, 1)}
+
+
+def test_gradients_are_shown_from_least_to_most_of_each_picture(run):
+    (path,) = drawn(run, pictures=["alignment"])
+    with np.load(path.with_suffix(".npz")) as arrays:
+        shown = arrays["01 first"]
+        np.testing.assert_array_equal(shown.min((1, 2, 3)), 0)
+        np.testing.assert_array_equal(shown.max((1, 2, 3)), 1)
+
+
+def test_no_change_is_grey_in_the_difference(run):
+    folder = run / "first" / "seed0"
+    with np.load(folder / "counterfactual@1.npz") as arrays:
+        np.savez(folder / "counterfactual@1.npz", **{**arrays, "changed": arrays["original"]})
+    (path,) = drawn(run, pictures=["counterfactuals"])
+    with np.load(path.with_suffix(".npz")) as arrays:
+        np.testing.assert_array_equal(arrays["03 difference"], 0.5)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmark.metrics import classification
-from benchmark.records.guided import ALIGNED, AT
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
@@ -65,9 +64,8 @@ def _density(job: Job, protocol: Protocol) -> Iterator[tuple[str, np.ndarray]]:
             for t, errors in zip(protocol.denoise_times, found["errors"], strict=True):
                 yield f"{metric}/t={t:g}", errors
     if found := _arrays(job, "alignment", "alignment.npz"):
-        (at,) = np.flatnonzero(found["times"] == AT)
-        for name, metric in ALIGNED.items():
-            yield f"gradient/{metric}", found[name][at]
+        for t, cosines in zip(found["times"], found["noisy"], strict=True):
+            yield f"gradient/alignment/t={t:g}", cosines
     diagnostics = _arrays(job, "diagnose", "diagnostics.npz")
     for metric, name in DIAGNOSTICS.items():
         if name in diagnostics:

@@ -9,6 +9,7 @@ NOT_TRAINING = (*SAMPLING, "likelihood", "guidance_scale")
 WITHOUT_EFFECT = {
     "needs": "weights from other cells have keys of their own",
     "checkpoint_every": "resume points are copies of the state",
+    "views_every": "watches",
     "trainer.default_root_dir": "where files go",
     "trainer.logger": "watches",
     "trainer.log_every_n_steps": "watches",

@@ -19,8 +19,7 @@ WITHOUT_EFFECT = {
         *("errors", "screen", "suite.class_paths", "suite.protocol", "suite.questions", "suite.settings"),
         *("suite.source_code", "suite.stages", "system.files", "system.lock", "system.machine", "system.memory"),
         *("system.names", "system.surroundings", "system.yaml_files", "training.predict", "training.progress"),
-        "training.sample",
-        "training.saved_config",
+        *("training.sample", "training.saved_config", "training.views"),
     )
 }
 """Modules left out of code digests: they cannot change a result."""

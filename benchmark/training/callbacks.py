@@ -143,9 +143,9 @@ class FiniteLoss(Callback):
 class Logs(Callback):
     """Logs what a method's steps return.
 
-    ``train/...`` are the learning rate, each loss term and their sum, at the optimiser steps at which the trainer's
-    loggers write: means over the step's accumulated batches and over the devices. ``val/...`` and ``test/...`` are
-    means over all images.
+    ``train/...`` are the learning rate, the norm of the gradient, each loss term and their sum, at the optimiser steps
+    at which the trainer's loggers write: means over the step's accumulated batches and over the devices. ``val/...``
+    and ``test/...`` are means over all images.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -154,6 +154,8 @@ class Logs(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if self._due:
             pl_module.log("train/lr", optimizer.param_groups[0]["lr"])
+            gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
+            pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int

@@ -52,6 +52,7 @@ from benchmark.training.quiet import quieten
 from benchmark.training.restoring import restoring
 from benchmark.training.sample import SamplingTrainer
 from benchmark.training.saved_config import DATA, KeptConfig, check_same_training
+from benchmark.training.views import Views
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -134,6 +135,9 @@ class BenchmarkCLI(LightningCLI):
         )
         parser.add_argument(
             "--checkpoint_every", type=PositiveInt, default=1000, help="steps between two resume points"
+        )
+        parser.add_argument(
+            "--views_every", type=PositiveInt, default=500, help="steps between two pictures of samples in TensorBoard"
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
@@ -235,6 +239,7 @@ class BenchmarkCLI(LightningCLI):
             ShardStatistics(),
             FiniteLoss(),
             Logs(),
+            Views(self._get(self.config, "views_every")),
             *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             StopsUnsaved(self._stop) if trainer.fast_dev_run else ResumePoints(every_n_steps=every, stop=self._stop),
             *([] if trainer.enable_progress_bar is False else bars),

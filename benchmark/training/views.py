@@ -1,0 +1,81 @@
+"""Views of a training for TensorBoard: accuracy over noise and samples of the averaged weights."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from benchmark.system.images import draw_images
+from benchmark.training.sample import picture
+from datamodules.base import ImageData
+from methods.base import KeyedNoise, Method
+
+LEVELS = 5
+"""Noise levels of the accuracy."""
+IMAGES = 50
+"""Samples of a picture."""
+JUDGED = 500
+"""Most validation images whose noisy copies are classified."""
+
+
+class Views(Callback):
+    """Writes accuracy over noise and a grid of samples to TensorBoard, after validations.
+
+    ``val/accuracy/sigma=...`` is the accuracy on noisy validation images, at levels even in the quantiles of the
+    process; ``samples`` are images of each class in turn, or without a class. Noise is keyed: pictures of different
+    steps start from the same, and the training's own draws do not change.
+
+    Args:
+        every: Least number of optimiser steps between two.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every, self._last = every, 0
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Method) -> None:
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.fast_dev_run or not boards or trainer.global_step < self._last + self.every:
+            return
+        self._last = trainer.global_step
+        method, data = pl_module, trainer.datamodule
+        scalars = accuracy_over_noise(method, data) if method.noisy_process is not None else {}
+        grid = None if "sample" in method.unsupported or data.shape[0] not in (1, 3) else _grid(method, data)
+        for board in boards if trainer.is_global_zero else ():
+            board.log_metrics(scalars, trainer.global_step)
+            if grid is not None:
+                board.experiment.add_image("samples", grid, trainer.global_step, dataformats="HWC")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last = state_dict["last"]
+
+
+def accuracy_over_noise(method: Method, data: ImageData) -> dict[str, float]:
+    """Accuracy on the first validation images at ``LEVELS`` noise levels, by name.
+
+    Args:
+        method: Method with a classifier of noisy images.
+        data: Its data.
+    """
+    u, y = (part[:JUDGED] for part in data.images("validation"))
+    x, y = data.grey.centre(u).to(method.device), y.to(method.device)
+    noise = KeyedNoise(0, "views", range(len(x)), data.shape, method.device)()
+    process = method.noisy_process
+    found = {}
+    for t in process.times_at((torch.arange(LEVELS, device=x.device) + 0.5) / LEVELS):
+        x_t, _ = process.perturb(x, t.expand(len(x)), noise)
+        right = method.classify(x_t, t.expand(len(x))).argmax(1) == y
+        found[f"val/accuracy/sigma={float(process.log_sigma(t).exp()):.3g}"] = float(right.float().mean())
+    return found
+
+
+def _grid(method: Method, data: ImageData) -> np.ndarray:
+    """Samples side by side, uint8 ``(H, W, 3)``."""
+    labels = torch.arange(IMAGES) % data.classes if method.conditional and method.guidance_scale else None
+    images = draw_images(method, data, range(IMAGES), labels, 0, IMAGES, lambda drawn: None)
+    return np.array(picture(images, data.grey.count).convert("RGB"))

@@ -21,7 +21,7 @@ from benchmark.suite.jobs import arguments
 from benchmark.suite.protocol import REFERENCE
 from benchmark.suite.settings import NOT_TRAINING
 from benchmark.suite.suite import Suite
-from benchmark.training.build import build
+from benchmark.training.build import build, weightless
 from benchmark.training.checkpoints import FINAL
 from benchmark.training.checks import BuffersLabels
 from datamodules.base import ImageData, stand_ins
@@ -86,7 +86,7 @@ def _built(cell: Cell, folder: Path) -> Any:
     """The cell's method, its data standing in, and the weights that others need of it in the place they are read."""
     own, needed = folder / cell.name, {key: folder / other for key, other in cell.needs.items()}
     here = ("--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.devices=1")
-    with stand_ins(), META:
+    with stand_ins(), weightless():
         cli = build([*arguments(cell, 0, own, needed), *here])
     cli.model.to(META)
     final = own / "checkpoints" / FINAL

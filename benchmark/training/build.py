@@ -1,6 +1,8 @@
 """Methods and data built from a command line, with trained weights."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +61,15 @@ def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = T
     Raises:
         InputError: Naming the cell and what is wrong.
     """
-    import yaml
-
     resolved: dict[str, dict[str, Any]] = {}
     known: dict[str, Any] = {}
     for name, arguments in cells.items():
         try:
             words = [*arguments, "--trainer.logger=false"]
             cli = _built_dry(words) if dry else build(words, here=here)
-            text = cli.parser.dump(cli.config, skip_link_targets=False, skip_none=False)
-            config = yaml.safe_load(text)
+            # Parsed settings are valid: checking them again, and YAML, took longer than the dump itself.
+            options = {"skip_link_targets": False, "skip_unset": False, "skip_validation": True, "format": "json"}
+            config = json.loads(cli.parser.dump(cli.config, **options))
             if cli.trainer.fast_dev_run:
                 raise InputError("trainer.fast_dev_run leaves no weights to measure; set trainer.max_steps instead")
             resolved[name] = config if dry else {**config, CONTENT: contents(config, cli.datamodule, known)}
@@ -79,13 +80,33 @@ def resolve(cells: dict[str, tuple[str, ...]], dry: bool = False, here: bool = T
 
 def _built_dry(arguments: list[str]) -> Any:
     """A CLI whose data stands in, and whose weights are not made where the method can do without."""
-    import torch
-
     from datamodules.base import stand_ins
 
     with stand_ins():
         try:
-            with torch.device("meta"):
+            with weightless():
                 return build(arguments, here=False)
         except InputError:  # of the configuration, which then comes again, or of a method that computes with weights
             return build(arguments, here=False)
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Modules made in here have weights with a shape and no data, not initialised; for one thread at a time."""
+    import torch
+    from torch.nn import init
+
+    names = [name for name in dir(init) if name.endswith("_") and not name.startswith("_")]
+    before = {name: getattr(init, name) for name in names}
+    try:
+        for name in names:
+            setattr(init, name, _as_it_is)
+        with torch.device("meta"):
+            yield
+    finally:
+        for name, own in before.items():
+            setattr(init, name, own)
+
+
+def _as_it_is(tensor: Any, *_: Any, **__: Any) -> Any:
+    return tensor

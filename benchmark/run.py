@@ -21,6 +21,7 @@ from benchmark.execute.tabulate import tabulate
 from benchmark.suite.budgets import PAPER
 from benchmark.suite.experiments import EXPERIMENTS, Experiment, experiments, load_experiment, read_experiment
 from benchmark.suite.jobs import PLAN, QUEUE, Job
+from benchmark.suite.source_code import keep_readings, recall_readings
 from benchmark.suite.suite import Suite, check_seeds, load_suite, suites
 from benchmark.system.files import write_text
 from benchmark.system.lock import acquire, owned
@@ -75,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     suite, experiment, cells = _asked(options, changes)
     out = options.out or absolute("runs") / suite.name
     suite = with_given(suite, out)
+    recall_readings(out)
     seeds = suite.seeds if options.seeds is None else _seeds(options.seeds)
     check_workers(options.workers)
     only = _checked(suite, options.only or cells)
@@ -104,8 +106,11 @@ def main(argv: list[str] | None = None) -> int:
             if ended is not None:
                 return ended
             if experiment is None:
-                return tabulate(suite, engine, every, results, out)
-            return tabulate_experiment(experiment, cells, suite, engine, every, results, out)
+                code = tabulate(suite, engine, every, results, out)
+            else:
+                code = tabulate_experiment(experiment, cells, suite, engine, every, results, out)
+            keep_readings(out)
+            return code
 
 
 def _asked(options: argparse.Namespace, changes: dict[str, Any]) -> tuple[Suite, Experiment | None, list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmark.errors import InputError, shown
 from benchmark.suite.class_paths import OTHERS, PACKAGES, ROOT
-from benchmark.system.files import digest, digest_file
+from benchmark.system.files import digest, digest_file, read_manifest, write_json
 
 WITHOUT_EFFECT = {
     f"benchmark.{name}"
@@ -29,6 +29,11 @@ STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pla
 BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Fields of a syntax tree that hold statements, or clauses with some."""
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+KEPT = "sources.json"
+"""File of a run that keeps what source files said; parsing them takes a second. It may be deleted at any time."""
+_RECALLED: dict[str, list[Any]] = {}
+_READINGS: dict[str, list[Any]] = {}
+"""What source files said, by the hash of their module's name and content: to an earlier run, and to this one."""
 
 
 def class_paths(config: Any) -> list[str]:
@@ -50,7 +55,7 @@ def code_digest(modules: Iterable[str]) -> str:
     Raises:
         InputError: If there is no such module.
     """
-    return digest({module: _meaning(module) for module in _closure(frozenset(modules))})
+    return digest({module: _reading(module)[1] for module in _closure(frozenset(modules))})
 
 
 def own_files(modules: Iterable[str]) -> list[Path]:
@@ -60,6 +65,32 @@ def own_files(modules: Iterable[str]) -> list[Path]:
         InputError: If there is no such module.
     """
     return sorted({_source(module) for module in _closure(frozenset(modules)) if module.split(".")[0] not in PACKAGES})
+
+
+def recall_readings(folder: Path) -> None:
+    """Take over what an earlier run in a folder read from source files, if this version of Python and ours read it."""
+    kept = read_manifest(folder / KEPT) or {}
+    if kept.get("reader") == _reader() and isinstance(kept.get("readings"), dict):
+        _RECALLED.update({key: value for key, value in kept["readings"].items() if _is_reading(value)})
+
+
+def keep_readings(folder: Path) -> None:
+    """Write what source files said into a run's folder, if that is not what it holds."""
+    kept = {"reader": _reader(), "readings": dict(sorted(_READINGS.items()))}
+    if read_manifest(folder / KEPT) != kept:
+        write_json(folder / KEPT, kept)
+
+
+def _is_reading(value: Any) -> bool:
+    match value:
+        case [list(names), str()]:
+            return all(isinstance(name, str) for name in names)
+    return False
+
+
+@functools.cache
+def _reader() -> str:
+    return digest([sys.version, digest_file(Path(__file__))])
 
 
 @functools.cache
@@ -133,18 +164,28 @@ def _is_package(module: str) -> bool:
     return _source(module).stem == "__init__"
 
 
-@functools.cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_source(module).read_bytes())
-
-
-@functools.cache
 def _imports(module: str) -> tuple[str, ...]:
     """Modules whose source counts among what a module imports, and the packages that hold it, whose code runs first."""
+    return tuple(name for name in _reading(module)[0] if _counts(name))
+
+
+@functools.cache
+def _reading(module: str) -> list[Any]:
+    """Names of what a module imports, with the packages that hold it and them; the hash of its meaning."""
     path = _source(module)
+    content = digest_file(path)
+    key = digest([module, path.name, content])
+    found = _RECALLED.get(key)
+    if found is None:
+        tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else None  # a compiled module counts by its bytes
+        found = [_imported(module, tree), content if tree is None else _meaning(tree)]
+    return _READINGS.setdefault(key, found)
+
+
+def _imported(module: str, tree: ast.Module | None) -> list[str]:
     parts = module.split(".")
     found = [".".join(parts[:n]) for n in range(1, len(parts))]
-    for node in _statements(_tree(module)) if path.suffix == ".py" else ():
+    for node in _statements(tree) if tree is not None else ():
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -153,7 +194,7 @@ def _imports(module: str) -> tuple[str, ...]:
             source = ".".join([*base, *filter(None, [node.module])])
             found += [source] + [f"{source}.{alias.name}" for alias in node.names]
     found += [".".join(name.split(".")[:n]) for name in found for n in range(1, name.count(".") + 1)]
-    return tuple(m for m in dict.fromkeys(found) if m and _counts(m))
+    return [name for name in dict.fromkeys(found) if name]
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
@@ -165,13 +206,8 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
             yield from _statements(statement)
 
 
-@functools.cache
-def _meaning(module: str) -> str:
-    """Hash of a module's syntax tree without docstrings, or of the bytes of a compiled module."""
-    path = _source(module)
-    if path.suffix != ".py":
-        return digest_file(path)
-    tree = _tree(module)
+def _meaning(tree: ast.Module) -> str:
+    """Hash of a syntax tree without docstrings."""
     for node in (tree, *_statements(tree)):
         for name in BLOCKS:
             held = getattr(node, name, None)

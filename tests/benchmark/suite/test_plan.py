@@ -357,17 +357,28 @@ def test_settings_reach_the_command_line_as_yaml_reads_them():
 # Code
 
 
+def change(monkeypatch, module):
+    """Let a module's source mean something else."""
+    reading = source_code._reading
+
+    def changed(name):
+        imports, meaning = reading(name)
+        return [imports, meaning + "changed" * (name == module)]
+
+    monkeypatch.setattr(source_code, "_reading", changed)
+
+
 def test_changed_code_costs_the_training_of_the_methods_made_of_it(monkeypatch):
-    meaning, before = source_code._meaning, keys()
-    monkeypatch.setattr(source_code, "_meaning", lambda m: meaning(m) + "changed" * (m == "methods.noisy_classifier"))
+    before = keys()
+    change(monkeypatch, "methods.noisy_classifier")
     redone = {place for place, key in keys().items() if before[place] != key}
     assert ("noisy/seed0/train", "train") in redone
     assert {job.partition("/")[0] for job, _ in redone} == {"noisy"}
 
 
 def test_changed_code_of_sampling_costs_samples_but_no_other_answers(monkeypatch):
-    meaning, before = source_code._meaning, keys()
-    monkeypatch.setattr(source_code, "_meaning", lambda m: meaning(m) + "changed" * (m == "benchmark.answers.samples"))
+    before = keys()
+    change(monkeypatch, "benchmark.answers.samples")
     redone = {stage.partition("@")[0] for place, key in keys().items() if before[place] != key for stage in place[1:]}
     assert redone == {"sample", "features+reference", "metrics"}
     assert {stage for _, stage in before} - redone >= {"train", "real", *ANSWERS}

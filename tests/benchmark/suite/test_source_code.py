@@ -1,22 +1,25 @@
 """Hashes of source: what changes them, and what does not."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmark.errors import InputError
 from benchmark.suite import source_code
-from benchmark.suite.source_code import class_paths, code_digest, own_files
+from benchmark.suite.source_code import KEPT, class_paths, code_digest, keep_readings, own_files, recall_readings
 
 ROOT = Path(__file__).parents[3]
 
 
 def forget():
     """Let changed source be read again."""
-    for function in vars(source_code).values():
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
+    for value in vars(source_code).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+    source_code._RECALLED.clear()
+    source_code._READINGS.clear()
 
 
 @pytest.fixture
@@ -154,3 +157,52 @@ def test_all_modules_that_keys_are_made_of_exist():
     assert len(named) > 4
     for module in named | source_code.WITHOUT_EFFECT:
         assert ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file(), module
+
+
+# What an earlier run read
+
+
+def test_kept_readings_give_the_same_digests_without_parsing(source, tmp_path, monkeypatch):
+    source("methods.a", "from methods.b import f\n")
+    source("methods.b", "def f(x):\n    return x\n")
+    before = code_digest(["methods.a"])
+    keep_readings(tmp_path)
+    forget()
+    recall_readings(tmp_path)
+    monkeypatch.setattr(source_code.ast, "parse", None)
+    assert code_digest(["methods.a"]) == before
+
+
+def test_kept_readings_do_not_hide_a_change(source, tmp_path):
+    source("methods.a", "from methods.b import f\n")
+    source("methods.b", "def f(x):\n    return x\n")
+    before = code_digest(["methods.a"])
+    keep_readings(tmp_path)
+    source("methods.b", "def f(x):\n    return -x\n")
+    recall_readings(tmp_path)
+    assert code_digest(["methods.a"]) != before
+    keep_readings(tmp_path)
+    assert len(json.loads((tmp_path / KEPT).read_text())["readings"]) == len(source_code._READINGS)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept | {"reader": "another version"},
+        lambda kept: kept | {"readings": 3},
+        lambda kept: kept | {"readings": {key: [["a", 3], "b"] for key in kept["readings"]}},
+        lambda kept: kept | {"readings": dict.fromkeys(kept["readings"], "a")},
+        lambda kept: [],
+    ],
+)
+def test_readings_that_are_damaged_or_of_another_version_are_made_again(source, tmp_path, damage):
+    source("methods.a", "LIMIT = 3\n")
+    before = code_digest(["methods.a"])
+    keep_readings(tmp_path)
+    kept = json.loads((tmp_path / KEPT).read_text())
+    (tmp_path / KEPT).write_text(json.dumps(damage(kept)))
+    forget()
+    recall_readings(tmp_path)
+    assert code_digest(["methods.a"]) == before
+    keep_readings(tmp_path)
+    assert json.loads((tmp_path / KEPT).read_text()) == kept

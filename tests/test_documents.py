@@ -17,6 +17,7 @@ from PIL import Image
 from benchmark.errors import InputError
 from benchmark.readme import PICTURE, with_tables
 from benchmark.results.picture import SOURCE
+from benchmark.suite.experiments import EXPERIMENTS, experiments, load_experiment, read_experiment
 from benchmark.suite.suite import CONFIGS, load_suite, suites
 from benchmark.system.files import digest_file
 from methods.diffusion.denoiser import EDMDenoiser
@@ -69,9 +70,15 @@ def test_a_command_of_the_documents_is_one_that_there_is(words):
         module = importlib.import_module(words[2])
         door = importlib.import_module(f"{words[2]}.__main__") if hasattr(module, "__path__") else module
         options = door.parser().parse_args(words[3:])
-        for name in {getattr(options, "suite", None), getattr(options, "data", None)} - PLACEHOLDERS - {None}:
-            if not name.endswith(".yaml"):
-                load_suite(name, options.budget)
+        suite, data = getattr(options, "suite", None), getattr(options, "data", None)
+        if suite == EXPERIMENTS:
+            assert experiments()
+        elif suite is not None and suite.startswith(EXPERIMENTS):
+            load_experiment(read_experiment(suite), data, options.budget)
+        else:
+            for name in {suite, data} - PLACEHOLDERS - {None}:
+                if not name.endswith(".yaml"):
+                    load_suite(name, options.budget)
     elif words[0] in ("lightning", "diffclass"):
         assert words[1] in SUBCOMMANDS
         config = words[words.index("--config") + 1]

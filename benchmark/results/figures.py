@@ -14,7 +14,7 @@ from benchmark.results.record import OK, Results
 from benchmark.results.results_file import read_results
 from benchmark.system.archive import Archive
 from benchmark.system.arrays import save_arrays
-from benchmark.system.files import replacing
+from benchmark.system.files import read_manifest, replacing
 
 COLUMNS = 10
 """Images of a row."""
@@ -25,6 +25,9 @@ Strips = list[tuple[str, np.ndarray]]
 
 Curves = Mapping[str, Mapping[float, float]]
 """Values by abscissa, by label."""
+
+SIGMA, SHARE = "noise level, sigma / alpha", "noise level, share of all"
+"""Names of abscissas."""
 
 
 def write_figures(
@@ -44,12 +47,13 @@ def write_figures(
     for pattern in families:
         if curves := _curves(results, cells, pattern):
             name = pattern.removesuffix("=*").replace("/", "-")
-            found.append(_draw_curves(folder / f"{name}.png", curves, pattern))
+            across = SIGMA if _has_sigma(results, pattern) else pattern.rpartition("/")[2]
+            found.append(_draw_curves(folder / f"{name}.png", curves, pattern, across))
     seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in {r.cell for r in results.records}}
     folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
     for name in pictures:
         if drawn := PICTURES[name](folders):
-            draw = _draw_strips if isinstance(drawn, list) else partial(_draw_curves, pattern=name)
+            draw = _draw_strips if isinstance(drawn, list) else partial(_draw_curves, of=name, across=SHARE)
             found.append(draw(folder / f"{name}.png", drawn))
     return found
 
@@ -66,33 +70,45 @@ def _curves(results: Results, cells: Sequence[str], pattern: str) -> Curves:
     return {label: {x: float(np.mean(of[x])) for x in sorted(of)} for label, of in points.items()}
 
 
-def _draw_curves(path: Path, curves: Curves, pattern: str) -> Path:
+def _has_sigma(results: Results, pattern: str) -> bool:
+    return any("sigma" in r.protocol for r in results.records if r.status == OK and family(pattern).matches(r.metric))
+
+
+def _draw_curves(path: Path, curves: Curves, of: str, across: str) -> Path:
+    """Lines with their labels.
+
+    Args:
+        path: PNG file.
+        curves: The lines.
+        of: Name of the ordinate.
+        across: Name of the abscissa.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for label, of in curves.items():
-        axes.plot([*of], [*of.values()], marker=".", label=_plain(label))
-    xs = sorted({x for of in curves.values() for x in of})
+    for label, points in curves.items():
+        axes.plot([*points], [*points.values()], marker=".", label=_plain(label))
+    xs = sorted({x for points in curves.values() for x in points})
     spread = xs[0] > 0 and xs[-1] > 20 * xs[0]
-    axes.set(xlabel=pattern.rpartition("/")[2] if xs[-1] <= 1 else "noise level, sigma / alpha", ylabel=pattern)
+    axes.set(xlabel=across, ylabel=of)
     axes.set_xscale("log" if spread else "linear")
     axes.grid(alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
-    values = np.array([[of.get(x, np.nan) for x in xs] for of in curves.values()])
-    return _save(path, figure, rows=np.array([*curves]), x=np.array(xs), values=values)
+    values = np.array([[points.get(x, np.nan) for x in xs] for points in curves.values()])
+    return _save(path, figure, rows=np.array([*curves]), x=np.array(xs), across=np.array(across), values=values)
 
 
 def _draw_strips(path: Path, strips: Strips) -> Path:
-    """Rows of images below one another, each with its label."""
+    """Rows of images below one another, each with its label; smaller images stand at the top left of their places."""
     from matplotlib.figure import Figure
 
-    (height, width), columns = strips[0][1].shape[1:3], max(len(images) for _, images in strips)
+    columns, height, width = (max(images.shape[axis] for _, images in strips) for axis in range(3))
     canvas = np.ones((len(strips) * (height + 1), columns * (width + 1), 3))
     for row, (_, images) in enumerate(strips):
         for column, image in enumerate(images):
             top, left = row * (height + 1), column * (width + 1)
-            canvas[top : top + height, left : left + width] = np.clip(image, 0, 1)
+            canvas[top : top + image.shape[0], left : left + image.shape[1]] = np.clip(image, 0, 1)
     tile = max(0.45, min(1.2, 9 / columns))
     figure = Figure(figsize=(columns * tile + 3, len(strips) * tile + 0.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
@@ -121,32 +137,36 @@ def _samples(folders: Mapping[str, Path]) -> Strips:
     """First samples of each cell and scale: in one column, the same noise."""
     found = []
     for cell, folder in folders.items():
-        for path in _by_scale(folder, "samples"):
+        for path in _answers(folder, "sample"):
             images = Archive(path).read("images")[:COLUMNS]
             if images.shape[1:3] != (1, 1):
                 found.append((f"{cell}{path.stem.removeprefix('samples')}", images / max(1, images.max())))
     return found
 
 
-def _by_scale(folder: Path, kind: str) -> list[Path]:
-    """Files of a kind, by rising guidance scale."""
-    paths = (path for path in folder.glob(f"{kind}*.npz") if path.stem.partition("@")[0] == kind)
-    return sorted(paths, key=lambda path: float(path.stem.partition("@")[2] or -1))
+def _answers(folder: Path, kind: str) -> list[Path]:
+    """Arrays of the finished stages of a kind, by rising guidance scale; a failed one leaves other files behind."""
+    manifests = [path for path in (folder / "stages").glob(f"{kind}*.json") if path.stem.partition("@")[0] == kind]
+    manifests.sort(key=lambda path: float(path.stem.partition("@")[2] or -1))
+    names = [name for path in manifests for name in (read_manifest(path) or {}).get("outputs", {})]
+    return [folder / name for name in names if name.endswith(".npz") and (folder / name).is_file()]
 
 
 def _confusion(folders: Mapping[str, Path]) -> Strips:
     """Mean probability of each noise level (columns) for each true one (rows)."""
-    found = {cell: _array(folder / "diagnostics.npz", "confusion") for cell, folder in folders.items()}
-    return [(cell, matrix[None, ..., None]) for cell, matrix in found.items() if matrix is not None]
+    return [
+        (cell, archive.read("confusion")[None, ..., None])
+        for cell, folder in folders.items()
+        for archive in map(Archive, _answers(folder, "diagnose"))
+        if "confusion" in archive.names
+    ]
 
 
 def _alignment(folders: Mapping[str, Path]) -> Strips:
     """Test images, and gradients at the time of (a) Fig. 3: from least to most, and with all contrast, as in Fig. 4."""
     found: Strips = []
     for cell, folder in folders.items():
-        path = folder / "alignment.npz"
-        if path.is_file():
-            archive = Archive(path)
+        for archive in map(Archive, _answers(folder, "alignment")):
             images, gradients, times = (archive.read(name) for name in ("images", "gradients", "times"))
             at = gradients[np.abs(times - TIME).argmin()]
             found = found or [("test images", images / max(1, images.max()))]
@@ -164,9 +184,10 @@ def _steps(folders: Mapping[str, Path]) -> Strips:
     """Noisy and denoised images on the way to the first sample of each cell and scale, from left to right."""
     found: Strips = []
     for cell, folder in folders.items():
-        for path in _by_scale(folder, "steps"):
-            for name in ("noisy", "denoised"):
-                seen = Archive(path).read(name)[:, 0]
+        for path in _answers(folder, "steps"):
+            archive = Archive(path)
+            for name in (name for name in ("noisy", "denoised") if name in archive.names):
+                seen = archive.read(name)[:, 0]
                 label = f"{cell}{path.stem.removeprefix('steps')}, {name}"
                 found.append((label, _stretched(seen, 0, 100) if name == "noisy" else (seen + 1) / 2))
     return found
@@ -176,7 +197,7 @@ def _counterfactuals(folders: Mapping[str, Path]) -> Strips:
     """Test images, noised, changed towards another class, and the difference: no change is grey."""
     found: Strips = []
     for cell, folder in folders.items():
-        for path in _by_scale(folder, "counterfactual"):
+        for path in _answers(folder, "counterfactual"):
             archive = Archive(path)
             original, changed = (archive.read(name)[:COLUMNS] for name in ("original", "changed"))
             top = max(1, original.max())
@@ -195,9 +216,7 @@ def _denoised(folders: Mapping[str, Path]) -> Strips:
     """Test images, each denoised from rising noise by each cell, and last the mean of the training images."""
     found: Strips = []
     for cell, folder in folders.items():
-        path = folder / "curves.npz"
-        if path.is_file():
-            archive = Archive(path)
+        for archive in map(Archive, _answers(folder, "curves")):
             images, mean, denoised = (archive.read(name) for name in ("images", "mean", "denoised"))
             top = max(1, images.max())
             found += [
@@ -211,17 +230,13 @@ def _log_levels(folders: Mapping[str, Path]) -> Curves:
     """Mean log-probability of each noise level less the largest, for images of known level, by share of all levels."""
     found: dict[str, dict[float, float]] = {}
     for cell, folder in folders.items():
-        values = _array(folder / "curves.npz", "log_levels")
-        if values is not None:
-            places = np.linspace(0, 1, values.shape[1])
-            for t, of in zip(Archive(folder / "curves.npz").read("true"), values, strict=True):
-                found[f"{cell}, t = {t:g}"] = dict(zip(places.tolist(), of.tolist(), strict=True))
+        for archive in map(Archive, _answers(folder, "curves")):
+            if "log_levels" in archive.names:
+                values = archive.read("log_levels")
+                places = np.linspace(0, 1, values.shape[1]).tolist()
+                for t, of in zip(archive.read("true"), values.tolist(), strict=True):
+                    found[f"{cell}, t = {t:g}"] = dict(zip(places, of, strict=True))
     return found
-
-
-def _array(path: Path, name: str) -> np.ndarray | None:
-    archive = Archive(path) if path.is_file() else None
-    return archive.read(name) if archive is not None and name in archive.names else None
 
 
 PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips | Curves]] = {

@@ -7,8 +7,21 @@ from tables import number, results
 
 from benchmark.results.figures import PICTURES, write_figures
 from benchmark.results.tables import write_tables
+from benchmark.suite.stages import Stage
 
 RNG = np.random.default_rng(0)
+
+
+STAGES = {"samples": "sample", "diagnostics": "diagnose"}
+"""Stages whose files have other names."""
+
+
+def finished(folder, name, arrays):
+    """Arrays of a finished stage, such as ``samples@3``."""
+    kind, _, scale = name.partition("@")
+    np.savez(folder / f"{name}.npz", **arrays)
+    stage = Stage(STAGES.get(kind, kind), "key", scale=float(scale) if scale else None)
+    stage.complete(folder, lambda: {"outputs": [f"{name}.npz"]})
 
 
 @pytest.fixture
@@ -35,7 +48,7 @@ def run(tmp_path):
         },
     }  # fmt: skip
     for name, of in arrays.items():
-        np.savez(folder / f"{name}.npz", **of)
+        finished(folder, name, of)
     (tmp_path / "run" / "second" / "seed0").mkdir(parents=True)
     records = [
         number(cell, seed, metric=f"accuracy/t={t}", value=1 - t - seed / 10, sigma=t)
@@ -89,3 +102,29 @@ def test_no_change_is_grey_in_the_difference(run):
     (path,) = drawn(run, pictures=["counterfactuals"])
     with np.load(path.with_suffix(".npz")) as arrays:
         np.testing.assert_array_equal(arrays["03 difference"], 0.5)
+
+
+def test_files_that_a_failed_stage_left_behind_are_not_drawn(run):
+    folder = run / "first" / "seed0"
+    (folder / "stages" / "curves.json").unlink()
+    np.savez(folder / "curves.npz", errors=np.zeros(3))
+    assert drawn(run, pictures=["denoised", "log-levels"]) == []
+
+
+def test_pictures_of_different_sizes_stand_below_one_another(run):
+    finished(run / "second" / "seed0", "diagnostics", {"confusion": RNG.random((12, 12))})
+    (path,) = drawn(run, pictures=["confusion"])
+    with np.load(path.with_suffix(".npz")) as arrays:
+        assert [arrays[key].shape for key in arrays.files] == [(1, 12, 12, 1), (1, 10, 10, 1)]
+
+
+def test_steps_of_a_sampler_that_evaluates_nothing_have_no_picture(run):
+    finished(run / "first" / "seed0", "steps@1", {"labels": np.zeros(10)})
+    assert drawn(run, pictures=["steps"]) == []
+
+
+def test_the_abscissa_has_its_own_name(run):
+    accuracy, levels = drawn(run, ["accuracy/t=*"], ["log-levels"])
+    for path, name in ((accuracy, "noise level, sigma / alpha"), (levels, "noise level, share of all")):
+        with np.load(path.with_suffix(".npz")) as arrays:
+            assert arrays["across"] == name

@@ -13,7 +13,7 @@ from typing import Any
 from benchmark.arguments import Parser, add_run_options, check_workers
 from benchmark.cost.forecast import show_plan
 from benchmark.errors import INCOMPLETE, OK, InputError, command, escaped, tell
-from benchmark.execute.experiment_tables import tabulate_experiment
+from benchmark.execute.experiment_tables import check_experiment, tabulate_experiment
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.session import ensure_weights, execute, jobs_of, networks_needed, with_given
 from benchmark.execute.slurm import write_scripts
@@ -117,6 +117,7 @@ def _asked(options: argparse.Namespace, changes: dict[str, Any]) -> tuple[Suite,
     """The suite, the experiment that it carries out, if any, and that one's cells."""
     if options.suite.startswith(f"{EXPERIMENTS}/") and not options.suite.endswith((".yaml", ".yml")):
         experiment = read_experiment(options.suite)
+        check_experiment(experiment)
         suite, cells = load_experiment(experiment, options.data, options.budget, changes, options.name)
         return suite, experiment, cells
     if options.data is not None:

@@ -4,12 +4,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import escaped
+from benchmark.errors import InputError, escaped, shortened
 from benchmark.execute.tabulate import tabulate
+from benchmark.results.definitions import definition_of, family, suggestion
 from benchmark.suite.experiments import Experiment
 from benchmark.suite.jobs import Job
 from benchmark.suite.suite import Suite
 from benchmark.system.files import write_text
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Check that the metrics and figures of an experiment are known, before the work that they come from.
+
+    Raises:
+        InputError: Naming the first unknown one, and the nearest known.
+    """
+    from benchmark.results.figures import PICTURES  # not for `--help`
+
+    for metric in experiment.metrics:
+        try:
+            family(metric) if metric.endswith("=*") else definition_of(metric)
+        except ValueError as error:
+            raise InputError(f"{experiment.name}.yaml: metrics: {error}") from None
+    for name in experiment.figures:
+        if name not in PICTURES:
+            told = f"unknown figure {shortened(name)}{suggestion(name, PICTURES)}"
+            raise InputError(f"{experiment.name}.yaml: figures: {told}")
 
 
 def tabulate_experiment(

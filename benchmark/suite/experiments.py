@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from benchmark.errors import InputError, shown
+from benchmark.errors import InputError, shortened, shown
 from benchmark.suite.budgets import PAPER
 from benchmark.suite.cells import CONFIGS, check_asked
 from benchmark.suite.fields import build, check_keys
 from benchmark.suite.suite import Suite, load_suite, selected
-from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
+from benchmark.system.yaml_files import mapping, read_yaml
 
 EXPERIMENTS = "experiments"
 """First part of an experiment's name, as in ``experiments/a1``; folder of their files, and of their tables in a run."""
@@ -65,7 +65,12 @@ class Experiment:
 def experiments() -> list[str]:
     """Names of all experiments, by paper and number."""
     ids = [path.stem for path in (CONFIGS / "suites" / EXPERIMENTS).glob("*.yaml")]
-    return [f"{EXPERIMENTS}/{name}" for name in sorted(ids, key=lambda name: (name[0], int(name[1:])))]
+    return [f"{EXPERIMENTS}/{name}" for name in sorted(ids, key=_place)]
+
+
+def _place(name: str) -> tuple[str, int]:
+    letters = name.rstrip("0123456789")
+    return letters, int(name[len(letters) :] or 0)
 
 
 def read_experiment(name: str) -> Experiment:
@@ -90,16 +95,22 @@ def read_experiment(name: str) -> Experiment:
     lists = {key: raw.get(key, []) for key in ("metrics", "figures", "ask")}
     for key, value in texts.items():
         if not isinstance(value, str):
-            raise InputError(f"{where}: {key} must be text, got {value!r}")
+            raise InputError(f"{where}: {key} must be text, got {shortened(value)}")
     for key, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise InputError(f"{where}: {key} must be a list of names, got {value!r}")
+            raise InputError(f"{where}: {key} must be a list of names, got {shortened(value)}")
     check_asked(lists["ask"], f"{where}: ask")
-    data = {
-        suite: build(Selection, mapping(part, f"{where}: data: {suite}"), f"{where}: data: {suite}")
-        for suite, part in optional_mapping(raw, "data", where).items()
-    }
+    data = {suite: _selection(suite, part, where) for suite, part in mapping(raw.get("data"), f"{where}: data").items()}
     return Experiment(name, **{key: " ".join(text.split()) for key, text in texts.items()}, **lists, data=data)
+
+
+def _selection(suite: Any, part: Any, where: str) -> Selection:
+    if not isinstance(suite, str):
+        raise InputError(f"{where}: data: a suite's name must be text, got {shortened(suite)}; put quotes around it")
+    place = f"{where}: data: {shown(suite, 60)}"
+    if not mapping(part, place).get("cells"):
+        raise InputError(f"{place}: cells must name one cell at least")
+    return build(Selection, part, place)
 
 
 def load_experiment(
@@ -133,7 +144,9 @@ def load_experiment(
     for pattern in part.cells:
         found = [cell for cell in suite.cells if fnmatchcase(cell, pattern)]
         if not found:
-            raise InputError(f"{experiment.name}.yaml: data: {name}: {pattern!r} is no cell of suite {suite.name}")
+            raise InputError(
+                f"{experiment.name}.yaml: data: {name}: {shortened(pattern)} is no cell of suite {suite.name}"
+            )
         chosen.update(dict.fromkeys(found))
     cells = {
         name: dataclasses.replace(cell, ask=list(dict.fromkeys([*cell.ask, *experiment.ask])))

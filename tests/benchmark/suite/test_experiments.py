@@ -131,6 +131,12 @@ def on_digits(**part):
         ({"paper": 3}, "experiments/a1.yaml: paper must be text, got 3"),
         ({"figures": "samples"}, "experiments/a1.yaml: figures must be a list of names, got 'samples'"),
         ({"ask": ["classify"]}, "experiments/a1.yaml: ask: must be distinct ones of alignment"),
+        ({"paper": 1000 * [0]}, "experiments/a1.yaml: paper must be text, got [0, 0, 0, 0, 0, 0, 0"),
+        ({"data": {}}, "experiments/a1.yaml: data: expected keys and values, got {}"),
+        ({"data": {3: {"cells": ["cdm"]}}}, "experiments/a1.yaml: data: a suite's name must be text, got 3"),
+        ({"data": {"digits": {"budget": "full"}}}, "experiments/a1.yaml: data: digits: cells must name one cell"),
+        (on_digits(cells=[]), "experiments/a1.yaml: data: digits: cells must name one cell"),
+        (on_digits(cells="cdm"), "experiments/a1.yaml: data: digits: cells must be a list, got 'cdm'"),
         (on_digits(cells=["cdn"]), "experiments/a1.yaml: data: digits: 'cdn' is no cell of suite digits"),
         (on_digits(cels=["cdm"]), "experiments/a1.yaml: data: digits: unknown key 'cels'"),
         (on_digits(add={"cdm": {"config": "digits/cdm.yaml"}}), "digits.yaml: 'cdm' is a cell of the suite already"),
@@ -140,6 +146,30 @@ def test_a_file_that_says_something_else_is_refused_with_its_name(written, chang
     with pytest.raises(InputError) as refused:
         written(**changes)
     assert str(refused.value).startswith(told)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"metrics": ["accuracy/claen"]}, "metrics: unknown metric 'accuracy/claen'; did you mean 'accuracy/clean'?"),
+        ({"metrics": ["acuracy/t=*"]}, "metrics: unknown family 'acuracy/t=*'; did you mean 'accuracy/t=*'?"),
+        ({"figures": ["sample"]}, "figures: unknown figure 'sample'; did you mean 'samples'?"),
+    ],
+)
+def test_unknown_metrics_and_figures_are_refused_before_the_work(written, changes, told, tmp_path, capsys):
+    written(**changes)
+    assert run.main(["--suite", "experiments/a1", "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr() == ("", f"error: experiments/a1.yaml: {told}\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_of_ones_own_may_have_any_name(written, tmp_path):
+    written()
+    for name in ("a10", "mine", "a2-wide"):
+        (tmp_path / "suites" / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(GOOD))
+    assert experiments() == [f"experiments/{name}" for name in ("a1", "a10", "a2-wide", "mine")]
+    assert read_experiment("experiments/mine").metrics == ["f1"]
 
 
 def test_added_cells_stand_beside_those_of_the_suite(written):

@@ -60,7 +60,7 @@ def curves(method: Method, data: ImageData, protocol: Protocol, folder: Path, re
         denoised.append(channels_last(estimate.float().cpu()))
     arrays |= {"denoised": np.stack(denoised), "shown": np.array(SHOWN)}
     arrays["images"] = channels_last(data.grey.quantise(x[:PICTURES]))
-    arrays["mean"] = channels_last(data.images("train")[0].float().mean(0, keepdim=True))[0]
+    arrays["mean"] = channels_last(_mean(data.images("train")[0], protocol.batch)[None])[0]
     if "diagnostics" not in method.unsupported:
         found = torch.zeros(len(TRUE), process.last + 1, dtype=torch.float64)
         for row, time in enumerate(TRUE):
@@ -71,3 +71,9 @@ def curves(method: Method, data: ImageData, protocol: Protocol, folder: Path, re
         arrays |= {"log_levels": (found / len(x)).numpy(), "true": np.array(TRUE)}
     save_arrays(file, **arrays)
     return {"outputs": [file.name]}
+
+
+def _mean(u: Tensor, batch: int) -> Tensor:
+    """Mean of images ``(N, C, H, W)``, batch by batch: as floats, all images of faces would take 8 GB."""
+    total = sum(u[rows.start : rows.stop].double().sum(0) for rows in batches(len(u), batch))
+    return (total / len(u)).float()

@@ -130,3 +130,14 @@ def test_methods_without_the_part_say_why(tmp_path):
     ):
         found = asked(question, records, Parts(classifier=torch.nn.Flatten()), data_of(x, bits[:, 0]), tmp_path)
         assert {record.reason for record in found.values()} == {reason}
+
+
+def test_training_images_are_never_floats_all_at_once(tmp_path, gaussian):
+    mixture, x, y = gaussian
+    many = torch.full((1, *SHAPE), 3, dtype=torch.uint8).expand(20_000, -1, -1, -1)
+    data = data_of(x, y)
+    data.images = lambda part: (many, None)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as watched:
+        asked(curves, curves_records, Parts(ExactDenoiser(mixture, VE)), data, tmp_path)
+    np.testing.assert_array_equal(load_arrays(tmp_path / "curves.npz")["mean"], 3)
+    assert max(event.self_cpu_memory_usage for event in watched.events()) < many.numel()

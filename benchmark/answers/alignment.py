@@ -28,13 +28,16 @@ INPUTS = ("noisy", "clean", "denoised")
 def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
     """Write how gradients ``g = grad log p(y | x_t)`` of true labels go along with test images to ``alignment.npz``.
 
-    The exact ``g`` is ``alpha / sigma^2 (E[x | x_t, y] - E[x | x_t])``. Over test images, the inner product of any
-    ``g`` with what denoising misses, ``x - D(x_t)``, is therefore that with the exact one, up to this factor, if ``D``
-    is right: no exact score is needed.
+    The exact ``g`` is ``alpha / sigma^2 (E[x | x_t, y] - E[x | x_t])``. If ``D`` is right and ``g`` depends on ``x_t``
+    and ``y`` alone, the mean inner product of ``g`` with what denoising misses, ``x - D(x_t)``, is therefore
+    ``sigma^2 / alpha`` times that of ``g`` with the exact one: no exact score is needed. This holds at noisy and at
+    denoised images; at clean ones ``g`` depends on ``x`` itself. Cosines also divide by the length of ``x - D(x_t)``,
+    most of which the class may not tell: those of the exact ``g`` can lie far below 1.
 
-    The file holds the cosine between the two at each of ``INPUTS``, ``<input> (L, N)``, and ``smoothness (L, N)``, the
-    correlation of neighbouring pixels of ``g`` at noisy images, at ``times (L,)`` with sigma / alpha in ``sigmas
-    (L,)``; and of the first images the pictures ``images (M, H, W, C)`` and ``gradients (L, M, H, W, C)``.
+    The file holds the cosine of ``g`` with ``x - D(x_t)`` at each of ``INPUTS``, ``<input> (L, N)``, and
+    ``smoothness (L, N)``, the correlation of neighbouring pixels of ``g`` at noisy images, at ``times (L,)`` with
+    sigma / alpha in ``sigmas (L,)``; and of the first images the pictures ``images (M, H, W, C)`` and
+    ``gradients (L, M, H, W, C)``.
     """
     process = method.noisy_process
     if process is None or method.denoiser is None:

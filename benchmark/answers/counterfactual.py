@@ -37,11 +37,11 @@ def counterfactual(
     """Write test images changed towards another class to ``counterfactual@<scale>.npz``.
 
     Image ``i`` of class ``y`` is asked for class ``(y + 1 + i mod (K - 1)) mod K``: each other class in turn. It is
-    noised to the sampler's first level at or below ``START`` and sampled on from there, guided towards that class,
-    and once more without a class. The file holds ``original``, ``changed`` and ``unguided (N, H, W, C)`` in grey
-    levels, the first images' ``noisy`` in units of [-1, 1], ``labels`` and ``asked (N,)``, and the classes that the
-    suite's reference and, if it has one, the method's own classifier see in the changed images, ``judged`` and
-    ``own (N,)``.
+    noised to the sampler's first level at or below ``START``, or to its last one if all lie above, and sampled on
+    from there, guided towards that class, and once more without a class. The file holds ``original``, ``changed`` and
+    ``unguided (N, H, W, C)`` in grey levels, the first images' ``noisy`` in units of [-1, 1], ``labels`` and
+    ``asked (N,)``, and the classes that the suite's reference and, if it has one, the method's own classifier see in
+    the changed images, ``judged`` and ``own (N,)``.
 
     Source: (e) Sec. 6.4, with either guidance of the method.
     """

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from benchmark.system.images import draw_images
 from benchmark.training.sample import picture
 from datamodules.base import ImageData
-from methods.base import KeyedNoise, Method
+from methods.base import KeyedNoise, Method, Unsupported
 
 LEVELS = 5
 """Noise levels of the accuracy."""
@@ -42,7 +42,7 @@ class Views(Callback):
         self._last = trainer.global_step
         method, data = pl_module, trainer.datamodule
         scalars = accuracy_over_noise(method, data) if method.noisy_process is not None else {}
-        grid = None if "sample" in method.unsupported or data.shape[0] not in (1, 3) else _grid(method, data)
+        grid = None if "sample" in method.unsupported or data.shape[0] not in (1, 3) else sample_grid(method, data)
         for board in boards if trainer.is_global_zero else ():
             board.log_metrics(scalars, trainer.global_step)
             if grid is not None:
@@ -74,8 +74,19 @@ def accuracy_over_noise(method: Method, data: ImageData) -> dict[str, float]:
     return found
 
 
-def _grid(method: Method, data: ImageData) -> np.ndarray:
-    """Samples side by side, uint8 ``(H, W, 3)``."""
-    labels = torch.arange(IMAGES) % data.classes if method.conditional and method.guidance_scale else None
-    images = draw_images(method, data, range(IMAGES), labels, 0, IMAGES, lambda drawn: None)
+def sample_grid(method: Method, data: ImageData) -> np.ndarray | None:
+    """Samples side by side, uint8 ``(H, W, 3)``; None if one is not finite, as may be early in a training."""
+    labels = torch.arange(IMAGES) % data.classes if _is_guided(method) else None
+    try:
+        images = draw_images(method, data, range(IMAGES), labels, 0, IMAGES, lambda drawn: None)
+    except FloatingPointError:
+        return None
     return np.array(picture(images, data.grey.count).convert("RGB"))
+
+
+def _is_guided(method: Method) -> bool:
+    """Tell whether a method can sample by class at its guidance scale."""
+    try:
+        return method.conditional and method.guidance_scale > 0 and method.guidance() is not None
+    except Unsupported:
+        return False

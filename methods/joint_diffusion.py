@@ -52,8 +52,8 @@ class LabeledBuffer:
     They are kept as images: features are made with the weights of the step that uses them. Source: (e), official code.
     """
 
-    def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, parts: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+        self.parts = list(parts)
 
     def __len__(self) -> int:
         return sum(len(y) for _, y in self.parts)
@@ -217,5 +217,4 @@ class JointDiffusion(Method):
         # Dealt out anew where there are now more or fewer shards.
         waiting = [v.reshape(accumulated, devices, -1, *v.shape[2:]) for v in checkpoint.get("waiting", ())]
         for micro in range(accumulated if waiting else 0):
-            self._waiting[micro] = LabeledBuffer()
-            self._waiting[micro].parts = [tuple(v[micro, self.trainer.global_rank] for v in waiting)]
+            self._waiting[micro] = LabeledBuffer([tuple(v[micro, self.trainer.global_rank] for v in waiting)])

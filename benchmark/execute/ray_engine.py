@@ -4,10 +4,8 @@ All results are in the run's folder, on a file system that all nodes share; Ray 
 nodes on one machine and without GPUs.
 """
 
-import contextlib
 import os
 import socket
-import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -27,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from benchmark.errors import MEMORY_HINT, InputError, one_line
 from benchmark.execute import worker
 from benchmark.execute.local import LocalEngine
+from benchmark.execute.ray_board import Board, Line
 from benchmark.execute.ray_nodes import Place, probe_node, source_digest
 from benchmark.execute.scheduler import Demand, Waiting, demand
 from benchmark.suite.class_paths import ROOT
@@ -39,75 +38,9 @@ ATTEMPTS = 4
 """Attempts at a job whose worker or node dies."""
 
 
-class _Board:
-    """Actor between jobs and the driver: it passes on messages of jobs and the driver's request to stop.
-
-    It may be restarted, and a reply may be lost: messages are kept until the driver confirms them, and calls may be
-    repeated.
-    """
-
-    def __init__(self) -> None:
-        self.name = uuid.uuid4().hex
-        self.news: list[dict[str, Any]] = []
-        self.taken = 0
-        self.stop = False
-
-    def tell(self, message: dict[str, Any] | None) -> bool:
-        """Add a message; returns whether to stop."""
-        if message is not None:
-            self.news.append(message)
-        return self.stop
-
-    def read(self, stop: bool, name: str, had: int) -> tuple[str, int, list[dict[str, Any]]]:
-        """Set the request to stop, and confirm the first ``had`` messages of board ``name``.
-
-        Returns:
-            Name of this board, number of all messages so far, and the unconfirmed ones.
-        """
-        self.stop = self.stop or stop
-        if name == self.name and had > self.taken:
-            self.news, self.taken = self.news[had - self.taken :], had
-        return self.name, self.taken + len(self.news), list(self.news)
-
-
-class _Line:
-    """A job's connection to the board, in place of the queue and shared flag of one machine.
-
-    Args:
-        board: Handle of the actor.
-        every: Seconds between two calls; each sends the newest message.
-    """
-
-    def __init__(self, board: Any, every: float = 1.0) -> None:
-        self.value, self._board, self._every = False, board, every
-        self._newest: dict[str, Any] | None = None
-        self._closed = threading.Event()
-
-    def put(self, message: dict[str, Any]) -> None:
-        """Send a message with the next call, unless a newer one replaces it."""
-        self._newest = message
-
-    def tell(self, message: dict[str, Any] | None) -> None:
-        """Send a message now."""
-        with contextlib.suppress(RayError):  # the board restarts, or the driver is gone
-            self.value = ray.get(self._board.tell.remote(message), timeout=30)
-
-    def __enter__(self) -> "_Line":
-        threading.Thread(target=self._exchange, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._closed.set()
-
-    def _exchange(self) -> None:
-        while not self._closed.wait(self._every):
-            message, self._newest = self._newest, None
-            self.tell(message)
-
-
 def _work(job: Job, protocol: Protocol, board: Any, place: Place) -> dict[str, Any]:
     """Carry out a job in a Ray worker, whose parent is the node's daemon."""
-    line = _Line(board)
+    line = Line(board)
     line.tell({"job": job.name, "event": "started", "attempt": uuid.uuid4().hex})
     lacking = place.missing()
     if lacking:
@@ -230,7 +163,7 @@ class RayEngine:
             place = Place(out, mark.name, working_folder(), folders, source_digest())
             self._check_nodes(place)
             lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-            self._board = ray.remote(_Board).options(**lasting, scheduling_strategy=self._beside()).remote()
+            self._board = ray.remote(Board).options(**lasting, scheduling_strategy=self._beside()).remote()
             return self._run(jobs, asked, protocol, place, on_message, watch)
         finally:
             mark.unlink(missing_ok=True)

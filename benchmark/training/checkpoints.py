@@ -4,7 +4,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -63,6 +63,12 @@ def resume_point(folder: Path) -> Path | None:
     for damaged in points[points.index(newest) + 1 :] if points else ():
         _warn(f"{damaged} is damaged; training goes on from {newest.name}")
     return newest
+
+
+def final_weights(folders: Iterable[Path]) -> Path | None:
+    """Weights that a training in the first of these folders that has some ended with, if any."""
+    files = (folder / "checkpoints" / FINAL for folder in folders)
+    return next((file for file in files if file.is_file()), None)
 
 
 @rank_zero_only

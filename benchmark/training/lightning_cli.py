@@ -40,6 +40,7 @@ from benchmark.training.checkpoints import (
     ResumePoints,
     check_weights,
     checkpoints,
+    final_weights,
     resume_point,
 )
 from benchmark.training.checks import check_shapes
@@ -279,9 +280,8 @@ class BenchmarkCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        folder, fits = Path(self.trainer.default_root_dir), subcommand == "fit"
+        folder, fits, path = Path(self.trainer.default_root_dir), subcommand == "fit", kwargs.get("ckpt_path")
         lasts = fits and not self.trainer.fast_dev_run
-        path = kwargs.get("ckpt_path")
         if path == "last":
             path = resume_point(folder / "checkpoints")
             if path is None:
@@ -293,7 +293,13 @@ class BenchmarkCLI(LightningCLI):
             )
         elif path:
             path = absolute(path)
-        found = self._final_weights(subcommand) if path is None and not fits else None
+        found = None
+        if path is None and not fits:
+            given = [Path(file.absolute).parent for file in self._get(self.config, "config") or [] if file is not None]
+            found = final_weights([*given[::-1], folder])
+            if found is None and self.model.start is None:
+                lacking = f"needs trained weights, there is no {folder / 'checkpoints' / FINAL}; give --ckpt_path=FILE"
+                raise InputError(f"{subcommand} {lacking}")
         path = kwargs["ckpt_path"] = found if path is None else path
         if path is not None:
             check_weights(path, self.model, whole_state=fits)
@@ -305,19 +311,6 @@ class BenchmarkCLI(LightningCLI):
             check_same_training(folder, settings, goes_on=path is not None)
             self.trainer.callbacks.insert(0, KeptConfig(folder, settings))
         return kwargs
-
-    def _final_weights(self, subcommand: str) -> Path | None:
-        """Weights of a training, beside the last given configuration or in the trainer's folder.
-
-        Raises:
-            InputError: If there are none and the method has no published ones.
-        """
-        given = [Path(file.absolute).parent for file in self._get(self.config, "config") or [] if file is not None]
-        files = [folder / "checkpoints" / FINAL for folder in (*given[::-1], Path(self.trainer.default_root_dir))]
-        found = next((file for file in files if file.is_file()), None)
-        if found is None and self.model.start is None:
-            raise InputError(f"{subcommand} needs trained weights, there is no {files[-1]}; give --ckpt_path=FILE")
-        return found
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         """Write class probabilities of the test part to a file."""

@@ -17,7 +17,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from benchmark.errors import InputError
-from benchmark.execute.ray_engine import ATTEMPTS, RayEngine, _Board
+from benchmark.execute.ray_board import Board
+from benchmark.execute.ray_engine import ATTEMPTS, RayEngine
 from benchmark.execute.ray_nodes import Place, source_digest
 from benchmark.run import main
 from benchmark.status import look
@@ -99,7 +100,7 @@ def test_a_node_says_what_it_lacks(tmp_path):
 
 
 def test_news_stay_until_the_driver_has_them_and_are_told_once():
-    board = _Board()
+    board = Board()
     board.tell({"event": 1}), board.tell({"event": 2})
     assert board.read(False, "", 0)[2] == board.read(False, "", 0)[2] == [{"event": 1}, {"event": 2}]
     name, had, _ = board.read(False, "", 0)
@@ -109,7 +110,7 @@ def test_news_stay_until_the_driver_has_them_and_are_told_once():
     board.tell({"event": 4})
     assert board.read(True, name, 2) == board.read(True, name, 3) == (name, 4, [{"event": 4}])  # an old one, made again
     assert board.tell(None) is True
-    again = _Board()  # started anew, with news of its own
+    again = Board()  # started anew, with news of its own
     again.tell({"event": 5})
     assert again.read(False, name, 3)[2] == [{"event": 5}]
 

@@ -216,3 +216,10 @@ def test_the_picture_is_drawn_from_the_committed_results():
 
 def test_the_loading_example_of_the_readme_and_of_the_page_are_one():
     assert blocks(ROOT / "README.md", "python")[0] in blocks(ROOT / "docs/lightning.md", "python")
+
+
+def test_the_walk_of_a_number_names_each_file_once_and_few():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    walk = text.partition("## The walk of one number")[2].partition("## ")[0]
+    files = re.findall(r"^\| `(\S+)`", walk, re.MULTILINE)
+    assert len(set(files)) == len(files) == 25

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from benchmark.execute.session import ensure_weights, execute, jobs_of, networks
 from benchmark.execute.slurm import write_scripts
 from benchmark.execute.tabulate import tabulate
 from benchmark.suite.budgets import PAPER
-from benchmark.suite.experiments import EXPERIMENTS, Experiment, experiments, load_experiment, read_experiment
+from benchmark.suite.experiments import EXPERIMENTS, experiments, load_experiment, read_experiment
 from benchmark.suite.jobs import PLAN, QUEUE, Job
 from benchmark.suite.source_code import keep_readings, recall_readings
 from benchmark.suite.suite import Suite, check_seeds, load_suite, suites
@@ -73,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.suite == EXPERIMENTS:
         print(*(escaped(read_experiment(name).line) for name in experiments()), sep="\n")
         return OK
-    suite, experiment, cells = _asked(options, changes)
+    suite, cells, tables = _asked(options, changes)
     out = options.out or absolute("runs") / suite.name
     suite = with_given(suite, out)
     recall_readings(out)
@@ -81,22 +83,19 @@ def main(argv: list[str] | None = None) -> int:
     check_workers(options.workers)
     only = _checked(suite, options.only or cells)
     with ended_by_signals(), environment(data_folders(options)), _engine(options) as engine:
+        planned = partial(jobs_of, suite, engine, out, seeds, only)
         if options.dry_run:
-            jobs, _ = jobs_of(suite, engine, out, seeds, only, write=False, dry=True)
-            show_plan(jobs, suite, engine, options.jobs)
+            show_plan(planned(write=False, dry=True)[0], suite, engine, options.jobs)
             return OK
         if options.job is not None:
             acquire(out, "--out", seconds=5).release()  # refused while a run of the whole suite is active
-            return _one(suite, engine, jobs_of(suite, engine, out, seeds, only, write=True)[0], options.job)
+            return _one(suite, engine, planned(write=True)[0], options.job)
         with owned(out, "--out", engine.workers) as check:
             if options.fresh:
                 (out / PLAN).unlink(missing_ok=True)
-            jobs, every = jobs_of(suite, engine, out, seeds, only, write=True)
+            jobs, every = planned(write=True)
             if options.emit_sbatch is not None:
-                submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
-                write_text(out / QUEUE, f"{submit}\n")
-                print(f"nothing was run; submit the jobs with: {escaped(submit)} [options of sbatch]")
-                return OK
+                return _queued(suite, jobs, options, out)
             if options.fresh:
                 for folder in {job.cell.name for job in jobs}:
                     shutil.rmtree(out / folder, ignore_errors=True)
@@ -105,24 +104,23 @@ def main(argv: list[str] | None = None) -> int:
             results, ended = execute(suite, engine, jobs, out, check)
             if ended is not None:
                 return ended
-            if experiment is None:
-                code = tabulate(suite, engine, every, results, out)
-            else:
-                code = tabulate_experiment(experiment, cells, suite, engine, every, results, out)
+            code = tables(suite, engine, every, results, out)
             keep_readings(out)
             return code
 
 
-def _asked(options: argparse.Namespace, changes: dict[str, Any]) -> tuple[Suite, Experiment | None, list[str]]:
-    """The suite, the experiment that it carries out, if any, and that one's cells."""
+def _asked(
+    options: argparse.Namespace, changes: dict[str, Any]
+) -> tuple[Suite, list[str], Callable[[Suite, Any, list[Job], dict[str, dict[str, Any]], Path], int]]:
+    """The suite, the cells of the experiment that it carries out, if any, and what makes the tables."""
     if options.suite.startswith(f"{EXPERIMENTS}/") and not options.suite.endswith((".yaml", ".yml")):
         experiment = read_experiment(options.suite)
         check_experiment(experiment)
         suite, cells = load_experiment(experiment, options.data, options.budget, changes, options.name)
-        return suite, experiment, cells
+        return suite, cells, partial(tabulate_experiment, experiment, cells)
     if options.data is not None:
         raise InputError(f"--data is for experiments, such as --suite {experiments()[0]}; leave it out")
-    return load_suite(options.suite, options.budget, changes, options.name), None, []
+    return load_suite(options.suite, options.budget, changes, options.name), [], tabulate
 
 
 def _check_engine(options: argparse.Namespace) -> None:
@@ -204,6 +202,14 @@ def _checked(suite: Suite, only: list[str]) -> list[str]:
         if name not in suite.cells:
             raise InputError(f"--only: no cell {name!r} in suite {suite.name}; there are: {', '.join(suite.cells)}")
     return only or list(suite.cells)
+
+
+def _queued(suite: Suite, jobs: list[Job], options: argparse.Namespace, out: Path) -> int:
+    """Write scripts of Slurm, and say how to submit them."""
+    submit = write_scripts(options.emit_sbatch, jobs, suite.name, _arguments(options, out))
+    write_text(out / QUEUE, f"{submit}\n")
+    print(f"nothing was run; submit the jobs with: {escaped(submit)} [options of sbatch]")
+    return OK
 
 
 def _one(suite: Suite, engine: LocalEngine, jobs: list[Job], name: str) -> int:

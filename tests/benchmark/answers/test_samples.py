@@ -296,8 +296,8 @@ def test_guided_samples_of_two_started_processes_are_those_of_one(tmp_path):
 def test_what_a_started_process_raises_is_raised(trained, tmp_path):
     state = torch.load(trained[0] / "checkpoints" / FINAL, weights_only=True)["state_dict"]
     (tmp_path / "checkpoints").mkdir()
-    broken = {name: torch.full_like(value, torch.nan) for name, value in state.items()}
-    torch.save({"state_dict": broken}, tmp_path / "checkpoints" / FINAL)
+    huge = {name: torch.full_like(value, 1e30) for name, value in state.items()}
+    torch.save({"state_dict": huge}, tmp_path / "checkpoints" / FINAL)
     with pytest.raises(FloatingPointError, match=r"samples (0 to 399|1000 to 1399) are not finite"):
         on_two(tmp_path, trained[1], tmp_path)
     assert multiprocessing.active_children() == []

@@ -17,6 +17,7 @@ from datamodules.fingerprints import of_arrays
 from datamodules.grey_levels import GreyLevels
 from datamodules.splits import LabelSplit, held_out, proportional_counts, take_per_class
 from datamodules.transforms import Augmentation
+from methods.philox import uniform
 
 Part = Literal["train", "validation", "test"]
 
@@ -188,6 +189,11 @@ class ImageData(LightningDataModule, ABC):
         return u[rows], y[rows]
 
     @property
+    def device(self) -> torch.device:
+        """The trainer's device, where batches are wanted; the CPU without a trainer."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    @property
     def task(self) -> str | None:
         """Meaning of the task's classes, where they are not the data set's by its name."""
         tasks = [self.data_task, None if self.labels is None else self.labels.task]
@@ -230,6 +236,15 @@ class ImageData(LightningDataModule, ABC):
         return self.augmentation(u, np.random.default_rng([self.seed, *key]))
 
     def dequantised(self, u: Tensor, *key: int) -> Tensor:
-        """Images with uniform noise inside their bins, a function of ``key``."""
-        v = np.random.default_rng([self.seed, *key]).random(u.shape, dtype=np.float32)
-        return self.grey.dequantise(u, torch.from_numpy(v).to(u.device))
+        """Images with uniform noise inside their bins, a function of ``key``; drawn where they are, see ``philox``."""
+        if u.device.type == "cpu":
+            v = torch.from_numpy(np.random.default_rng([self.seed, *key]).random(u.shape, dtype=np.float32))
+        else:
+            v = _counted(u, self.seed, *key)
+        return self.grey.dequantise(u, v)
+
+
+def _counted(u: Tensor, *key: int) -> Tensor:
+    """Uniform draws like ``u`` on its device, an image's by ``key`` and its place in ``u``."""
+    word = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return uniform(word, torch.arange(len(u), device=u.device), range(1), u.shape[1:])[0]

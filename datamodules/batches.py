@@ -37,8 +37,7 @@ class TrainingBatches:
             if size % self.shards:
                 over = f"{self.world} devices" + (f" x {self.accumulated} steps" if self.accumulated > 1 else "")
                 raise ValueError(f"the {name} batch of {size} does not divide over {over}")
-        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
-        self.images, self.y = images.to(device), y.to(device)
+        self.images, self.y = images.to(data.device), y.to(data.device)
         self.epoch_steps = max(math.ceil(len(pool) / size) for pool, size in pools.values())
         self._orders: dict[tuple[str, int], Tensor] = {}
 
@@ -91,7 +90,6 @@ class EvaluationBatches:
         self.data, self.part, self.batch_size = data, part, batch_size
         trainer = data.trainer
         self.rank, self.world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
 
     def _blocks(self) -> list[slice]:
         count = len(self.data.images(self.part)[1])
@@ -106,6 +104,6 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         images, y = self.data.images(self.part)
         for rows in self._blocks():
-            x, labels = self.data.dequantised(images[rows], 4, rows.start), y[rows]
+            x, labels = self.data.dequantised(images[rows].to(self.data.device), 4, rows.start), y[rows]
             share = slice(self.rank * len(x) // self.world, (self.rank + 1) * len(x) // self.world)
-            yield {"labeled": (x[share].to(self.device), labels[share].to(self.device))}
+            yield {"labeled": (x[share], labels[share].to(self.data.device))}

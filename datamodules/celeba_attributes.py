@@ -77,7 +77,7 @@ class _Coded:
     """Takes the place of the data set in batches of evaluation: labels are codes there."""
 
     def __init__(self, data: CelebAAttributes) -> None:
-        self.data, self.trainer, self.dequantised = data, data.trainer, data.dequantised
+        self.data, self.trainer, self.device, self.dequantised = data, data.trainer, data.device, data.dequantised
 
     def images(self, part: Part) -> tuple[Tensor, Tensor]:
         return self.data.images(part)[0], self.data._codes[part]

@@ -133,7 +133,8 @@ class ImageNet(ImageData):
         files, y = self._part("train")
         numbers = RowNumbers(self, self.task_labels(y))
         batches = TrainingBatches(numbers, *numbers.images("train"), self.pools())
-        return StreamedBatches(batches, Reader(files, self.read, self.augmentation, self.grey), self.workers)
+        reader = Reader(files, self.read, self.augmentation, self.grey, self.device)
+        return StreamedBatches(batches, reader, self.workers)
 
     def val_dataloader(self) -> StreamedBatches:
         return self._once("validation")
@@ -144,7 +145,7 @@ class ImageNet(ImageData):
     def _once(self, part: Part) -> StreamedBatches:
         files, y = self._part(part)
         batches = EvaluationBatches(RowNumbers(self, self.task_labels(y)), part, EVALUATION_BATCH)
-        return StreamedBatches(batches, Reader(files, self.read, Augmentation(), self.grey), self.workers)
+        return StreamedBatches(batches, Reader(files, self.read, Augmentation(), self.grey, self.device), self.workers)
 
 
 @dataclass(frozen=True)

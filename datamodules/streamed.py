@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from datamodules.batches import EvaluationBatches, TrainingBatches
 from datamodules.grey_levels import GreyLevels
 from datamodules.image_files import Read
 from datamodules.transforms import Augmentation
+from methods.philox import uniform
 
 if TYPE_CHECKING:
     from datamodules.base import ImageData
@@ -60,7 +61,7 @@ class RowNumbers:
 
     An image's seed, from which its augmentation and dequantisation are drawn, is a function of the key of its batch
     and its place there. So what batch ``k`` holds, and how it is shared out over devices, is decided by the same code
-    as for images in memory.
+    as for images in memory. They are on the CPU, from where files are read.
 
     Args:
         data: The data set that batches are of.
@@ -68,7 +69,7 @@ class RowNumbers:
     """
 
     def __init__(self, data: "ImageData", y: Tensor) -> None:
-        self.trainer, self.seed = data.trainer, data.seed
+        self.trainer, self.seed, self.device = data.trainer, data.seed, torch.device("cpu")
         self._images = torch.arange(len(y)), y
 
     def images(self, part: str) -> tuple[Tensor, Tensor]:
@@ -82,7 +83,19 @@ class RowNumbers:
     def dequantised(self, rows: Tensor, *key: int) -> Tensor:
         """Row numbers and seeds ``(B, 2)``."""
         seeds = np.random.default_rng([self.seed, *key]).integers(2**63, size=len(rows))
-        return torch.stack([rows, torch.from_numpy(seeds).to(rows.device)], 1)
+        return torch.stack([rows, torch.from_numpy(seeds)], 1)
+
+
+class Seeded(NamedTuple):
+    """Grey levels of images ``(B, C, H, W)`` that are to be dequantised, and the images' seeds ``(B,)``."""
+
+    u: Tensor
+    seeds: Tensor
+
+    def dequantised(self, grey: GreyLevels, device: torch.device) -> Tensor:
+        """Images in [-1, 1], made on the device; each is a function of its seed."""
+        seeds = self.seeds.to(device)
+        return grey.dequantise(self.u.to(device), uniform(0, seeds, range(1), self.u.shape[1:])[0])
 
 
 @dataclass(frozen=True)
@@ -97,12 +110,14 @@ class Reader(Dataset):
         read: How to read one, to pixels uint8 ``(H, W, 3)``.
         augmentation: What is done to it at random.
         grey: Its grey levels.
+        device: Where its batches are wanted. For the CPU they are dequantised here; elsewhere that is done there.
     """
 
     files: Files
     read: Read
     augmentation: Augmentation
     grey: GreyLevels
+    device: torch.device
 
     def __getitem__(self, batch: dict[str, Any]) -> dict[str, Any] | ValueError | MemoryError:
         try:
@@ -110,17 +125,30 @@ class Reader(Dataset):
         except (ValueError, MemoryError) as error:
             return error
 
-    def _filled(self, value: np.ndarray | tuple[np.ndarray, np.ndarray]) -> Tensor | tuple[Tensor, Tensor]:
+    def _filled(self, value: np.ndarray | tuple[np.ndarray, np.ndarray]) -> Any:
         if isinstance(value, tuple):
             return self._filled(value[0]), _sendable(torch.from_numpy(value[1]))
-        return _sendable(torch.stack([self.image(row, seed) for row, seed in value.tolist()]))
+        images = _sendable(torch.stack([self.image(row, seed) for row, seed in value.tolist()]))
+        if self.device.type == "cpu":
+            return images
+        return Seeded(images, _sendable(torch.from_numpy(value[:, 1].copy())))
 
     def image(self, row: int, seed: int) -> Tensor:
-        """One image ``(C, H, W)`` in [-1, 1], augmented and dequantised as its seed says."""
+        """One image ``(C, H, W)``, augmented as its seed says: for the CPU dequantised too, else in grey levels."""
         rng = np.random.default_rng(seed)
         u = torch.from_numpy(self.read(self.files[row]).transpose(2, 0, 1))
         u = self.augmentation(u[None], rng)[0]
+        if self.device.type != "cpu":
+            return u
         return self.grey.dequantise(u, torch.from_numpy(rng.random(u.shape, dtype=np.float32)))
+
+    def dequantised(self, batch: Any) -> Any:
+        """The batch with its grey levels moved to the device and dequantised there, as their seeds say."""
+        if isinstance(batch, Seeded):
+            return batch.dequantised(self.grey, self.device)
+        if isinstance(batch, dict):
+            return {name: self.dequantised(value) for name, value in batch.items()}
+        return [self.dequantised(value) for value in batch] if isinstance(batch, list) else batch
 
 
 def _sendable(tensor: Tensor) -> Tensor:
@@ -157,7 +185,7 @@ class StreamedBatches:
         return len(self.numbers)  # raises TypeError for those of training, whose number depends on the step
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        loader = DataLoader(self.reader, batch_size=None, sampler=_OnCPU(self.numbers), num_workers=self.workers)
+        loader = DataLoader(self.reader, batch_size=None, sampler=_Arrays(self.numbers), num_workers=self.workers)
         try:
             batches = iter(loader)
         except OSError as error:
@@ -167,11 +195,11 @@ class StreamedBatches:
         for batch in batches:
             if isinstance(batch, Exception):
                 raise batch
-            yield batch
+            yield self.reader.dequantised(batch)
 
 
 @dataclass(frozen=True)
-class _OnCPU:
+class _Arrays:
     """Batches of row numbers as worker processes can take them, without shared memory."""
 
     numbers: TrainingBatches | EvaluationBatches
@@ -179,8 +207,6 @@ class _OnCPU:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.numbers:
             yield {
-                name: tuple(part.numpy(force=True) for part in value)
-                if isinstance(value, tuple)
-                else value.numpy(force=True)
+                name: tuple(part.numpy() for part in value) if isinstance(value, tuple) else value.numpy()
                 for name, value in batch.items()
             }

@@ -31,6 +31,8 @@ DOORS = ("run", "evaluate", "status", "compare", "report", "claims")
 """Commands that start without heavy packages."""
 WEIGHTS = "methods.weight_files"
 """The reader of files of weights, which all rooms but that of the data use."""
+DRAWS = "methods.philox.*"
+"""The generator of draws on a device, which noise and data share."""
 HEAVY = {"torch", "torchvision", "torchmetrics", "torch_fidelity", "timm", "lightning", "sklearn"}
 
 
@@ -104,7 +106,7 @@ def assert_only(found: set[str], *allowed: str) -> None:
 
 @every(below("methods", "diffusion"))
 def test_diffusion_is_mathematics_in_torch(path):
-    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.diffusion.*", WEIGHTS)
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.diffusion.*", WEIGHTS, DRAWS)
     assert_only(foreign(path), "torch", "jsonargparse")
 
 
@@ -133,7 +135,7 @@ def test_the_base_of_the_methods_knows_no_network_and_no_method():
 
 @every(below("datamodules"))
 def test_data_knows_no_method(path):
-    assert_only(of_ours(path), "methods", "methods.UNLABELED", "datamodules.*")
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "datamodules.*", DRAWS)
 
 
 @every([path for path in below("benchmark") if path.parts[1] != "speed"])

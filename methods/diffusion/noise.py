@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from methods.philox import normal
+
 
 def keyed_seed(*key: int | str) -> int:
     """A 63-bit seed that is a function of ``key`` alone, e.g. ``("train", seed, step)``."""
@@ -16,7 +18,8 @@ class KeyedNoise:
     """A stream of standard normal draws in which image ``i`` depends on ``(seed, stream, i)`` alone.
 
     The same image sees the same noise in a batch of 1 or 500, on one device or eight, before and after a restart.
-    Draws come from the CPU's generator, in blocks, so that the cost of one generator per image is paid rarely.
+    On the CPU each image has a generator of its own. Any other device makes its draws itself, by counters: other ones,
+    keyed alike. Both come in blocks, so that what a block costs beside its pixels is paid rarely.
 
     Args:
         seed: Seed of the evaluation.
@@ -41,21 +44,36 @@ class KeyedNoise:
         device: torch.device | str = "cpu",
     ) -> None:
         self.shape, self.device = tuple(shape), torch.device(device)
-        self._generators = [torch.Generator().manual_seed(keyed_seed(seed, stream, int(i))) for i in indices]
-        self._draws = self._stream()
+        self._length = len(indices)
+        if self.device.type == "cpu":
+            self._draws = _of_generators(seed, stream, indices, self.shape)
+        else:
+            self._draws = _of_counters(seed, stream, indices, self.shape, self.device)
 
     def __len__(self) -> int:
-        return len(self._generators)
+        return self._length
 
     def __call__(self) -> Tensor:
         """The next draw, ``(B, C, H, W)``."""
         return next(self._draws)
 
-    def _stream(self) -> Iterator[Tensor]:
-        # The block length is a function of the shape alone: it is part of what the draws are.
-        pixels = torch.Size(self.shape).numel()
-        length = 1
-        while True:
-            block = torch.stack([torch.randn(length, *self.shape, generator=g) for g in self._generators], dim=1)
-            yield from block.to(self.device)
-            length = max(1, min(16, 2**15 // pixels))
+
+def _of_generators(seed: int, stream: str, indices: Sequence[int], shape: tuple[int, ...]) -> Iterator[Tensor]:
+    generators = [torch.Generator().manual_seed(keyed_seed(seed, stream, int(i))) for i in indices]
+    # The block length is a function of the shape alone: it is part of what the draws are.
+    pixels = torch.Size(shape).numel()
+    length = 1
+    while True:
+        yield from torch.stack([torch.randn(length, *shape, generator=g) for g in generators], dim=1)
+        length = max(1, min(16, 2**15 // pixels))
+
+
+def _of_counters(
+    seed: int, stream: str, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str
+) -> Iterator[Tensor]:
+    key, images = keyed_seed(seed, stream), torch.tensor([int(i) for i in indices], dtype=torch.int64, device=device)
+    most = max(1, min(16, 2**24 // max(1, len(images) * torch.Size(shape).numel())))  # bounds memory: 64 MiB of pixels
+    start, length = 0, 1
+    while True:
+        yield from normal(key, images, range(start, start + length), shape)
+        start, length = start + length, most

@@ -1,5 +1,6 @@
 """The digits, and what holds for every small data set: parts, and batches that are a function of the step alone."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from datamodules.base import _counted
 from datamodules.batches import EvaluationBatches
 from datamodules.digits import Digits
 from datamodules.splits import LabelFraction, LabelsPerClass, PositiveUnlabeled
@@ -16,9 +18,9 @@ from datamodules.splits import LabelFraction, LabelsPerClass, PositiveUnlabeled
 LABELED, UNLABELED = 50, 120
 
 
-def trainer(rank=0, world=1, step=0, accumulated=1):
+def trainer(rank=0, world=1, step=0, accumulated=1, device="cpu"):
     """Where a trainer is; a data set asks for nothing else."""
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    strategy = SimpleNamespace(root_device=torch.device(device))
     return SimpleNamespace(
         global_rank=rank, world_size=world, strategy=strategy, global_step=step, accumulate_grad_batches=accumulated
     )
@@ -260,3 +262,24 @@ def test_evaluation_sees_every_image_once_over_the_devices_in_as_many_batches(pa
     assert torch.equal(x, whole) or world == 61
     y = torch.cat([batch["labeled"][1] for round_ in zip(*batches, strict=True) for batch in round_])
     assert torch.equal(y, digits().images(part)[1])
+
+
+def test_batches_for_another_device_are_made_there():
+    data = few(trainer(device="meta"))
+    batch = data.train_dataloader().batch(3)
+    (evaluated,) = data.val_dataloader()
+    parts = [*batch["labeled"], batch["unlabeled"], *evaluated["labeled"]]
+    assert {part.device.type for part in parts} == {"meta"}
+    assert [len(part) for part in parts] == [LABELED, LABELED, UNLABELED, 144, 144]
+
+
+def test_dequantisation_by_counters_stays_in_the_bins_and_follows_seed_key_and_place():
+    u = Digits().images("test")[0][:100]
+    grey = Digits().grey
+    x, *others = (grey.dequantise(u, _counted(u, *key)) for key in ((0, 2, 1, 7), (1, 2, 1, 7), (0, 2, 1, 8)))
+    assert torch.equal(grey.quantise(x), u)
+    assert torch.equal(x[:30], grey.dequantise(u[:30], _counted(u[:30], 0, 2, 1, 7)))
+    assert all((x == other).float().mean() < 0.01 for other in others)
+    v = _counted(u, 0, 2, 1, 7)
+    assert torch.corrcoef(v.flatten(1)).fill_diagonal_(0).abs().max() < 6 / 8
+    assert abs(v.mean() - 0.5) < 5 / math.sqrt(12 * v.numel())

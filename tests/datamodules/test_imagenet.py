@@ -15,6 +15,7 @@ from datamodules import image_files
 from datamodules.base import ImageData, stand_ins
 from datamodules.imagenet import CentreCrop, ImageNet
 from datamodules.stored import VARIABLE
+from datamodules.streamed import Seeded, _Arrays
 
 same = partial(torch.testing.assert_close, rtol=0, atol=0)
 RNG = np.random.default_rng(0)
@@ -40,9 +41,9 @@ def made(tmp_path_factory):
     return root
 
 
-def trainer(rank=0, world=1, step=0):
+def trainer(rank=0, world=1, step=0, device="cpu"):
     """Where a trainer is; a data set asks for nothing else."""
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    strategy = SimpleNamespace(root_device=torch.device(device))
     return SimpleNamespace(
         global_rank=rank, world_size=world, strategy=strategy, global_step=step, accumulate_grad_batches=1
     )
@@ -125,6 +126,30 @@ def test_worker_processes_change_nothing(made):
     assert len(here) == 6
     same(here, there)
     same(*[list(imagenet(made, workers=workers).val_dataloader()) for workers in (0, 2)])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_device_gets_grey_levels_and_dequantises_them_itself(made, workers):
+    data = imagenet(made, trainer(device="meta"), workers=workers, unlabeled_batch_size=4)
+    for batches in (data.train_dataloader(), data.val_dataloader()):
+        for batch in firsts(batches, 2):
+            assert batch["labeled"][0].device.type == "meta"
+            assert batch["labeled"][0].dtype == torch.float32
+            assert batch["labeled"][0].shape[1:] == (3, SIZE, SIZE)
+
+
+def test_levels_for_another_device_are_those_of_the_cpu_and_noise_is_of_the_seed(made):
+    here, there = (imagenet(made, trainer(device=device)).train_dataloader() for device in ("cpu", "meta"))
+    numbers = next(iter(_Arrays(here.numbers)))
+    seeded, y = there.reader[numbers]["labeled"]
+    x, wanted = here.reader[numbers]["labeled"]
+    assert torch.equal(y, wanted)
+    assert torch.equal(here.reader.grey.quantise(x), seeded.u)
+    counted = seeded.dequantised(here.reader.grey, torch.device("cpu"))
+    assert torch.equal(here.reader.grey.quantise(counted), seeded.u)
+    assert (counted == x).float().mean() < 0.01
+    turned = Seeded(seeded.u.flip(0), seeded.seeds.flip(0)).dequantised(here.reader.grey, torch.device("cpu"))
+    assert torch.equal(turned.flip(0), counted)
 
 
 def test_another_seed_gives_other_batches(made):

@@ -1,17 +1,20 @@
 """Folders of PNG and JPEG files: what lies where, and its pixels, read once and kept as one array of bytes."""
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
+from numpy.lib import format as npy
 from PIL import Image, TiffImagePlugin
 
 from datamodules.transforms import resized
@@ -168,18 +171,40 @@ def read_images(files: list[Path], read: Read) -> np.ndarray:
         ValueError: If an image cannot be used, or differs in height or width from the first.
     """
     out = np.empty(0, np.uint8)
-    for i, file in enumerate(_shown(files)):
-        image = read(file)
-        pixels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    for i, pixels in enumerate(_pixels(files, read)):
         if i == 0:
             out = np.empty((len(files), *pixels.shape), np.uint8)
-        elif pixels.shape[1:] != out.shape[2:]:
-            (h, w), (h0, w0) = pixels.shape[1:], out.shape[2:]
-            raise unusable(file, f"{h} x {w} pixels, but {h0} x {w0} in {files[0]}; give resize to scale all")
         elif len(pixels) > out.shape[1]:
             out = np.repeat(out, len(pixels), axis=1)  # the first one in colour
         out[i] = pixels
     return out
+
+
+def write_images(file: BinaryIO, files: list[Path], read: Read, channels: int = 1) -> None:
+    """Write what ``read_images`` returns as a ``.npy``, with one image in memory at a time."""
+    for i, pixels in enumerate(_pixels(files, read)):
+        if i == 0:
+            channels = max(channels, len(pixels))
+            shape = (len(files), channels, *pixels.shape[1:])
+            npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        elif len(pixels) > channels:  # the first one in colour
+            file.seek(0)
+            file.truncate()
+            return write_images(file, files, read, len(pixels))
+        file.write(np.broadcast_to(pixels, shape[1:]).tobytes())
+
+
+def _pixels(files: list[Path], read: Read) -> Iterator[np.ndarray]:
+    """Pixels of one image after the other, ``(C, H, W)``, all of the height and width of the first."""
+    first = None
+    for file in _shown(files):
+        image = read(file)
+        pixels = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        first = first or pixels.shape[1:]
+        if pixels.shape[1:] != first:
+            (h, w), (h0, w0) = pixels.shape[1:], first
+            raise unusable(file, f"{h} x {w} pixels, but {h0} x {w0} in {files[0]}; give resize to scale all")
+        yield pixels
 
 
 def _shown(files: list[Path]) -> Iterable[Path]:
@@ -198,7 +223,8 @@ def kept_images(files: list[Path], below: Path, cache: Path, read: Read) -> np.n
     Args:
         files: Images below the folder ``below``.
         below: What their names are relative to.
-        cache: Folder of the arrays; may be deleted at any time. Where it cannot be written, nothing is kept.
+        cache: Folder of the arrays; may be deleted at any time. Where it cannot be written, nothing is kept, and all
+            pixels are in memory; otherwise the system brings those that are used, and takes them away.
         read: How to read a file.
     """
     stats = [(file, file.stat()) for file in files]
@@ -211,23 +237,25 @@ def kept_images(files: list[Path], below: Path, cache: Path, read: Read) -> np.n
             return images
     except (OSError, ValueError, EOFError):
         pass  # none yet, or damaged: made anew below
-    images = read_images(files, read)
     try:
-        _keep(kept, images)
+        _keep(kept, files, read)
+        return np.load(kept, mmap_mode="c", allow_pickle=False)
     except OSError as error:
         warnings.warn(f"{len(files)} images will be read again next time: {error}", stacklevel=2)
-    return images
+    return read_images(files, read)
 
 
-def _keep(path: Path, images: np.ndarray) -> None:
-    """Write an array so that ``path`` holds all of it or nothing."""
+def _keep(path: Path, files: list[Path], read: Read) -> None:
+    """Write the pixels of all images so that ``path`` holds all of them or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.save(file, images, allow_pickle=False)
+            write_images(file, files, read)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # empty where an image was refused

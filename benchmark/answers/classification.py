@@ -33,7 +33,7 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     rng = np.random.default_rng([protocol.seed, 1])
     quantiles = torch.from_numpy(rng.random((draws, len(y)), dtype=np.float32))
     curve = (torch.arange(levels, dtype=torch.float32, device=device) + 0.5) / levels if levels else None
-    found: dict[str, list[Tensor]] = {}
+    found: dict[str, Tensor] = {}
     with torch.no_grad():
         for rows in batches(len(y), protocol.batch):
             part = slice(rows.start, rows.stop)
@@ -43,9 +43,11 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
                 noise = KeyedNoise(protocol.seed, "noisy", rows, data.shape, device)
                 answers |= _noisy(method, x, quantiles[:, part].to(device), process.times_at(curve), noise)
             for name, logits in answers.items():
-                found.setdefault(name, []).append(logits.float().cpu())
+                if name not in found:  # made whole: of a thousand classes, parts and their sum would not fit
+                    found[name] = torch.empty(*logits.shape[:-2], len(y), logits.shape[-1])
+                found[name][..., part, :] = logits.float().cpu()
             report("classify", rows.stop, len(y))
-    arrays = {"y": y.numpy()} | {name: torch.cat(parts, dim=-2).numpy() for name, parts in found.items()}
+    arrays = {"y": y.numpy()} | {name: logits.numpy() for name, logits in found.items()}
     if process is not None:
         times = process.times_at(curve)
         arrays |= {"level_times": times.cpu().numpy(), "level_sigmas": process.log_sigma(times).exp().cpu().numpy()}

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
 from benchmark.metrics.frechet import Statistics
 from benchmark.suite.protocol import REFERENCE, Protocol
-from benchmark.system.arrays import load_arrays, save_arrays
+from benchmark.system.arrays import StoredRows, load_arrays, save_arrays
 from benchmark.system.report import Report
 from datamodules.base import ImageData
 from methods.base import Method
@@ -52,8 +50,7 @@ def real_features(
         folder: Folder of the reference's cell.
         report: Receives the number of images done.
     """
-    real = load_arrays(folder / "real.npz")
-    images = _channels_first(real["train_images"])
+    images = StoredRows(folder / "real.npz", "train_images")
     arrays: dict[str, np.ndarray] = {}
     if name == REFERENCE:
         network: FeatureNetwork = ClassifierFeatures.fit(
@@ -80,7 +77,7 @@ def sample_features(
     data: ImageData,
     batch: int,
     folder: Path,
-    images: np.ndarray,
+    images: StoredRows,
     report: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
     """A network's outputs for samples, by name, float32 ``(N, ...)``.
@@ -95,13 +92,13 @@ def sample_features(
         report: Receives the number of images done.
     """
     if name == REFERENCE:
-        real = load_arrays(folder / f"real+{name}.npz")
+        real = load_arrays(folder / f"real+{name}.npz", "centre", "scale")
         network: FeatureNetwork = ClassifierFeatures(
             reference.classifier, data.grey.centre, name, real["centre"], float(real["scale"])
         )
     else:
         network = _published(name)
-    return extract(network, _channels_first(images), _batch(name, batch), reference.device, report)
+    return extract(network, images, _batch(name, batch), reference.device, report)
 
 
 def _batch(name: str, batch: int) -> int:
@@ -112,7 +109,3 @@ def _published(name: str) -> FeatureNetwork:
     from benchmark.metrics.published_networks import NETWORKS
 
     return NETWORKS[name]()
-
-
-def _channels_first(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -116,7 +116,7 @@ def classes_of(data: ImageData) -> Classes:
 def copy_samples(path: Path, data: ImageData, folder: Path) -> dict[str, Any]:
     """Copy given samples into the cell's folder as ``samples.npz``."""
     given = given_samples(path, data)
-    save_arrays(folder / "samples.npz", images=given.images, labels=given.labels)
+    save_arrays(folder / "samples.npz", images=np.ascontiguousarray(given.images), labels=given.labels)
     return {
         "outputs": ["samples.npz"],
         "task_classes": data.task_classes.tolist(),

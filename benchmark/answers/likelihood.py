@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmark.answers.question import dequantised_test, some_test_images
+from benchmark.answers.question import DequantisedTest, some_test_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
@@ -22,13 +22,13 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
     if reason is not None:
         return {"outputs": [], "reason": reason}
     estimate = method.likelihood
-    dequantised = estimate.dequantised
-    x = dequantised_test(data, protocol) if dequantised else data.grey.centre(some_test_images(data, protocol)[0])
+    x = DequantisedTest(data, protocol) if estimate.dequantised else some_test_images(data, protocol)[0]
     bits, nfe = [], []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)
-        nats, evaluations = estimate.counted(x[rows.start : rows.stop].to(method.device), noise)
-        bits.append(data.grey.bits_per_dim(nats.cpu(), x[0].numel()))
+        part = x[rows.start : rows.stop] if estimate.dequantised else data.grey.centre(x[rows.start : rows.stop])
+        nats, evaluations = estimate.counted(part.to(method.device), noise)
+        bits.append(data.grey.bits_per_dim(nats.cpu(), part[0].numel()))
         nfe.append(evaluations.cpu())
         report("likelihood", rows.stop, len(x))
     save_arrays(folder / "log_prob.npz", bits=torch.cat(bits).numpy(), nfe=torch.cat(nfe).numpy())

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.answers.question import dequantised_test, some_test_images
+from benchmark.answers.question import DequantisedTest, some_test_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
@@ -24,17 +24,18 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     reason = method.unsupported.get("diagnostics")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    grey, (u, _), x = data.grey, some_test_images(data, protocol), dequantised_test(data, protocol)
+    grey, (u, _), x = data.grey, some_test_images(data, protocol), DequantisedTest(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     found: dict[str, list[np.ndarray]] = {}
+    dims = u[0].numel()
     for rows in batches(len(x), protocol.batch):
         here = slice(rows.start, rows.stop)
         noise = KeyedNoise(protocol.seed, "diagnose", rows, data.shape, method.device)
         part = method.likelihood.diagnostics(x[here].to(method.device), noise, times)
         nats = method.log_prob(grey.lattice(u[here]).to(method.device)).cpu()
-        part["ode_bits"] = grey.bits_per_dim(part.pop("ode_log_prob").cpu(), x[0].numel())
-        part["lattice_bits"] = grey.lattice_bits_per_dim(nats, x[0].numel())
+        part["ode_bits"] = grey.bits_per_dim(part.pop("ode_log_prob").cpu(), dims)
+        part["lattice_bits"] = grey.lattice_bits_per_dim(nats, dims)
         for name, values in part.items():
             found.setdefault(name, []).append(values.detach().cpu().numpy())
         report("diagnose", rows.stop, len(x))

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmark.answers.question import some_test_images
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage, scale_tag
-from benchmark.system.arrays import batches, load_arrays, save_arrays
+from benchmark.system.arrays import batches, load_arrays, save_arrays, save_rows
 from benchmark.system.files import replacing
 from benchmark.system.images import SHARD, Drawn, channels_last, draw_images
 from benchmark.system.memory import peak_memory
@@ -96,18 +96,15 @@ class Shards:
         Raises:
             RuntimeError: If a shard is missing or was changed.
         """
-        images, records = None, []
+        records = []
         for rows in self.ranges:
             record = self._stage(rows).completed(self.parts)
             if record is None:
                 raise RuntimeError(f"{self.parts / _file(rows)} is missing or was changed since it was drawn")
-            shard = load_arrays(self.parts / _file(rows))["images"]
-            if images is None:
-                images = np.empty((self.protocol.samples, *shard.shape[1:]), shard.dtype)
-            images[rows.start : rows.stop] = shard
             records.append(record)
         file = f"samples{scale_tag(self.scale)}.npz"
-        save_arrays(self.folder / file, images=images, labels=labels.numpy())
+        shards = (load_arrays(self.parts / _file(rows))["images"] for rows in self.ranges)
+        save_rows(self.folder / file, "images", self.protocol.samples, shards, labels=labels.numpy())
         peaks = [peak_memory(), *(record["peak_memory_bytes"] for record in records)]
         return {
             "outputs": [file],

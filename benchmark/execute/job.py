@@ -19,7 +19,7 @@ from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.stages import Stage, scale_tag
-from benchmark.system.arrays import load_arrays, save_arrays
+from benchmark.system.arrays import StoredRows, save_arrays
 from benchmark.system.files import read_manifest, write_text
 from benchmark.system.gpus import visible_gpus
 from benchmark.system.memory import peak_memory, reset_peak_memory
@@ -207,7 +207,7 @@ class _Evaluation:
         if "reason" in drawn:
             return {"outputs": []}
         reference, data = self.reference
-        images = load_arrays(self.job.folder / f"samples{scale_tag(stage.scale)}.npz")["images"]
+        images = StoredRows(self.job.folder / f"samples{scale_tag(stage.scale)}.npz", "images")
         found = features.sample_features(
             stage.network, reference, data, self.protocol.batch, self.job.reference, images,
             lambda done: self.report(stage.name, done, len(images)),

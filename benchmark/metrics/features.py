@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmark.metrics.arrays import Array, full_float32
 from benchmark.metrics.frechet import Statistics
+from benchmark.system.arrays import StoredRows
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -37,7 +38,7 @@ class FeatureNetwork(nn.Module, ABC):
 @torch.no_grad()
 def extract(
     network: FeatureNetwork,
-    images: Array,
+    images: Array | StoredRows,
     batch_size: int = 64,
     device: str | torch.device = "cpu",
     report: Callable[[int], None] = lambda done: None,
@@ -48,7 +49,8 @@ def extract(
 
     Args:
         network: Moved to ``device`` and put into evaluation mode.
-        images: Grey levels, uint8 ``(N, C, H, W)``; int32 for more than 256 levels.
+        images: Grey levels, uint8 ``(N, C, H, W)``; int32 for more than 256 levels. Stored ones are ``(N, H, W, C)``
+            and read a batch at a time.
         batch_size: Images at once.
         device: Device of the network.
         report: Receives the number of images done after each batch.
@@ -56,14 +58,16 @@ def extract(
     Raises:
         ValueError: If images are not whole numbers ``(N, C, H, W)``: floats would pass silently as dark images.
     """
-    images = torch.as_tensor(images)
-    if images.dtype not in (torch.uint8, torch.int32) or images.ndim != 4 or len(images) == 0:
+    stored = isinstance(images, StoredRows)
+    images = images if stored else torch.as_tensor(images)
+    if images.dtype not in (torch.uint8, torch.int32, np.uint8, np.int32) or len(images.shape) != 4 or not len(images):
         raise ValueError(f"images must be uint8 or int32 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
     network.to(device).eval()
     with full_float32():
         parts = []
         for part in images.split(batch_size):
-            parts.append(network(part.to(device)))
+            u = torch.from_numpy(part).permute(0, 3, 1, 2) if stored else part
+            parts.append(network(u.to(device)))
             report(min(len(parts) * batch_size, len(images)))
     return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
@@ -102,7 +106,7 @@ class ClassifierFeatures(FeatureNetwork):
         classifier: nn.Module,
         to_x: Callable[[Tensor], Tensor],
         name: str,
-        reference: Array,
+        reference: Array | StoredRows,
         batch_size: int = 64,
         device: str | torch.device = "cpu",
     ) -> "ClassifierFeatures":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmark.metrics.arrays import Array, Estimate, full_float32, matrix, pair, share
+from benchmark.system.arrays import StoredRows
 
 
 def _squares(x: Tensor) -> Tensor:
@@ -129,20 +130,23 @@ def precision_recall(
     return PrecisionRecall(share(least_real <= -fake.squares), share(least_fake <= -real.squares))
 
 
-def nearest_distances(queries: Array, points: Array, block: int = 1024, device: str | torch.device = "cpu") -> Tensor:
+def nearest_distances(
+    queries: Array | StoredRows, points: Array, block: int = 1024, device: str | torch.device = "cpu"
+) -> Tensor:
     """Euclidean distance of each query ``(N, ...)`` to the nearest point ``(M, ...)``, ``(N,)``; a copy has exactly 0.
 
-    Matrix products find the nearest point; its distance is taken from the difference.
+    Matrix products find the nearest point; its distance is taken from the difference. Stored queries are read a block
+    at a time.
     """
-    queries = torch.as_tensor(queries).flatten(1)
+    queries = queries if isinstance(queries, StoredRows) else torch.as_tensor(queries)
     points = matrix(torch.as_tensor(points).flatten(1), "points", device=device)
-    if queries.shape[1] != points.shape[1] or len(queries) == 0:
+    if math.prod(queries.shape[1:]) != points.shape[1] or len(queries) == 0:
         raise ValueError(f"queries must be rows of {points.shape[1]} numbers, got shape {tuple(queries.shape)}")
     distances = []
     with full_float32():
         centred = _Blocks(points, points.mean(0), block)
         for part in queries.split(block):
-            part = matrix(part, "queries", device=device).to(points.dtype)
+            part = matrix(torch.as_tensor(part).flatten(1), "queries", device=device).to(points.dtype)
             least = part.new_full((len(part),), math.inf)
             nearest = torch.zeros(len(part), dtype=torch.long, device=part.device)
             for columns in centred.slices:

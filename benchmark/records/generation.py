@@ -21,7 +21,7 @@ from benchmark.results.record import Record
 from benchmark.suite.jobs import Job
 from benchmark.suite.protocol import REFERENCE, Protocol
 from benchmark.suite.stages import Stage, scale_tag
-from benchmark.system.arrays import load_arrays
+from benchmark.system.arrays import StoredRows, load_arrays
 from benchmark.system.files import read_manifest, write_json
 
 LEAST_PER_CLASS = 100
@@ -54,7 +54,7 @@ class Real:
     Args:
         folder: Folder of the reference's cell.
         network: Name of the network.
-        images: Arrays of ``features.real_images``.
+        images: Arrays of ``features.real_images``, without the test images.
     """
 
     def __init__(self, folder: Path, network: str, images: dict[str, np.ndarray]) -> None:
@@ -92,13 +92,13 @@ class Real:
 
 @functools.lru_cache(maxsize=1)
 def _images(folder: Path, key: str) -> dict[str, np.ndarray]:
-    return load_arrays(folder / "real.npz")
+    return load_arrays(folder / "real.npz", "train_images", "train_labels", "test_labels", "neighbours")
 
 
 @functools.lru_cache(maxsize=2)
 def _held_out_distance(folder: Path, key: str) -> Estimate:
-    images = _images(folder, key)
-    return mean_estimate(nearest_distances(images["test_images"], images["train_images"], device=device()))
+    test, train = StoredRows(folder / "real.npz", "test_images"), _images(folder, key)["train_images"]
+    return mean_estimate(nearest_distances(test, train, device=device()))
 
 
 @functools.lru_cache(maxsize=4)
@@ -122,16 +122,17 @@ def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
             yield from record.absent(generation_metrics(protocol.features), record.manifest["reason"])
             continue
         record.protocol |= {k: record.manifest[k] for k in ("sampler", "steps", "nfe") if k in record.manifest}
-        drawn = load_arrays(job.folder / f"samples{tag}.npz")
+        file = job.folder / f"samples{tag}.npz"
+        labels, images = load_arrays(file, "labels")["labels"], StoredRows(file, "images")
         for network in protocol.features:
             stage = read_manifest(Stage("real", network=network).manifest(job.reference)) or {}
             real = _real(job.reference, network, stage["key"])
             seen = load_arrays(job.folder / f"features+{network}{tag}.npz")
-            compared = _Compared(job, protocol, record, real, stage["network"], seen, drawn["labels"])
+            compared = _Compared(job, protocol, record, real, stage["network"], seen, labels)
             yield from compared.records()
             per_class += compared.per_class
         held_out = _held_out_distance(job.reference, _key(job.reference))
-        near = mean_estimate(nearest_distances(drawn["images"], real.images["train_images"], device=device()))
+        near = mean_estimate(nearest_distances(images, real.images["train_images"], device=device()))
         among = {} if protocol.real_images is None else {"against": _against(protocol, real)}
         yield record("nn_ratio", distance_ratio(near, held_out), **among)
     write_json(job.folder / FILE, [asdict(row) for row in per_class])

@@ -75,7 +75,7 @@ def test_the_crop_is_of_rows_57_to_184_and_columns_25_to_152_halved(tmp_path):
 
 def test_pixels_are_read_once(folder, monkeypatch):
     first = made(folder).images("train")[0]
-    monkeypatch.setattr(image_files, "read_images", None)
+    monkeypatch.setattr(image_files, "_pixels", None)
     assert torch.equal(made(folder, attribute="Young").images("train")[0], first)
 
 

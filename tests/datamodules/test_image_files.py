@@ -2,13 +2,14 @@
 
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.image_files import decode, opened, plain
+from datamodules.image_files import AsStored, decode, kept_images, opened, plain, read_images
 from datamodules.image_folder import ImageFolder
 
 RNG = np.random.default_rng(0)
@@ -109,3 +110,29 @@ def test_an_unusable_image_is_refused_with_one_line_that_names_it(tmp_path, name
     assert str(refusal.value).startswith(f"{path}: ")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / ".diffclass-cache").exists()
+
+
+@pytest.mark.parametrize("kinds", ["ggg", "ccc", "ggcg", "cgc"])
+def test_kept_pixels_are_those_read_into_memory(tmp_path, kinds):
+    files = [tmp_path / f"{i}.png" for i in range(len(kinds))]
+    for file, kind in zip(files, kinds, strict=True):
+        {"g": GREY, "c": COLOURS}[kind].save(file)
+    kept = kept_images(files, tmp_path, tmp_path / "kept", AsStored())
+    assert kept.dtype == np.uint8
+    assert np.array_equal(kept, read_images(files, AsStored()))
+    assert np.array_equal(kept, kept_images(files, tmp_path, tmp_path / "kept", AsStored()))
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_one_image_is_in_memory_at_a_time(tmp_path):
+    for i in range(64):
+        Image.fromarray(np.full((256, 256, 3), i, np.uint8)).save(tmp_path / f"{i:02}.png")
+    files = sorted(tmp_path.iterdir())
+    tracemalloc.start()
+    try:
+        kept = kept_images(files, tmp_path, tmp_path / "kept", AsStored())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert kept[:, 0, 0, 0].tolist() == list(range(64))
+    assert peak < kept.nbytes / 8

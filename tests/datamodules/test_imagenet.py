@@ -195,7 +195,7 @@ def test_whole_parts_are_balanced_subsets_that_no_seed_changes(made):
 
 def test_whole_parts_are_read_once_and_batches_need_none(made, monkeypatch):
     imagenet(made).images("test")
-    monkeypatch.setattr(image_files, "read_images", None)
+    monkeypatch.setattr(image_files, "_pixels", None)
     data = imagenet(made)
     assert len(data.images("test")[1]) == 24
     next(iter(data.train_dataloader()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.answers.given_samples import given_samples
+from benchmark.answers.given_samples import copy_samples, given_samples
 from benchmark.errors import InputError
 from benchmark.evaluate import main as evaluate
 from benchmark.execute.session import with_given
@@ -15,6 +15,7 @@ from benchmark.results.record import Results, failed, measured, not_applicable
 from benchmark.results.rows import rows as rows_of_results
 from benchmark.run import main
 from benchmark.suite.suite import load_suite
+from benchmark.system.arrays import StoredRows
 from benchmark.system.names import check_cell_name
 from datamodules.digits import Digits
 
@@ -44,6 +45,12 @@ def test_an_archive_is_taken_as_it_is(digits, tmp_path):
     np.testing.assert_array_equal(given.images[..., 0], u)
     assert set(given.labels) == {-1}
     assert given.told.startswith("12 images from array arr_0, no classes (seeds left unread)")
+
+
+def test_an_archive_whose_columns_lie_together_is_stored_row_by_row(digits, tmp_path):
+    copy_samples(saved(tmp_path, images=np.asfortranarray(levels())), digits, tmp_path)
+    (images,) = StoredRows(tmp_path / "samples.npz", "images").split(12)
+    np.testing.assert_array_equal(images[..., 0], levels())
 
 
 def test_folders_of_images_are_taken_with_their_class_or_without(digits, tmp_path):

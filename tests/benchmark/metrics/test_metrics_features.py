@@ -24,6 +24,7 @@ from benchmark.metrics.published_networks import (
     resize,
     weights_file,
 )
+from benchmark.system.arrays import StoredRows, save_arrays
 from benchmark.system.files import digest_file
 from datamodules.grey_levels import GreyLevels
 
@@ -92,6 +93,18 @@ def test_features_depend_neither_on_the_batch_size_nor_on_the_mode():
     for one, other in zip(whole.values(), extract(network, x.numpy(), batch_size=7).values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         assert one.dtype == np.float32
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_features_of_stored_images_are_those_of_the_same_images_in_memory(tmp_path, channels):
+    x = images(50, channels).permute(0, 2, 3, 1).contiguous()
+    save_arrays(tmp_path / "a.npz", images=x.numpy())
+    stored, in_memory = StoredRows(tmp_path / "a.npz", "images"), x.permute(0, 3, 1, 2)
+    levels = GreyLevels(17)
+    network = ClassifierFeatures(SmallClassifier(), lambda u: levels.centre(u).mean(1, keepdim=True), "small")
+    found, wanted = (extract(network, some, batch_size=7) for some in (stored, in_memory))
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_images_must_be_grey_levels():

@@ -10,6 +10,7 @@ from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from benchmark.metrics.arrays import mean_estimate
 from benchmark.metrics.neighbours import distance_ratio, nearest_distances, neighbour_radii, precision_recall
+from benchmark.system.arrays import StoredRows, save_arrays
 
 
 def cloud(n: int, d: int = 4, seed: int = 0, std: float = 1.0) -> np.ndarray:
@@ -75,6 +76,13 @@ def test_nearest_distances_are_exact():
     points, queries = cloud(150, 9), cloud(40, 9, seed=1)
     expected = np.linalg.norm(queries[:, None] - points, axis=2).min(1)
     np.testing.assert_allclose(nearest_distances(queries, points, block=32), expected, rtol=1e-12)
+
+
+def test_nearest_distances_of_stored_queries_are_the_same(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3)).astype(np.uint8)
+    save_arrays(tmp_path / "a.npz", images=images[:200])
+    found = nearest_distances(StoredRows(tmp_path / "a.npz", "images"), images[200:], block=32)
+    assert found.equal(nearest_distances(images[:200], images[200:], block=32))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

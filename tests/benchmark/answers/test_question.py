@@ -1,0 +1,40 @@
+"""Dequantised test images are the same in any slices, and never all made at once."""
+
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.answers.question import DequantisedTest
+from benchmark.suite.protocol import Protocol
+from datamodules.grey_levels import GreyLevels
+
+GREY = GreyLevels(256)
+
+
+def dequantised(u: torch.Tensor, seed: int = 3) -> DequantisedTest:
+    data = SimpleNamespace(grey=GREY, some_images=lambda *_: (u, torch.zeros(len(u), dtype=torch.int64)))
+    return DequantisedTest(data, Protocol(seed=seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 5), (3, 8, 8)])
+def test_slices_have_the_noise_of_all_images_at_once(shape):
+    u = torch.randint(256, (41, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    v = np.random.default_rng([3, 2]).random(u.shape, dtype=np.float32)
+    whole, x = GREY.dequantise(u, torch.from_numpy(v)), dequantised(u)
+    assert len(x) == 41
+    for rows in (slice(0, 41), slice(0, 7), slice(7, 14), slice(40, 41), slice(35, 50), slice(9), slice(13, None)):
+        assert torch.equal(x[rows], whole[rows])
+
+
+def test_noise_is_made_for_the_slice_alone():
+    x = dequantised(torch.zeros(1, 3, 64, 64, dtype=torch.uint8).expand(10**6, -1, -1, -1))
+    tracemalloc.start()
+    try:
+        assert len(x[999_990:]) == 10
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20  # float32 of ten images, where all would take 49 GB

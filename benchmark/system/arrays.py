@@ -2,7 +2,6 @@
 
 import zipfile
 from collections.abc import Iterable, Iterator
-from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +9,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from benchmark.system.files import replacing
+
+READ = 2**18
+"""Bytes that are read of an archive at once; more are slower, since what is read so far is copied with each piece."""
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
@@ -62,9 +64,12 @@ class StoredRows:
         with zipfile.ZipFile(self.path) as file, file.open(f"{self.name}.npy") as member:
             _header(member, self.path)
             for rows in batches(len(self), size):
-                shape = (len(rows), *self.shape[1:])
-                count = prod(shape) * self.dtype.itemsize
-                yield np.frombuffer(bytearray(member.read(count)), self.dtype).reshape(shape)
+                block = np.empty((len(rows), *self.shape[1:]), self.dtype)
+                content = memoryview(block).cast("B")
+                for start in range(0, len(content), READ):
+                    part = content[start : start + READ]
+                    part[:] = member.read(len(part))
+                yield block
 
 
 def _header(member: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype]:

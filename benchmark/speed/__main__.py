@@ -10,25 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import INCOMPLETE, OK, InputError, command, tell
-from benchmark.speed.targets import CHECKOUTS, TARGETS, chosen
+from benchmark.speed.targets import PACKAGES, TARGETS, checkouts, chosen
 from benchmark.system.files import write_json
-from benchmark.system.surroundings import absolute, path_option
+from benchmark.system.surroundings import path_option
 
 if TYPE_CHECKING:
     from benchmark.speed.race import Bench, Row
 
 MOST_THREADS, MOST_ROUNDS = 1024, 1000
-PACKAGES = (
-    "diffusers",
-    "lightning",
-    "numpy",
-    "prdc",
-    "pytorch-fid",
-    "scipy",
-    "torch",
-    "torch-fidelity",
-    "torchmetrics",
-)
 LAYOUT = "{:<32} {:<16} {:>7} {:>7} {:>6} {:>10} {:>10} {}"
 
 
@@ -64,25 +53,12 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--only: no target {error}; there are: {', '.join(TARGETS)}") from None
     if options.json is not None and not options.json.parent.is_dir():
         raise InputError(f"--json: there is no folder {options.json.parent}")
-    bench = _raced(targets, _checkouts(options.peer), options)
+    bench = _raced(targets, checkouts(options.peer), options)
     if options.json is not None:
         write_json(options.json, _written(bench, options))
     if bench.unequal:
         tell(f"error: not equal, so not timed: {', '.join(sorted(set(bench.unequal)))}")
     return INCOMPLETE if bench.unequal else OK
-
-
-def _checkouts(words: list[str]) -> dict[str, Path]:
-    """Folders of released code by name."""
-    found = {}
-    for word in words:
-        name, given, folder = word.partition("=")
-        if not given or name not in CHECKOUTS or not folder:
-            raise InputError(f"--peer takes NAME=DIR with NAME among {', '.join(CHECKOUTS)}, got {word!r}")
-        if not (absolute(folder) / CHECKOUTS[name]).is_file():
-            raise InputError(f"--peer: {folder} is no checkout of {name}: it has no {CHECKOUTS[name]}")
-        found[name] = absolute(folder)
-    return found
 
 
 def _raced(targets: dict[str, Any], checkouts: dict[str, Path], options: Any) -> "Bench":

@@ -94,7 +94,7 @@ def inception(bench: Bench) -> None:
     n = bench.size(16, 1)
     images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8)
     with TemporaryDirectory() as folder:
-        weights = _random_weights(m.FeatureExtractorInceptionV3, Path(folder))
+        weights = random_weights(m.FeatureExtractorInceptionV3, Path(folder))
         ours = InceptionFeatures(weights, sha256=digest_file(weights))
         settings = {"feature_extractor_weights_path": str(weights)}
         network = m.FeatureExtractorInceptionV3("inception", ["2048"], **settings)
@@ -106,7 +106,7 @@ def inception(bench: Bench) -> None:
     bench.race("inception", {"features": side}, theirs, images=n)
 
 
-def _random_weights(extractor: type[nn.Module], folder: Path) -> Path:
+def random_weights(extractor: type[nn.Module], folder: Path) -> Path:
     """A file of random weights in the published format, under which activations neither vanish nor explode."""
 
     class Unread(extractor):

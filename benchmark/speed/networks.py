@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.speed import pairs
-from benchmark.speed.race import Bench, Side, gradients
+from benchmark.speed.race import CPU, Bench, Side, gradients
 from methods.diffusion.denoiser import EpsDenoiser
 from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.process import DiscreteVP, UniformTimes, VarianceExploding
@@ -25,14 +25,14 @@ def ncsnpp_small(bench: Bench) -> None:
     """NCSN++ of 32 channels and 2 blocks against the released one; also the memory of both."""
     pair = pairs.ncsnpp(bench, *bench.size((32, 2), (8, 1)))
     if pair is not None:
-        _compare(bench, "ncsnpp_small", "score_sde", pair, VarianceExploding(), _of_score_sde(pair.theirs), memory=True)
+        _compare(bench, "ncsnpp_small", "score_sde", pair, VarianceExploding(), of_score_sde(pair.theirs), memory=True)
 
 
 def ncsnpp(bench: Bench) -> None:
     """NCSN++ of 128 channels and 4 blocks, also under bf16 autocast, against the released one in single precision."""
     pair = pairs.ncsnpp(bench, *bench.size((128, 4), (8, 1)))
     if pair is not None:
-        _compare(bench, "ncsnpp", "score_sde", pair, VarianceExploding(), _of_score_sde(pair.theirs), half=True)
+        _compare(bench, "ncsnpp", "score_sde", pair, VarianceExploding(), of_score_sde(pair.theirs), half=True)
 
 
 def unet(bench: Bench) -> None:
@@ -41,14 +41,15 @@ def unet(bench: Bench) -> None:
     if pair is None:
         return
     process = DiscreteVP(1000)
-
-    def predicted(x_t: Tensor, t: Tensor) -> Tensor:
-        return pair.theirs(x_t, process.index(t) - 1).sample
-
-    _compare(bench, "unet", "diffusers", pair, process, predicted, half=True)
+    _compare(bench, "unet", "diffusers", pair, process, of_diffusers(pair.theirs, process), half=True)
 
 
-def _of_score_sde(network: nn.Module) -> Predicted:
+def of_diffusers(network: nn.Module, process: DiscreteVP) -> Predicted:
+    """The network of diffusers is told the number of the noise level, from 0."""
+    return lambda x_t, t: network(x_t, process.index(t) - 1).sample
+
+
+def of_score_sde(network: nn.Module) -> Predicted:
     """The released network answers ``-eps``, told ``sigma`` in units of images in [0, 1]."""
     process = VarianceExploding()
     return lambda x_t, t: -network(x_t, process.sigma(t) / 2)
@@ -66,9 +67,40 @@ def _compare(
 ) -> None:
     """Race the noise that a sampler asks for, and the training step."""
     n, size = bench.size(16, 2), bench.size(32, 8)
-    x = torch.rand(n, 3, size, size) * 2 - 1
-    method = ScoreModel(EpsDenoiser(pair.ours, process), UniformTimes())
-    t = process.sample_times(n)
+    both = sides(pair, process, predicted, n, size, ROUNDING)
+    half = half and (bench.tiny or _has_half(bench))
+    for row, (side, theirs) in both.items():
+        ours = {row: side}
+        if half:
+            ours[f"{row}/bf16"] = halved(side, CPU, {"forward": bench.size(0.01, 0.02), "step": 0.03}[row])
+        bench.race(name, ours, {peer: theirs}, batch=n)
+        if memory:
+            bench.compare_memory(name, f"{row}/memory", peer, side, theirs, batch=n)
+
+
+def sides(
+    pair: pairs.Pair,
+    process: NoiseProcess,
+    predicted: Predicted,
+    n: int,
+    size: int,
+    tolerance: float,
+    device: torch.device = CPU,
+) -> dict[str, tuple[Side, Side]]:
+    """Ours and theirs of ``forward``, the noise that a sampler asks for, and ``step``, the training step.
+
+    Args:
+        pair: The networks, on ``device``.
+        process: The process of both.
+        predicted: The peer's network.
+        n: Images.
+        size: Their height and width in pixels.
+        tolerance: Largest relative difference of the results.
+        device: Where the images are.
+    """
+    x = torch.rand(n, 3, size, size, device=device) * 2 - 1
+    method = ScoreModel(EpsDenoiser(pair.ours, process), UniformTimes()).to(device)
+    t = process.sample_times(n, device)
     x_t, _ = process.perturb(x, t)
 
     @torch.no_grad()
@@ -78,30 +110,31 @@ def _compare(
     def their_step() -> None:
         torch.manual_seed(0)
         pair.theirs.zero_grad()
-        drawn = process.sample_times(n)
+        drawn = process.sample_times(n, device)
         noisy, eps = process.perturb(x, drawn, torch.randn_like(x))
         F.mse_loss(predicted(noisy, drawn), eps).backward()
 
-    def autocast(work: Callable[[], Tensor | None]) -> Tensor | None:
-        with torch.autocast("cpu", torch.bfloat16):
-            return work()
-
-    works = {"forward": partial(forward, method.denoiser.eps), "step": pairs.training_step(method, pair.ours, x)}
-    seen = {"forward": lambda found: found, "step": lambda _: gradients(pair.ours)}
-    theirs = {
-        "forward": Side(partial(forward, predicted)),
-        "step": Side(their_step, lambda _: pair.gradients()),
+    step = pairs.training_step(method, pair.ours, x)
+    return {
+        "forward": (
+            Side(partial(forward, method.denoiser.eps), tolerance=tolerance),
+            Side(partial(forward, predicted)),
+        ),
+        "step": (
+            Side(step, lambda _: gradients(pair.ours), tolerance),
+            Side(their_step, lambda _: pair.gradients()),
+        ),
     }
-    half = half and (bench.tiny or _has_half(bench))
-    for row, work in works.items():
-        ours = {row: Side(work, seen[row], ROUNDING)}
-        if half:
-            ours[f"{row}/bf16"] = Side(
-                partial(autocast, work), seen[row], {"forward": bench.size(0.01, 0.02), "step": 0.03}[row]
-            )
-        bench.race(name, ours, {peer: theirs[row]}, batch=n)
-        if memory:
-            bench.compare_memory(name, f"{row}/memory", peer, ours[row], theirs[row], batch=n)
+
+
+def halved(side: Side, device: torch.device, tolerance: float) -> Side:
+    """The same side under bf16 autocast, whose results may differ more."""
+
+    def work() -> Tensor | None:
+        with torch.autocast(device.type, torch.bfloat16):
+            return side.run()
+
+    return Side(work, side.seen, tolerance)
 
 
 def _has_half(bench: Bench) -> bool:

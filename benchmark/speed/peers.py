@@ -12,6 +12,8 @@ from benchmark.errors import one_line, tell
 
 EXTENSIONS = "torch.utils.cpp_extension"
 """Module by which code compiles extensions for GPUs when it is imported; on CPUs it does without them."""
+COMPILER = "compiler"
+"""Name under which it is noted that extensions of a checkout could not be compiled."""
 
 
 class Peers:
@@ -19,13 +21,14 @@ class Peers:
 
     Args:
         folders: Checkouts by their name in ``targets.CHECKOUTS``.
+        extensions: Whether checkouts may compile extensions for GPUs.
 
     Attributes:
         lacking: Reason by name for what could not be imported.
     """
 
-    def __init__(self, folders: dict[str, Path]) -> None:
-        self.folders, self.lacking = folders, dict[str, str]()
+    def __init__(self, folders: dict[str, Path], extensions: bool = False) -> None:
+        self.folders, self.extensions, self.lacking = folders, extensions, dict[str, str]()
         self._known: dict[tuple[str, ...], tuple[ModuleType, ...]] = {}
 
     def package(self, module: str) -> Any:
@@ -40,7 +43,8 @@ class Peers:
         """Modules of a checkout; None if there is none.
 
         They are imported from its folder and taken out of ``sys.modules`` again: two checkouts have modules of one
-        name. Extensions for GPUs that they compile when they are imported are left out.
+        name. Extensions for GPUs that they compile when they are imported are left out where they are not wanted, or
+        cannot be compiled.
         """
         key = (name, *modules)
         if name not in self.folders:
@@ -48,12 +52,21 @@ class Peers:
             return None
         if key not in self._known:
             try:
-                with _importing_from(self.folders[name]):
-                    self._known[key] = tuple(import_module(module) for module in modules)
+                self._known[key] = self._imported(self.folders[name], modules)
             except ImportError as error:
                 self.skip(name, one_line(error))
                 return None
         return self._known[key]
+
+    def _imported(self, folder: Path, modules: tuple[str, ...]) -> tuple[ModuleType, ...]:
+        if self.extensions:
+            try:
+                with _importing_from(folder):
+                    return tuple(import_module(module) for module in modules)
+            except (ImportError, OSError, RuntimeError) as error:
+                self.skip(COMPILER, f"extensions of {folder.name} are left out: {one_line(error)}")
+        with _importing_from(folder), _no_extensions():
+            return tuple(import_module(module) for module in modules)
 
     def skip(self, name: str, reason: str) -> None:
         """Tell once that something is left out, and why."""
@@ -71,14 +84,25 @@ def _importing_from(folder: Path) -> Iterator[None]:
         del sys.modules[name]
     sys.path.insert(0, str(folder))
     invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name, module in list(sys.modules.items()):
+            if folder in Path(getattr(module, "__file__", None) or "/").parents:
+                del sys.modules[name]
+        sys.modules.update({name: module for name, module in before.items() if name not in sys.modules})
+
+
+@contextmanager
+def _no_extensions() -> Iterator[None]:
+    """Let code that compiles an extension get None in its place."""
+    before = sys.modules.get(EXTENSIONS)
     sys.modules[EXTENSIONS] = ModuleType(EXTENSIONS)
     sys.modules[EXTENSIONS].load = lambda *_, **__: None
     try:
         yield
     finally:
         del sys.modules[EXTENSIONS]
-        sys.path.remove(str(folder))
-        for name, module in list(sys.modules.items()):
-            if folder in Path(getattr(module, "__file__", None) or "/").parents:
-                del sys.modules[name]
-        sys.modules.update({name: module for name, module in before.items() if name not in sys.modules})
+        if before is not None:
+            sys.modules[EXTENSIONS] = before

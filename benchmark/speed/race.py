@@ -1,4 +1,7 @@
-"""Races: the same work by several sides in turn, CPU time of this process, equality checked on the first calls."""
+"""Races: the same work by several sides in turn, equality checked on the first calls.
+
+Time is CPU time of this process, or the wall's until a GPU has done the work.
+"""
 
 import ctypes
 import time
@@ -13,13 +16,15 @@ from torch import Tensor
 
 from benchmark.cost.meter import Meter
 from benchmark.errors import tell
+from benchmark.metrics.arrays import full_float32
 from benchmark.speed.peers import Peers
 from benchmark.speed.targets import TARGETS
 
 LONG = 40.0
-"""CPU seconds of a first round that is counted: a warm-up of shorter ones is not."""
+"""Seconds of a first round that is counted: a warm-up of shorter ones is not."""
 MOST = 50.0
-"""CPU seconds of a race after which no further round starts."""
+"""Seconds of a race after which no further round starts."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Row:
         goal: Least ratio to show; None if none is set.
         ours: Median of ours, in ``unit``.
         theirs: Median of theirs.
-        unit: ``s`` of CPU time, ``B`` of memory, ``operators`` or ``FLOP``.
+        unit: ``s`` of time, ``B`` of memory, ``operators`` or ``FLOP``.
         rounds: Timed rounds.
         error: Relative difference of results.
         more: Sizes of the work.
@@ -76,14 +81,25 @@ class Bench:
         rounds: Most timed rounds of a race.
         tiny: Whether work is of the smallest size, to see that it runs.
         on_row: Receives each row.
+        device: Where the sides work.
+        most: Seconds of a race after which no further round starts.
 
     Attributes:
         rows: All rows.
         unequal: Races whose sides gave different numbers, which are not timed.
     """
 
-    def __init__(self, peers: Peers, rounds: int, tiny: bool, on_row: Callable[[Row], None]) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        rounds: int,
+        tiny: bool,
+        on_row: Callable[[Row], None],
+        device: torch.device = CPU,
+        most: float = MOST,
+    ) -> None:
         self.peers, self.rounds, self.tiny, self.on_row = peers, rounds, tiny, on_row
+        self.device, self.most = device, most
         self.rows: list[Row] = []
         self.unequal: list[str] = []
 
@@ -105,7 +121,8 @@ class Bench:
         sides = [*ours.values(), *theirs.values()]
         first, seen = [], []
         for side in sides:
-            seconds, found = timed(side.run)
+            with full_float32():  # what a GPU computes by default would hide a difference
+                seconds, found = timed(side.run, self.device)
             first.append(seconds)
             seen.append(flat(side.seen(found)))  # at once: two sides may leave their gradients in one network
             del found
@@ -123,10 +140,12 @@ class Bench:
         del seen
         times = [first]
         spent = sum(times[0])
-        if spent < LONG:
+        if self.device.type == "cuda":  # a first call compiles, and loads kernels
+            times, spent = [], 0.0
+        elif spent < LONG:
             times = []
-        while len(times) < self.rounds and (not times or spent < MOST):
-            times.append([timed(side.run)[0] for side in sides])
+        while len(times) < self.rounds and (not times or spent < self.most):
+            times.append([timed(side.run, self.device)[0] for side in sides])
             spent += sum(times[-1])
         for pair, error in errors.items():
             if pair not in unequal:
@@ -164,11 +183,14 @@ class Bench:
         self.on_row(self.rows[-1])
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of this process for a call, and its result."""
-    start = time.process_time()
+def timed(work: Callable[[], Any], device: torch.device = CPU) -> tuple[float, Any]:
+    """Seconds of a call and its result: of this process on CPUs, by the wall clock until a GPU has done it."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
     found = work()
-    return time.process_time() - start, found
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start, found
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:

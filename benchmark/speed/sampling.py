@@ -140,7 +140,7 @@ def assisted(bench: Bench) -> None:
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(0.02 * torch.randn_like(weight))
-    ours, naive, work = _guided(bench, EpsDenoiser(network, VarianceExploding()))
+    ours, naive, work = guided(bench, EpsDenoiser(network, VarianceExploding()))
     bench.race("assisted", {"step": Side(partial(work, ours), tolerance=1e-5)}, {"two evaluations": Side(naive)})
 
 
@@ -150,7 +150,7 @@ def assisted_ncsnpp(bench: Bench) -> None:
     if pair is None:
         return
     process = VarianceExploding()
-    ours, _, work = _guided(bench, EpsDenoiser(pair.ours.eval().requires_grad_(False), process))
+    ours, _, work = guided(bench, EpsDenoiser(pair.ours.eval().requires_grad_(False), process))
     theirs = EpsDenoiser(_Released(pair.theirs.eval()), process)
     classifier = AssistedClassifier(theirs, ours.classifier.network)
 
@@ -177,17 +177,20 @@ class _Released(nn.Module):
         return -self.network(x_t, log_sigma.exp() / 2)
 
 
-def _guided(bench: Bench, denoiser: EpsDenoiser) -> tuple[ClassifierGuidance, Callable[[], Tensor], Any]:
+def guided(
+    bench: Bench, denoiser: EpsDenoiser, images: int = 16
+) -> tuple[ClassifierGuidance, Callable[[], Tensor], Any]:
     """Guidance as a suite samples with it, the same by two evaluations, and the call of either."""
-    n, size = bench.size((16, 32), (2, 8))
+    n, size = bench.size((images, 32), (2, 8))
     network = WideResNet(3, 10, *bench.size((28, 2), (10, 1)), inputs=2)
     classifier = AssistedClassifier(denoiser, pairs.as_in_suites(network).eval().requires_grad_(False))
-    x, y = torch.rand(n, 3, size, size) * 2 - 1, torch.arange(n) % 10
-    t = torch.full((n,), 0.5)
+    denoiser, classifier = denoiser.to(bench.device), classifier.to(bench.device)
+    x, y = torch.rand(n, 3, size, size).to(bench.device) * 2 - 1, torch.arange(n, device=bench.device) % 10
+    t = torch.full((n,), 0.5, device=bench.device)
     x_t, _ = denoiser.process.perturb(x, t)
 
-    def work(guided: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        return guided(x_t, t, y)
+    def work(evaluate: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        return evaluate(x_t, t, y)
 
     @torch.no_grad()
     def naive() -> Tensor:

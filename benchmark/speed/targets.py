@@ -1,6 +1,10 @@
 """Targets of races: the file of each, and the least ratio that each of its rows must show."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.errors import InputError
+from benchmark.system.surroundings import absolute
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,18 @@ TARGETS = {
     "batches": Target("data", {"flip": 3.0, "flip@torchvision": 15.0, "flip+crop": 15.0}),
 }
 """Targets by name. Goals are of one thread at full size; a ratio above 1 favours us."""
+PACKAGES = (
+    "diffusers",
+    "lightning",
+    "numpy",
+    "prdc",
+    "pytorch-fid",
+    "scipy",
+    "torch",
+    "torch-fidelity",
+    "torchmetrics",
+)
+"""Packages whose versions a file of results states."""
 
 
 def chosen(names: list[str] | None) -> dict[str, Target]:
@@ -63,3 +79,20 @@ def chosen(names: list[str] | None) -> dict[str, Target]:
     return {
         name: target for name, target in TARGETS.items() if names is None or name in names or target.subject in names
     }
+
+
+def checkouts(words: list[str]) -> dict[str, Path]:
+    """Folders of released code by name, from options ``NAME=DIR``.
+
+    Raises:
+        InputError: If a name is unknown, or a folder is no checkout.
+    """
+    found = {}
+    for word in words:
+        name, given, folder = word.partition("=")
+        if not given or name not in CHECKOUTS or not folder:
+            raise InputError(f"--peer takes NAME=DIR with NAME among {', '.join(CHECKOUTS)}, got {word!r}")
+        if not (absolute(folder) / CHECKOUTS[name]).is_file():
+            raise InputError(f"--peer: {folder} is no checkout of {name}: it has no {CHECKOUTS[name]}")
+        found[name] = absolute(folder)
+    return found

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import INCOMPLETE, OK, InputError, command, shown
-from benchmark.speed.gpu_items import ITEMS
+from benchmark.speed.gpu_items import ITEMS, Task
 from benchmark.speed.targets import PACKAGES, checkouts
 from benchmark.system.files import write_json
 from benchmark.system.machine import processor, versions
@@ -133,7 +133,7 @@ class Report:
 
 def _measure(report: Report, released: dict[str, Path], folders: dict[str, str], options: Any) -> None:
     """Measure the items one after the other, each in its share of the time that is left."""
-    from benchmark.speed.gpu_process import Task, carry_out, prepare
+    from benchmark.speed.gpu_process import carry_out, prepare
 
     end = time.perf_counter() + 60 * options.minutes
     prepare()

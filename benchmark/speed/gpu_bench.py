@@ -14,8 +14,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark.cost.meter import META, measured
-from benchmark.speed.gpu_items import ITEMS
-from benchmark.speed.gpu_process import Task
+from benchmark.speed.gpu_items import ITEMS, Task
 from benchmark.speed.peers import Peers
 from benchmark.speed.race import Bench, Row
 from benchmark.training.callbacks import CompiledNetworks

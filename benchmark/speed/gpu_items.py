@@ -1,6 +1,8 @@
-"""Items that are measured on a GPU: the file of each, its share of the time, and the goals of its rows."""
+"""Items that are measured on a GPU: the file of each, its share of the time, its goals, and what its process is told."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -110,3 +112,39 @@ STEPS = {
     "supervised": 500,
 }
 """Steps of the trainings of Fashion-MNIST; a training whose time is up ends sooner, and its row says after how many."""
+
+
+class Skipped(Exception):
+    """An item cannot be measured here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the process of an item is told.
+
+    Attributes:
+        name: The item.
+        seconds: Time until it is ended.
+        tiny: Whether work is of the smallest size, on the CPU.
+        folder: Folder that the items of a run share.
+        peak: FLOP/s of dense bf16 products of this run; None if they were not measured.
+        checkouts: Folders of released code by name.
+        environment: Variables that name folders of data and weights.
+    """
+
+    name: str
+    seconds: float
+    tiny: bool
+    folder: Path
+    peak: float | None
+    checkouts: dict[str, Path]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class End:
+    """How an item ended: ``done``, ``skipped``, ``failed`` or ``cut``, after how many seconds and why."""
+
+    status: str
+    seconds: float
+    reason: str | None

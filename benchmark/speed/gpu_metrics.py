@@ -11,7 +11,7 @@ from benchmark.metrics.fidelity import inception_score
 from benchmark.metrics.frechet import Statistics, frechet_estimate
 from benchmark.metrics.published_networks import InceptionFeatures
 from benchmark.speed.gpu_bench import Card
-from benchmark.speed.gpu_process import Skipped
+from benchmark.speed.gpu_items import Skipped
 from benchmark.speed.metrics import features, random_weights
 from benchmark.speed.peers import Peers
 from benchmark.system.files import digest_file

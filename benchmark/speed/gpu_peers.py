@@ -7,8 +7,7 @@ from torch import Tensor
 
 from benchmark.speed import networks, pairs
 from benchmark.speed.gpu_bench import Card
-from benchmark.speed.gpu_items import COMPILED
-from benchmark.speed.gpu_process import Skipped
+from benchmark.speed.gpu_items import COMPILED, Skipped
 from benchmark.speed.race import Bench
 from methods.diffusion.denoiser import EpsDenoiser
 from methods.diffusion.process import DiscreteVP, UniformTimes, VarianceExploding

@@ -12,52 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from benchmark.errors import failure
-from benchmark.speed.gpu_items import ITEMS
+from benchmark.speed.gpu_items import ITEMS, End, Skipped, Task
 from benchmark.system.machine import end_with
 
 PRELOADED = ("torch._dynamo", *sorted({f"benchmark.speed.{item.subject}" for item in ITEMS.values()}))
-
-
-class Skipped(Exception):
-    """An item cannot be measured here; the message says what is missing."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the process of an item is told.
-
-    Attributes:
-        name: The item.
-        seconds: Time until it is ended.
-        tiny: Whether work is of the smallest size, on the CPU.
-        folder: Folder that the items of a run share.
-        peak: FLOP/s of dense bf16 products of this run; None if they were not measured.
-        checkouts: Folders of released code by name.
-        environment: Variables that name folders of data and weights.
-    """
-
-    name: str
-    seconds: float
-    tiny: bool
-    folder: Path
-    peak: float | None
-    checkouts: dict[str, Path]
-    environment: dict[str, str]
-
-
-@dataclass(frozen=True)
-class End:
-    """How an item ended: ``done``, ``skipped``, ``failed`` or ``cut``, after how many seconds and why."""
-
-    status: str
-    seconds: float
-    reason: str | None
 
 
 def prepare() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.speed.gpu_bench import Card
-from benchmark.speed.gpu_items import STEPS
-from benchmark.speed.gpu_process import Skipped
+from benchmark.speed.gpu_items import STEPS, Skipped
 from benchmark.suite.jobs import arguments
 from benchmark.suite.suite import load_suite
 from benchmark.training.build import build

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from benchmark.errors import INCOMPLETE, OK, UNUSABLE_INPUT
-from benchmark.speed import gpu, gpu_process
+from benchmark.speed import gpu
 from benchmark.speed.gpu_bench import idle_share
-from benchmark.speed.gpu_items import ITEMS, STEPS
-from benchmark.speed.gpu_process import PRELOADED, Task, carry_out
+from benchmark.speed.gpu_items import ITEMS, STEPS, Skipped, Task
+from benchmark.speed.gpu_process import PRELOADED, carry_out
 
 KEYS = {"item", "row", "value", "unit", "percent_of_peak", "must", "hoped", "met", "more"}
 PEERS = {"g4": "score_sde", "g5": "diffusers", "g9": "torch_fidelity"}
@@ -151,7 +151,7 @@ def test_fashion_mnist_without_images_is_skipped_with_a_reason(tmp_path, monkeyp
     card = Card(task(tmp_path, "supervised"), lambda row: None)
     card.tiny = False
     monkeypatch.setenv("DIFFCLASS_DATA", str(tmp_path))
-    with pytest.raises(gpu_process.Skipped, match=r"no train-images.* of fashion-mnist in .*; give --data-root"):
+    with pytest.raises(Skipped, match=r"no train-images.* of fashion-mnist in .*; give --data-root"):
         _built(card, ["--config=fashion_mnist/supervised.yaml", "--trainer.accelerator=cpu"])
 
 

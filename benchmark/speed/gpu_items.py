@@ -1,4 +1,4 @@
-"""Items that are measured on a GPU: the file of each, its share of the time, its goals, and what its process is told."""
+"""Items that are measured on a GPU: file, share of the time and goals of each, and what its process is told."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

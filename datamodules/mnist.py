@@ -42,11 +42,11 @@ class MNIST(PublishedImages):
     def _idx(self, file: str, shape: tuple[int, ...]) -> np.ndarray:
         path = self._find(file)
         if path is None and self.download:
-            downloads.idx_files(self.name, self.root)
+            downloads.idx_files(self.stored_as, self.root)
             path = self._find(file)
         if path is None:
             places = [self.root / folder for folder in self.folders]
-            raise missing(f"{file}[.gz] of {self.name}", *places, remedy=", or set download: true")
+            raise missing(f"{file}[.gz] of {self.stored_as}", *places, remedy=", or set download: true")
         values = read_idx(path, shape, self.digests.get(file))
         if len(shape) == 1 and values.max() >= self.data_classes:
             raise damaged(path, f"it holds the label {values.max()}, the classes are 0..{self.data_classes - 1}")

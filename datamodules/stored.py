@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from datamodules.averaging import averaged
 from datamodules.grey_levels import GreyLevels
 from datamodules.in_memory import ImagesInMemory
 from datamodules.transforms import Augmentation, Preparation, Shape
@@ -32,6 +33,8 @@ class StoredImages(ImagesInMemory):
     Args:
         root: Folder of the data sets; the environment variable DIFFCLASS_DATA when not given, else ``data`` in the
             working folder.
+        average_to: Height and width in pixels to average to, by exact areas, before any other change. The data set then
+            is another one, which results name after it: ``fashion-mnist-16`` for 16.
         resize: Height and width in pixels to scale to, bilinear; as stored when not given.
         pad_to: Height and width in pixels to pad to with grey level 0, after scaling.
         rgb: Whether grey images become three equal channels.
@@ -46,11 +49,14 @@ class StoredImages(ImagesInMemory):
 
     native: Shape
     """Shape ``(C, H, W)`` of the images as stored."""
+    stored_as: str
+    """Name of the data set as stored, and of its folder; ``name`` says also what they were averaged to."""
     grey = GreyLevels(256)
 
     def __init__(
         self,
         root: str | None = None,
+        average_to: PositiveInt | None = None,
         resize: PositiveInt | None = None,
         pad_to: PositiveInt | None = None,
         rgb: bool = False,
@@ -59,8 +65,14 @@ class StoredImages(ImagesInMemory):
         **kwargs: Any,
     ) -> None:
         self.root = data_root(root)
+        self.stored_as, self.average_to = self.name, average_to
+        native = self.native
+        if average_to is not None:
+            if average_to > min(native[1:]):
+                raise ValueError(f"average_to must be at most the image's {min(native[1:])} pixels, got {average_to}")
+            self.name, native = f"{self.name}-{average_to}", (native[0], average_to, average_to)
         self.preparation = Preparation(resize, pad_to, rgb)
-        self.shape = self.preparation.shape(self.native)
+        self.shape = self.preparation.shape(native)
         self.augmentation = Augmentation(flip, crop_padding)
         self.augmentation.check(self.shape)
         super().__init__(**kwargs)
@@ -68,7 +80,7 @@ class StoredImages(ImagesInMemory):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The folder of the data set's name below the root."""
-        return (self.root / self.name,)
+        return (self.root / self.stored_as,)
 
     @abstractmethod
     def read(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +88,8 @@ class StoredImages(ImagesInMemory):
 
     def load(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         images, y = self.read(part)
+        if self.average_to is not None:
+            images = averaged(images, self.average_to)
         return self.preparation(images), y
 
 

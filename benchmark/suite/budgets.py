@@ -1,4 +1,4 @@
-"""Budgets of a suite: changes of its protocol and of its cells' settings."""
+"""Budgets of a suite: which of its cells, and changes of its protocol and of their settings."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, shortened
 from benchmark.suite.cells import Cell, beside
 from benchmark.suite.fields import build, check_keys
 from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
@@ -70,6 +70,30 @@ def added_cells(raw: dict[str, Any], name: str, file: str) -> dict[str, Any]:
     return cells
 
 
+def kept_cells(raw: dict[str, Any], name: str, file: str, cells: dict[str, Cell]) -> list[str] | None:
+    """Cells that a budget carries out, with all that they need, as its ``only`` names them; None for every cell.
+
+    Args:
+        raw: The whole suite file.
+        name: Name of the budget, which the file has.
+        file: Name of the suite file, for messages.
+        cells: All cells, those that the budget adds among them, by name.
+
+    Raises:
+        InputError: If ``only`` is no list, or holds a name or pattern of no cell.
+    """
+    patterns = None if name == PAPER else raw["budgets"][name].get("only")
+    if patterns is None:
+        return None
+    where = f"{file}: budget {name}: only"
+    if not isinstance(patterns, list):
+        raise InputError(f"{where}: must be a list, got {shortened(patterns)}")
+    for pattern in map(str, patterns):
+        if not any(_matches(cell, pattern) for cell in cells.values()):
+            raise InputError(f"{where}: {shortened(pattern)} is no cell")
+    return [cell.name for cell in cells.values() if any(_matches(cell, str(pattern)) for pattern in patterns)]
+
+
 def read_budget(
     raw: dict[str, Any], name: str, file: Path, cells: dict[str, Cell]
 ) -> tuple[dict[str, Any], list[Overrides]]:
@@ -98,7 +122,7 @@ def read_budget(
     protocol: dict[str, Any] = {}
     overrides: list[Overrides] = []
     for place, part, folder in parts:
-        check_keys(part, {"protocol", "overrides", *(["include", "cells"] if part is own else [])}, place)
+        check_keys(part, {"protocol", "overrides", *(["include", "cells", "only"] if part is own else [])}, place)
         protocol |= optional_mapping(part, "protocol", place)
         overrides += _overrides(part.get("overrides") or [], cells, place, folder)
     return protocol, overrides

@@ -8,7 +8,7 @@ from graphlib import CycleError
 from typing import Any
 
 from benchmark.errors import InputError
-from benchmark.suite.budgets import PAPER, Overrides, added_cells, read_budget
+from benchmark.suite.budgets import PAPER, Overrides, added_cells, kept_cells, read_budget
 from benchmark.suite.cells import CONFIGS, Cell, read_cells
 from benchmark.suite.fields import build, check_keys
 from benchmark.suite.graph import closure, order
@@ -83,6 +83,7 @@ def load_suite(
     added = added_cells(raw, budget, path.name)
     cells = read_cells({**own, **added, **_new(more or {}, {*own, *added}, path.name)}, path)
     smaller, overrides = read_budget(raw, budget, path, cells)
+    kept = kept_cells(raw, budget, path.name, cells)
     for change in [*overrides, Overrides(set=changes or {}, cells=["*"])]:
         cells = {name: change.on(cell) if change.concern(cell) else cell for name, cell in cells.items()}
     protocol = {**optional_mapping(raw, "protocol", path.name), **smaller}
@@ -95,7 +96,8 @@ def load_suite(
     )
     _check_protocol(suite.protocol, f"{path.name}: protocol")
     _check_links(suite, path.name)
-    return dataclasses.replace(suite, cells=with_denoisers(cells, path.name))
+    suite = dataclasses.replace(suite, cells=with_denoisers(cells, path.name))
+    return suite if kept is None else selected(suite, [*kept, *(more or {})])
 
 
 def _new(cells: dict[str, Any], known: set[str], where: str) -> dict[str, Any]:

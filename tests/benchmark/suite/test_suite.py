@@ -120,6 +120,46 @@ def test_a_budget_may_add_cells_that_its_overrides_reach_and_that_need_cells_of_
     assert [*load_suite(str(tmp_path / "mine.yaml")).cells] == ["ref", "other", "score_model"]
 
 
+SHARES = (10, 50, 250)
+SIX = {
+    "noisy_classifier", "denoising_assisted", "cg_sc_100", "cg_100", "cdm", "ddgm", "joint_guided", "joint_classifier",
+    *(f"few_{method}_{n}" for method in ("ssl_da", "supervised_da", "cg_sc_all", "cg") for n in SHARES),
+}  # fmt: skip
+FLOORS = {"held_out_images", "training_copies", "class_gaussians", "score_class_gaussians"}
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
+def test_the_budget_of_hours_has_the_methods_what_they_are_compared_with_and_floors_on_averaged_images(name):
+    suite = load_suite(name, "medium")
+    assert {"reference_classifier", "score_model", *SIX, *FLOORS} <= {*suite.cells}
+    assert (suite.protocol.samples, suite.protocol.test_images) == (5000, None)
+    assert suite.protocol.features == ("reference", "efficientnet-lite0")
+    methods = [cell for cell in suite.cells.values() if cell.config is not None]
+    assert {cell.set["data.init_args.average_to"] for cell in methods} == {16}
+    for n in SHARES:
+        assert suite.cells[f"few_ssl_da_{n}"].set["data.init_args.labels"]["init_args"] == {"count": n}
+    for settings in (cell.set for cell in methods if not cell.floor):  # the rate falls to 0 as the training ends
+        steps = settings.get("lr_scheduler.init_args.steps", settings["lr_scheduler"]["init_args"]["steps"])
+        assert steps == settings["trainer.max_steps"]
+
+
+def test_a_budget_may_keep_some_cells_which_bring_the_reference_and_what_they_need(tmp_path):
+    content = changed("cells", "score_model", to={"config": "digits/score_model.yaml"})
+    content["cells"] |= {"guided": {"config": GUIDED}, "copies": {"images": "train"}, "test": {"images": "test"}}
+    content["budgets"] = {
+        "few": {"only": ["guided", "cop*", "more"], "cells": {"more": {"config": "digits/joint.yaml"}}},
+        "all": {"protocol": {"samples": 9}},
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    few = load_suite(str(path), "few")
+    assert [*few.cells] == ["ref", "score_model", "guided", "copies", "more"]
+    assert few.cells["guided"] == load_suite(str(path), "all").cells["guided"]
+    asked = load_suite(str(path), "few", more={"asked": {"config": "digits/joint.yaml"}})
+    assert [*asked.cells] == [*few.cells, "asked"]
+    assert "other" in load_suite(str(path), "all").cells
+
+
 def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name_given(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(changed("budgets", to={"small": SMALL})))
@@ -139,6 +179,8 @@ def test_changes_reach_every_method_over_its_budget_and_the_suite_takes_the_name
         ({"small": {"protocl": {}}}, "budget small: unknown key 'protocl'; did you mean protocol?"),
         ({"small": {"protocol": {"samples": 0}}}, "protocol: samples must be at least 1, got 0"),
         ({"small": {"include": "none.yaml"}}, "budget small: no file none.yaml beside the suite file or below configs"),
+        ({"small": {"only": "other"}}, "budget small: only: must be a list, got 'other'"),
+        ({"small": {"only": ["other", "othr"]}}, "budget small: only: 'othr' is no cell"),
         ({"small": {"overrides": "no"}}, "budget small: overrides must be a list, got 'no'"),
         ({"small": {"overrides": [{"cells": ["nobody"]}]}}, "overrides 0: 'nobody' is no cell with a config"),
         ({"small": {"overrides": [{"sets": {}}]}}, "overrides 0: unknown key 'sets'; did you mean set?"),
@@ -419,6 +461,11 @@ def test_cells_are_ordered_after_those_they_need(data, count):
 COMPARED = {
     **{f"digits/{pattern}": ("digits", pattern) for pattern in ("few_cg*", "few_*_noisy", "few_*_da", "pu_*")},
     "fashion_mnist/cg_*5": ("fashion_mnist", "cg_*5"),
+    **{
+        f"{suite}/{rows}": (suite, rows)
+        for suite in ("fashion_mnist", "cifar10")
+        for rows in ("few_*cg_*0", "few_*_da_*0")
+    },
     **{
         f"{suite}/cg_*{share}": (suite, f"cg_*{share}")
         for suite, shares in (("cifar10", (5, 20, 40, 60, 80)), ("cifar100", (5, 20)))

@@ -25,7 +25,7 @@ def averaged(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _shares(old: int, new: int) -> np.ndarray:
-    """How much of each old pixel lies in each new one, ``(new, old)``, in units of ``1 / new`` of an old pixel.
+    """Overlap of each new pixel with each old one, ``(new, old)``, in units of ``1 / new`` of an old pixel.
 
     Pixel ``i`` of the new ones covers ``[i old, (i + 1) old)`` of these units, pixel ``j`` of the old ones ``[j new,
     (j + 1) new)``; every row so adds up to ``old``.

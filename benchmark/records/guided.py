@@ -6,13 +6,9 @@ import numpy as np
 
 from benchmark.metrics.arrays import mean_estimate, share
 from benchmark.metrics.structure import concentration
-from benchmark.records.recorder import Recorder
+from benchmark.records.recorder import Recorder, of_answers
 from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record
-from benchmark.suite.jobs import Job
-from benchmark.suite.protocol import Protocol
-from benchmark.suite.stages import Stage, scale_tag
-from benchmark.system.arrays import load_arrays
 
 ALIGNED = {
     "noisy": "alignment",
@@ -25,12 +21,8 @@ AT = 0.35
 """Time of the gradients in (a) Fig. 3, at which they have a number."""
 
 
-def alignment_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    record = Recorder(job, Stage("alignment"))
-    if record.reason is not None:
-        yield from record.absent(metrics_of("alignment", expected=False), record.reason)
-        return
-    found = load_arrays(job.folder / "alignment.npz")
+@of_answers("alignment")
+def alignment_records(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
     for name, metric in ALIGNED.items():
         for t, sigma, values in zip(found["times"], found["sigmas"], found[name], strict=True):
             estimate, at = mean_estimate(values), {"sigma": float(f"{sigma:.4g}")}
@@ -40,45 +32,38 @@ def alignment_records(job: Job, protocol: Protocol) -> Iterator[Record]:
                 yield record(f"gradient/{metric}/t={t:g}", estimate, **at)
 
 
-def steps_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    for scale in job.cell.guidance_scales or [None]:
-        record = Recorder(job, Stage("steps", scale=scale))
-        reason = record.reason or (not record.manifest["judged"] and "no classifier of noisy images, or no class asked")
-        if reason:
-            yield from record.absent(metrics_of("steps", expected=False), reason)
-            continue
-        found = load_arrays(job.folder / f"steps{scale_tag(scale)}.npz")
-        predicted = found["probabilities"].argmax(2)
-        right = predicted == found["labels"]
-        yield record("steps/asked", mean_estimate(right.mean(0)))
-        # The last step at which the prediction differs from the final one; -1 if there is none.
-        changed = predicted != predicted[-1]
-        last = np.where(changed.any(0), len(changed) - 1 - changed[::-1].argmax(0), -1)
-        yield record("steps/decided", mean_estimate((last + 1) / len(changed)))
-        for step in found["strip"]:
-            t, sigma = found["times"][step], found["sigmas"][step]
-            yield record(f"steps/asked/t={t:.3f}", share(right[step]), sigma=float(f"{sigma:.4g}"))
+@of_answers("steps")
+def steps_records(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
+    if not record.manifest["judged"]:
+        reason = "no classifier of noisy images, or no class asked"
+        yield from record.absent(metrics_of("steps", expected=False), reason)
+        return
+    predicted = found["probabilities"].argmax(2)
+    right = predicted == found["labels"]
+    yield record("steps/asked", mean_estimate(right.mean(0)))
+    # The last step at which the prediction differs from the final one; -1 if there is none.
+    changed = predicted != predicted[-1]
+    last = np.where(changed.any(0), len(changed) - 1 - changed[::-1].argmax(0), -1)
+    yield record("steps/decided", mean_estimate((last + 1) / len(changed)))
+    for step in found["strip"]:
+        t, sigma = found["times"][step], found["sigmas"][step]
+        yield record(f"steps/asked/t={t:.3f}", share(right[step]), sigma=float(f"{sigma:.4g}"))
 
 
-def counterfactual_records(job: Job, protocol: Protocol) -> Iterator[Record]:
-    for scale in job.cell.guidance_scales or [None]:
-        record = Recorder(job, Stage("counterfactual", scale=scale))
-        if record.reason is not None:
-            yield from record.absent(metrics_of("counterfactual", expected=False), record.reason)
-            continue
-        found = load_arrays(job.folder / f"counterfactual{scale_tag(scale)}.npz")
-        record.protocol["sigma"] = float(f"{record.manifest['sigma']:.4g}")
-        unit = 2 / record.manifest["grey_levels"]
-        original = found["original"].astype(np.float64)
-        change = {name: unit * (found[name] - original) for name in ("changed", "unguided")}
-        yield record("counterfactual/asked", share(found["judged"] == found["asked"]))
-        yield record("counterfactual/kept", share(found["judged"] == found["labels"]))
-        if "own" in found:
-            yield record("counterfactual/own", share(found["own"] == found["asked"]))
-        else:
-            yield from record.absent(["counterfactual/own"], "no class posterior")
-        for name, metric in (("changed", "distance"), ("unguided", "distance_unguided")):
-            rms = np.sqrt(np.square(change[name]).mean((1, 2, 3)))
-            yield record(f"counterfactual/{metric}", mean_estimate(rms))
-        local = concentration(np.moveaxis(change["changed"], 3, 1))
-        yield record("counterfactual/local", mean_estimate(local))
+@of_answers("counterfactual")
+def counterfactual_records(record: Recorder, found: dict[str, np.ndarray]) -> Iterator[Record]:
+    record.protocol["sigma"] = float(f"{record.manifest['sigma']:.4g}")
+    unit = 2 / record.manifest["grey_levels"]
+    original = found["original"].astype(np.float64)
+    change = {name: unit * (found[name] - original) for name in ("changed", "unguided")}
+    yield record("counterfactual/asked", share(found["judged"] == found["asked"]))
+    yield record("counterfactual/kept", share(found["judged"] == found["labels"]))
+    if "own" in found:
+        yield record("counterfactual/own", share(found["own"] == found["asked"]))
+    else:
+        yield from record.absent(["counterfactual/own"], "no class posterior")
+    for name, metric in (("changed", "distance"), ("unguided", "distance_unguided")):
+        rms = np.sqrt(np.square(change[name]).mean((1, 2, 3)))
+        yield record(f"counterfactual/{metric}", mean_estimate(rms))
+    local = concentration(np.moveaxis(change["changed"], 3, 1))
+    yield record("counterfactual/local", mean_estimate(local))

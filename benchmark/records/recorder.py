@@ -1,12 +1,19 @@
 """Factory of a cell's records, with the protocol and costs of its stages."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from typing import Any
 
+import numpy as np
+
 from benchmark.metrics.arrays import Estimate
+from benchmark.results.definitions import metrics_of
 from benchmark.results.record import Record, measured, not_applicable
 from benchmark.suite.jobs import Job
-from benchmark.suite.stages import Stage
+from benchmark.suite.protocol import Protocol
+from benchmark.suite.questions import QUESTIONS
+from benchmark.suite.stages import Stage, scale_tag
+from benchmark.system.arrays import load_arrays
 from benchmark.system.files import read_manifest
 
 
@@ -48,3 +55,25 @@ class Recorder:
                 self.job.cell.name, self.job.method, self.job.seed, metric, reason,
                 protocol={**self.protocol, **protocol},
             )  # fmt: skip
+
+
+def of_answers(kind: str) -> Callable[[Callable[..., Iterator[Record]]], Callable[[Job, Protocol], Iterator[Record]]]:
+    """Decorator of ``(record, found) -> records`` of a question whose arrays are in ``<kind>[@<scale>].npz``.
+
+    The function is called for each guidance scale at which the question was asked; a cell that has no answer gets the
+    reason at all metrics of the question instead.
+    """
+
+    def decorated(of_arrays: Callable[[Recorder, dict[str, np.ndarray]], Iterator[Record]]) -> Any:
+        @wraps(of_arrays)
+        def records(job: Job, protocol: Protocol) -> Iterator[Record]:
+            for scale in (QUESTIONS[kind].scaled and job.cell.guidance_scales) or [None]:
+                record = Recorder(job, Stage(kind, scale=scale))
+                if record.reason is None:
+                    yield from of_arrays(record, load_arrays(job.folder / f"{kind}{scale_tag(scale)}.npz"))
+                else:
+                    yield from record.absent(metrics_of(kind, expected=False), record.reason)
+
+        return records
+
+    return decorated

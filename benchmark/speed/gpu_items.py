@@ -1,4 +1,4 @@
-"""Items that are measured on a GPU: file, share of the time and goals of each, and what its process is told."""
+"""Items that are measured on a GPU: file, share of the time and goals of each, and the message to its process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Goal(NamedTuple):
-    """What a row must reach and may hope for; a row of seconds, shares or costs is to stay below, others above."""
+    """Value that a row must reach, and one to hope for; seconds, shares and costs are to stay below, others above."""
 
     must: float
     hoped: float
@@ -120,7 +120,7 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """What the process of an item is told.
+    """Message to the process of an item.
 
     Attributes:
         name: The item.
@@ -143,7 +143,7 @@ class Task:
 
 @dataclass(frozen=True)
 class End:
-    """How an item ended: ``done``, ``skipped``, ``failed`` or ``cut``, after how many seconds and why."""
+    """End of an item: status ``done``, ``skipped``, ``failed`` or ``cut``, seconds that it took, and the reason."""
 
     status: str
     seconds: float

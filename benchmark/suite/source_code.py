@@ -30,10 +30,11 @@ BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 """Fields of a syntax tree that hold statements, or clauses with some."""
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 KEPT = "sources.json"
-"""File of a run that keeps what source files said; parsing them takes a second. It may be deleted at any time."""
+"""File of a run that keeps readings of source, since parsing takes a second. It may be deleted at any time."""
 _RECALLED: dict[str, list[Any]] = {}
+"""Readings of an earlier run: imports and meaning of a source file, by the hash of its module's name and content."""
 _READINGS: dict[str, list[Any]] = {}
-"""What source files said, by the hash of their module's name and content: to an earlier run, and to this one."""
+"""Readings of this run, which alone are kept: those of files as they were would pile up."""
 
 
 def class_paths(config: Any) -> list[str]:
@@ -68,14 +69,14 @@ def own_files(modules: Iterable[str]) -> list[Path]:
 
 
 def recall_readings(folder: Path) -> None:
-    """Take over what an earlier run in a folder read from source files, if this version of Python and ours read it."""
+    """Take over the readings of an earlier run in a folder, if the same Python and the same module made them."""
     kept = read_manifest(folder / KEPT) or {}
     if kept.get("reader") == _reader() and isinstance(kept.get("readings"), dict):
         _RECALLED.update({key: value for key, value in kept["readings"].items() if _is_reading(value)})
 
 
 def keep_readings(folder: Path) -> None:
-    """Write what source files said into a run's folder, if that is not what it holds."""
+    """Write the readings of this run into its folder, if it does not hold them."""
     kept = {"reader": _reader(), "readings": dict(sorted(_READINGS.items()))}
     if read_manifest(folder / KEPT) != kept:
         write_json(folder / KEPT, kept)

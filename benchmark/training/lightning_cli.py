@@ -147,7 +147,7 @@ class BenchmarkCLI(LightningCLI):
             "--checkpoint_every", type=PositiveInt, default=1000, help="steps between two resume points"
         )
         parser.add_argument(
-            "--views_every", type=PositiveInt, default=500, help="steps between two pictures of samples in TensorBoard"
+            "--views_every", type=PositiveInt, default=500, help="least steps between two pictures in TensorBoard"
         )
         parser.link_arguments("seed_everything", "data.init_args.seed")
 

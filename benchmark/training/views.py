@@ -19,6 +19,8 @@ IMAGES = 50
 """Samples of a picture."""
 JUDGED = 500
 """Most validation images whose noisy copies are classified."""
+MOST = 20
+"""Most views of a training: by a sampler of 2,000 evaluations each costs as much as hundreds of steps."""
 
 
 class Views(Callback):
@@ -29,11 +31,14 @@ class Views(Callback):
     steps start from the same, and the training's own draws do not change.
 
     Args:
-        every: Least number of optimiser steps between two.
+        every: Least number of optimiser steps between two; more where a training would have over ``MOST``.
     """
 
     def __init__(self, every: int) -> None:
         self.every, self._last = every, 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Method) -> None:
+        self.every = max(self.every, trainer.max_steps // MOST)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Method) -> None:
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
@@ -56,13 +61,13 @@ class Views(Callback):
 
 
 def accuracy_over_noise(method: Method, data: ImageData) -> dict[str, float]:
-    """Accuracy on the first validation images at ``LEVELS`` noise levels, by name.
+    """Accuracy on some validation images at ``LEVELS`` noise levels, by name.
 
     Args:
         method: Method with a classifier of noisy images.
         data: Its data.
     """
-    u, y = (part[:JUDGED] for part in data.images("validation"))
+    u, y = data.some_images("validation", JUDGED, [0])
     x, y = data.grey.centre(u).to(method.device), y.to(method.device)
     noise = KeyedNoise(0, "views", range(len(x)), data.shape, method.device)()
     process = method.noisy_process

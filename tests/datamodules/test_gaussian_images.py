@@ -15,7 +15,7 @@ from methods.baselines.known_gaussian import KnownGaussian
 
 
 def covariance(gamma):
-    """Of the toy, from the digits themselves."""
+    """Covariance of the toy, computed from the digits."""
     pixels = Digits().load("train")[0].reshape(1437, 64) / 8 - 1
     return math.sqrt(1 - gamma) * np.cov(pixels.T, bias=True) + math.sqrt(gamma) * np.eye(64)
 

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from lightning import Trainer
 from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
 
-from benchmark.training.views import sample_grid
+from benchmark.training.views import Views, sample_grid
 from datamodules.grey_levels import GreyLevels
 from methods.base import Denoiser, Method, Unsupported
 from methods.diffusion.process import VarianceExploding
@@ -64,3 +65,10 @@ def test_there_is_no_picture_of_samples_that_are_not_finite():
     method = Exact(0.0)
     method.denoiser = Overflowing(method.denoiser)
     assert sample_grid(method, DATA) is None
+
+
+def test_a_long_training_is_viewed_twenty_times_at_most():
+    for steps, every in ((950_000, 47_500), (1200, 500), (-1, 500)):
+        views = Views(500)
+        views.on_fit_start(Trainer(max_steps=steps, logger=False, enable_checkpointing=False, accelerator="cpu"), None)
+        assert views.every == every

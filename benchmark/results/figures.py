@@ -48,7 +48,7 @@ def write_figures(
         if curves := _curves(results, cells, pattern):
             name = pattern.removesuffix("=*").replace("/", "-")
             across = SIGMA if _has_sigma(results, pattern) else pattern.rpartition("/")[2]
-            found.append(_draw_curves(folder / f"{name}.png", curves, pattern, across))
+            found.append(_draw_curves(folder / f"{name}.png", curves, pattern.rpartition("/")[0], across))
     seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in {r.cell for r in results.records}}
     folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
     for name in pictures:

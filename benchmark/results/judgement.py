@@ -67,7 +67,7 @@ def judge(claim: Claim, results: Results, answers: Answers | None) -> Judgement:
     pair = claim.pair(results.suite)
     try:
         if pair is None:
-            raise Missing(claim.takes or _command(" or ".join(claim.suites)))
+            raise Missing(claim.takes or _command(*claim.suites))
         return _judged(claim, pair, results, answers)
     except Missing as missing:
         return Judgement(NOT_RUN, _metric(pair) if pair else "", reason=str(missing))
@@ -130,6 +130,7 @@ def _metric(pair: Pair) -> str:
     return pair.a.metric if pair.a.metric == pair.b.metric else f"{pair.a.metric} v {pair.b.metric}"
 
 
-def _command(suite: str) -> str:
-    name, _, budget = suite.partition("-")
-    return f"run suite {name}{f' at budget {budget}' if budget else ''} with --seeds 0,1,2"
+def _command(*suites: str) -> str:
+    named = (suite.partition("-") for suite in suites)
+    choices = [f"{name} at budget {budget}" if budget else name for name, _, budget in named]
+    return f"run suite {' or '.join(choices)} with --seeds 0,1,2"

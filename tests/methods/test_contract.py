@@ -88,6 +88,7 @@ class Case:
             *(f"--{path}.init_args.steps=3" for path, part in steps if "steps" in part.get("init_args", {})),
             *(f"--{path}=2" for path, count in entries(config, "times") if isinstance(count, int)),
             *(f"--{path}=8" for key in batches for path, _ in entries(config, key)),
+            "--data.init_args.validation_fraction=0.03",
             "--trainer.max_steps=2",
             "--trainer.accelerator=cpu",
             "--trainer.logger=false",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (at Ray's own, 15, its jobs wait for every other test)
 pytest.importorskip("benchmark.execute.ray_engine")  # before Ray, which reads settings when it is imported
 
 import ray

@@ -40,12 +40,16 @@ def read_records(job: Job) -> list[Record]:
 
 def failed_records(job: Job, error: str) -> list[Record]:
     """Records of a failed evaluation: each metric that it would have measured, as a failure."""
-    found = [(metric, {}) for stage in job.stages if stage.kind in QUESTIONS for metric in metrics_of(stage.kind)]
-    networks = [stage.network for stage in job.stages if stage.kind == "features"]
-    for scale in job.cell.guidance_scales or [None]:
+
+    def at(metrics: Iterable[str], scale: float | None) -> list[Record]:
         protocol = {} if scale is None else {"guidance_scale": scale}
-        found += [(metric, protocol) for metric in generation_metrics(networks)]
-    return [failed(job.cell.name, job.method, job.seed, m, error, protocol=p) for m, p in found]
+        return [failed(job.cell.name, job.method, job.seed, m, error, protocol=protocol) for m in metrics]
+
+    networks = [stage.network for stage in job.stages if stage.kind == "features"]
+    asked = [stage for stage in job.stages if stage.kind in QUESTIONS]
+    answers = [at(metrics_of(stage.kind, expected=QUESTIONS[stage.kind].always), stage.scale) for stage in asked]
+    samples = [at(generation_metrics(networks), scale) for scale in job.cell.guidance_scales or [None]]
+    return [record for records in (*answers, *samples) for record in records]
 
 
 def headline_numbers(job: Job) -> str:

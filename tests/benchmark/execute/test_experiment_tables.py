@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.execute.experiment_tables import tabulate_experiment
 from benchmark.execute.session import jobs_of
-from benchmark.execute.tabulate import tabulate
+from benchmark.execute.tabulate import failed_records, tabulate
 from benchmark.results.record import measured
 from benchmark.results.results_file import read_results
 from benchmark.suite.experiments import Experiment, Selection
@@ -64,3 +64,16 @@ def test_a_failed_cell_of_an_experiment_is_a_failure_there_too(finished):
     results = {"other/seed0/evaluate": {"status": "failed", "error": "loss nan"}}
     assert tabulate_experiment(EXPERIMENT, ["other"], suite, ENGINE, every, results, out) == 4
     assert {r.status for r in read_results(out / "experiments" / "a1" / "results.json").records} == {"failed"}
+
+
+def test_a_failed_evaluation_has_each_metric_of_each_question_once_at_each_scale(tmp_path):
+    config = str(tmp_path / "configs" / "other.yaml")
+    cell = Cell("other", config=config, guidance_scales=[1.0, 3.0], ask=["counterfactual", "alignment"])
+    suite = Suite("s", "judge", Protocol(), {"judge": Cell("judge", config=config), "other": cell}, [0])
+    _, every = jobs_of(suite, ENGINE, tmp_path / "run", [0], [*suite.cells], write=True)
+    (job,) = (job for job in every if job.name == "other/seed0/evaluate")
+    found = [(r.metric, r.protocol.get("guidance_scale")) for r in failed_records(job, "loss nan")]
+    assert len(found) == len({*found})
+    assert {scale for metric, scale in found if metric == "counterfactual/asked"} == {1.0, 3.0}
+    assert {scale for metric, scale in found if metric in ("gradient/alignment", "accuracy/clean")} == {None}
+    assert ("fd", 3.0) in found

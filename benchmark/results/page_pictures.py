@@ -14,11 +14,12 @@ from markupsafe import Markup
 
 from benchmark.errors import InputError, shown
 from benchmark.results.per_class import class_names
-from benchmark.results.record import FAILED, Results
+from benchmark.results.record import FAILED, OK, Results
 from benchmark.system.archive import Archive
 from benchmark.system.names import NAME
 
 CURVE = "accuracy/t="
+LEVEL = "accuracy/level"
 NAMES = 20
 """Curves in a column of the legend."""
 SHOWN_PER_CLASS = 8
@@ -88,12 +89,15 @@ def without_pictures(results: Results, order: list[str]) -> list[tuple[str, str]
 
 
 def grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
-    """Samples of each cell's first seed, a row per class for samples by class."""
+    """Samples of each cell's first seed at the scales of the results, a row per class for samples by class."""
     found_grids = []
     for cell, folder in _first_seeds(run, results, order).items():
+        scales = {record.protocol.get("guidance_scale") for record in results.records if record.cell == cell} - {None}
         found = {_scale(path): path for path in folder.glob("samples*.npz")}
         names = class_names(folder)
         for scale in sorted(found, key=float):
+            if float(scale) not in (scales or {float("-inf")}):
+                continue  # left by an earlier run of this folder
             images, labels = _samples(found[scale])
             enlarged = max(1, round(SIDE / images.shape[1]))
             caption = cell + ("" if scale == "-inf" else f", scale {scale}")
@@ -109,9 +113,10 @@ def grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]
 def confusions(run: Path, results: Results, order: list[str]) -> list[dict[str, str]]:
     """Confusion matrices of classifiers of noise levels, for the first seed; shared ones appear once."""
     found: dict[bytes, dict[str, str]] = {}
+    told = {record.cell for record in results.records if record.metric == LEVEL and record.status == OK}
     for cell, folder in _first_seeds(run, results, order).items():
         path = folder / "diagnostics.npz"
-        if path.is_file():
+        if cell in told and path.is_file():
             confusion = _arrays(path, "noise levels", "confusion")[0]
             if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or confusion.dtype.kind != "f":
                 raise InputError(f"{path}: it holds no square matrix of noise levels; run the suite again")

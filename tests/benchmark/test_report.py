@@ -14,7 +14,7 @@ from PIL import Image
 from benchmark.report import main
 from benchmark.results.headline import to_headline
 from benchmark.results.page import write_report
-from benchmark.results.page_pictures import _arranged, _picture, confusions, curve
+from benchmark.results.page_pictures import _arranged, _picture, confusions, curve, grids
 from benchmark.results.record import Results, failed, measured, not_applicable
 from benchmark.results.results_file import write_results
 from benchmark.suite.cells import Cell
@@ -63,8 +63,11 @@ def test_confusions_of_noise_levels_are_drawn_once_for_each_classifier(tmp_path)
         folder.mkdir(parents=True)
         np.savez(folder / "diagnostics.npz", confusion=confusion)
     cells = [*matrices, "silent"]
-    results = Results(suite="s", commit="", environment={}, records=[accuracy(cell, 1.0, 0.5) for cell in cells])
-    drawn = confusions(tmp_path, results, cells)
+    (tmp_path / "earlier" / "seed0").mkdir(parents=True)
+    np.savez(tmp_path / "earlier" / "seed0" / "diagnostics.npz", confusion=np.eye(3))  # of other settings
+    records = [measured(cell, "m", 0, "accuracy/level", 0.5, n=10) for cell in cells]
+    records.append(not_applicable("earlier", "m", 0, "accuracy/level", "no noise levels"))
+    drawn = confusions(tmp_path, Results(suite="s", commit="", environment={}, records=records), [*cells, "earlier"])
     assert [picture["caption"] for picture in drawn] == ["sharp", "blurred"]
     brightest = []
     for picture in drawn:
@@ -275,6 +278,16 @@ def test_columns_of_samples_are_named_by_their_classes(tmp_path):
     write_results(tmp_path / "results.json", Results("s", "", {}, (accuracy("a", 0.5, 0.5),)))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert re.findall(r'<span title="[^"]*">([^<]*)</span>', text) == ["cat", "&lt;b&gt;dog&lt;/b&gt;", "2"]
+
+
+def test_samples_at_scales_that_are_in_no_result_are_not_shown(tmp_path):
+    folder = tmp_path / "a" / "seed0"
+    folder.mkdir(parents=True)
+    for name in ("samples", "samples@1", "samples@3"):
+        np.savez(folder / f"{name}.npz", images=np.zeros((4, 2, 2, 1), np.uint8), labels=np.arange(4))
+    record = measured("a", "m", 0, "fd", 1.0, n=4, protocol={"guidance_scale": 3.0})
+    found = grids(tmp_path, Results("s", "", {}, (accuracy("a", 0.5, 0.5), record)), ["a"])
+    assert [grid["caption"] for grid in found] == ["a, scale 3"]
 
 
 def test_the_page_made_again_knows_a_runs_floors_and_its_order(tmp_path):

@@ -193,6 +193,20 @@ def _steps(folders: Mapping[str, Path]) -> Strips:
     return found
 
 
+def _steps_by_class(folders: Mapping[str, Path]) -> Strips:
+    """Mean probability of the class asked for, by class (rows) at each step of sampling (columns)."""
+    found: Strips = []
+    for cell, folder in folders.items():
+        for path in _answers(folder, "steps"):
+            archive = Archive(path)
+            labels = archive.read("labels")
+            if "probabilities" in archive.names and labels.min() >= 0:
+                asked = archive.read("probabilities")[:, np.arange(len(labels)), labels]  # (L, N)
+                means = np.stack([asked[:, labels == k].mean(1) for k in np.unique(labels)])
+                found.append((f"{cell}{path.stem.removeprefix('steps')}", means[None, ..., None]))
+    return found
+
+
 def _counterfactuals(folders: Mapping[str, Path]) -> Strips:
     """Test images, noised, changed towards another class, and the difference: no change is grey."""
     found: Strips = []
@@ -226,6 +240,16 @@ def _denoised(folders: Mapping[str, Path]) -> Strips:
     return found
 
 
+def _log_error_ratio(folders: Mapping[str, Path]) -> Curves:
+    """Log of each cell's mean error of predicted noise over that of the first cell, by time."""
+    errors: dict[str, dict[float, float]] = {}
+    for cell, folder in folders.items():
+        for archive in map(Archive, _answers(folder, "curves")):
+            errors[cell] = dict(zip(archive.read("times").tolist(), archive.read("errors").mean(1), strict=True))
+    first = next(iter(errors.values()), {})
+    return {cell: {t: float(np.log(e / first[t])) for t, e in of.items()} for cell, of in errors.items()}
+
+
 def _log_levels(folders: Mapping[str, Path]) -> Curves:
     """Mean log-probability of each noise level less the largest, for images of known level, by share of all levels."""
     found: dict[str, dict[float, float]] = {}
@@ -244,8 +268,10 @@ PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips | Curves]] = {
     "confusion": _confusion,
     "alignment": _alignment,
     "steps": _steps,
+    "steps-by-class": _steps_by_class,
     "counterfactuals": _counterfactuals,
     "denoised": _denoised,
+    "log-error-ratio": _log_error_ratio,
     "log-levels": _log_levels,
 }
 """Pictures by name: functions of the folders of the cells' first seeds, by cell."""

@@ -38,12 +38,16 @@ def run(tmp_path):
         "alignment": {
             "images": grey(10, 8, 8, 1), "gradients": real(3, 10, 8, 8, 1), "times": np.array([0.3, 0.35, 0.8])
         },
-        "steps@1": {"noisy": real(11, 10, 8, 8, 1), "denoised": real(11, 10, 8, 8, 1)},
+        "steps@1": {
+            "noisy": real(11, 10, 8, 8, 1), "denoised": real(11, 10, 8, 8, 1),
+            "labels": np.arange(10) % 5, "probabilities": RNG.dirichlet(np.ones(5), (20, 10)),
+        },
         "counterfactual@1": {
             "original": grey(12, 8, 8, 1), "changed": grey(12, 8, 8, 1), "noisy": real(10, 8, 8, 1)
         },
         "curves": {
             "images": grey(10, 8, 8, 1), "mean": RNG.random((8, 8, 1)), "denoised": real(7, 10, 8, 8, 1),
+            "times": np.array([0.2, 0.9]), "errors": RNG.random((2, 30)),
             "log_levels": -RNG.random((4, 12)), "true": np.array([0.2, 0.4, 0.6, 0.8]),
         },
     }  # fmt: skip
@@ -121,6 +125,23 @@ def test_pictures_of_different_sizes_stand_below_one_another(run):
 def test_steps_of_a_sampler_that_evaluates_nothing_have_no_picture(run):
     finished(run / "first" / "seed0", "steps@1", {"labels": np.zeros(10)})
     assert drawn(run, pictures=["steps"]) == []
+
+
+def test_the_ratio_of_errors_is_to_those_of_the_first_cell(run):
+    with np.load(run / "first" / "seed0" / "curves.npz") as arrays:
+        finished(run / "second" / "seed0", "curves", {**arrays, "errors": arrays["errors"] * np.array([[2.0], [0.5]])})
+    (path,) = drawn(run, pictures=["log-error-ratio"])
+    with np.load(path.with_suffix(".npz")) as arrays:
+        assert list(arrays["rows"]) == ["second", "first"]
+        np.testing.assert_allclose(arrays["values"], [[0, 0], [-np.log(2), np.log(2)]], atol=1e-12)
+
+
+def test_steps_by_class_are_the_mean_probabilities_of_what_was_asked(run):
+    (path,) = drawn(run, pictures=["steps-by-class"])
+    with np.load(path.with_suffix(".npz")) as arrays, np.load(run / "first" / "seed0" / "steps@1.npz") as steps:
+        shown = arrays["00 first@1"]
+        assert shown.shape == (1, 5, 20, 1)
+        np.testing.assert_allclose(shown[0, 3, :, 0], (steps["probabilities"][:, [3, 8], 3]).mean(1))
 
 
 def test_the_abscissa_has_its_own_name(run):

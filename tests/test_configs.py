@@ -91,7 +91,7 @@ def test_every_method_builds_takes_its_data_and_keeps_its_settings(path, tmp_pat
         return
     (tmp_path / "kept.yaml").write_text(built.settings)
     again = built.parser.parse_args([f"--config={tmp_path / 'kept.yaml'}"])
-    assert built.parser.dump(again, skip_none=False) == built.parser.dump(built.config, skip_none=False)
+    assert built.parser.dump(again, skip_unset=False) == built.parser.dump(built.config, skip_unset=False)
 
 
 BUDGETS = [(path.stem, budget) for path in SUITES for budget in ("paper", *READ[path].get("budgets", {}))]

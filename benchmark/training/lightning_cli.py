@@ -275,7 +275,7 @@ class BenchmarkCLI(LightningCLI):
         config = (self.config if self.subcommand is None else self.config[self.subcommand]).clone()
         config.pop("ckpt_path", None)  # an option of this call
         parser = self.parser if self.subcommand is None else self._parser(self.subcommand)
-        settings = parser.dump(config, skip_none=False)  # a null may replace another default
+        settings = parser.dump(config, skip_unset=False)  # a null may replace another default
         return f"{DATA}{self.datamodule.fingerprint('train')}\n{settings}"
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

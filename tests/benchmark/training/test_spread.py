@@ -19,7 +19,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def of_two(tmp_path_factory):
     """What two processes did, by method."""
     out = tmp_path_factory.mktemp("two")
-    command = [*TORCHRUN, "tests/benchmark/spread_training.py", str(out), "--trainer.devices=2"]
+    command = [*TORCHRUN, "tests/spread_training.py", str(out), "--trainer.devices=2"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {name: torch.load(out / f"{name}.pt", weights_only=True) for name in spread.METHODS}

@@ -113,7 +113,8 @@ def failure(error: BaseException) -> str:
     if isinstance(error, FloatingPointError):
         return f"diverged: {one_line(error)}"
     if out_of_memory(error):
-        return f"out of memory: {one_line(error)}; {MEMORY_HINT}"
+        asked = re.search(r"allocate ([\d.]+ [A-Za-z]+)", str(error))  # torch says too much
+        return f"out of memory: {f'{asked[1]} asked for' if asked else shown(one_line(error), 60)}; {MEMORY_HINT}"
     return f"{type(error).__name__}: {one_line(error)}"
 
 

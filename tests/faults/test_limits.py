@@ -10,7 +10,7 @@ import pytest
 from faults import micro
 from PIL import Image
 
-from benchmark.errors import InputError, lacking
+from benchmark.errors import MEMORY_HINT, InputError, failure, lacking
 from datamodules.streamed import TOO_LITTLE_SHARED
 
 FILES = "error: too many open files; raise their limit (ulimit -n) or run fewer processes (--workers)\n"
@@ -106,3 +106,24 @@ def test_shared_memory_too_small_for_a_batch_ends_a_training_with_the_remedy(tmp
         cwd=tmp_path, env=micro.ENVIRONMENT, text=True, capture_output=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.stderr.splitlines()[-1] == f"MemoryError: {TOO_LITTLE_SHARED}"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                "to allocate 13107200000 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "13107200000 bytes asked for",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU has " + 300 * "x"), "20.00 GiB asked for"),
+        (MemoryError("Unable to " + 300 * "x"), "Unable to "),
+    ],
+)
+def test_a_lack_of_memory_leaves_room_for_what_to_do_about_it(error, said):
+    told = failure(error)
+    assert told.startswith(f"out of memory: {said}")
+    assert told.endswith(MEMORY_HINT)
+    assert len(told) < 280  # beside the name of a job and the path of its log, in a line of 399

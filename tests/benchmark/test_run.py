@@ -25,7 +25,7 @@ from benchmark.run import main
 from benchmark.suite.protocol import Protocol
 from benchmark.system import gpus
 from benchmark.system.lock import owned
-from runs import ENVIRONMENT, SHORT, ended, job, measured, started, until
+from runs import ENVIRONMENT, ROOT, SHORT, ended, job, measured, started, until
 
 SAMPLER = {"model.init_args.sampler.init_args.steps": 3}
 MEASURED = ("value", "stderr", "status", "reason")
@@ -525,14 +525,17 @@ def test_a_worker_that_dies_while_idle_is_replaced():
 
 
 @pytest.mark.slow
-def test_a_job_that_is_silent_too_long_is_tried_again_and_then_failed(tmp_path):
-    """Its process waits for a configuration that is a pipe into which nobody writes; the process beside it goes on."""
-    os.mkfifo(tmp_path / "x.yaml")
-    silent = job(folder=tmp_path / "a", arguments=(f"--config={tmp_path / 'x.yaml'}",))
+def test_a_job_that_is_silent_too_long_is_tried_again_and_then_failed(tmp_path, monkeypatch):
+    """Its process imports a module of a user that never ends; the process beside it goes on."""
+    (tmp_path / "sleeper.py").write_text("import time\n\ntime.sleep(3600)\n")
+    monkeypatch.setenv("DIFFCLASS_ALLOW", "sleeper")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = (f"--config={ROOT / 'configs' / 'digits' / 'supervised.yaml'}", "--model.class_path=sleeper.Sleeper")
+    silent = job(folder=tmp_path / "a", arguments=words)
     beside = replace(job("b", folder=tmp_path / "b"), stages=())
-    with LocalEngine(2, patience=90) as engine:  # on a busy machine a process alone takes half a minute to start
+    with LocalEngine(2, patience=60) as engine:  # on a busy machine a process alone takes half a minute to start
         results = engine.run([silent, beside], Protocol(), lambda message: None)
-    error = "timeout: nothing was heard from it for 1.5 minutes; its log may say more"
+    error = "timeout: nothing was heard from it for 1 minutes; its log may say more"
     assert results[silent.name] == {"job": silent.name, "status": "failed", "error": error}
     assert results[beside.name]["status"] == "ok"
 

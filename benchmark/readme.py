@@ -93,9 +93,8 @@ def headline(suite: str) -> str:
 def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
     results, *_ = _committed(suite)
-    answers = answers_of(_file(suite), results)
-    judged = ledgers.judge_all([(_file(suite), results, answers)])
-    lines = [*_answers(results, answers), *_verdicts(judged)] or [ONE_SEED.format(suite=suite)]
+    judged = ledgers.ledger_of([_with_every_row(suite)])
+    lines = [*_answers(results, answers_of(_file(suite), results)), *_verdicts(judged)] or [ONE_SEED.format(suite=suite)]
     return "\n".join(lines) + "\n"
 
 
@@ -145,9 +144,15 @@ def speed(name: str) -> str:
     return f"{shown}\n\n{machine['cpu']}, {machine['cores']} cores, {threads}; {versions}.\n"
 
 
+def _with_every_row(suite: str) -> Path:
+    """Committed results of a suite's budget ``full``, which has the suite's rows and more; else those of the suite."""
+    full = _file(f"{suite}-full")
+    return full if full.is_file() else _file(suite)
+
+
 def ledger(suite: str) -> str:
     """All claims that a suite's committed results judge, with their numbers."""
-    return ledgers.to_markdown(ledgers.ledger_of([_file(suite)]))
+    return ledgers.to_markdown(ledgers.ledger_of([_with_every_row(suite)]))
 
 
 BLOCKS = {

@@ -28,6 +28,7 @@ fashion: $(STAMP) ## Fashion-MNIST at 16 pixels, 4 hours a seed on two cores, re
 docs: $(STAMP) ## the pages of docs/ as a site in site/, warnings as errors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site:    site/index.html"
 
 test: $(STAMP) ## the tests, without those marked slow
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

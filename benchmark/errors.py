@@ -40,6 +40,7 @@ class Stopped(Exception):
     """Training ended early because it was asked to; its state is saved."""
 
 
+ENVIRONMENT_HINT = "use the environment that `make setup` made: . .venv/bin/activate"
 MEMORY_HINT = (
     "train with a smaller data.init_args.batch_size or accumulate it with trainer.accumulate_grad_batches, "
     "evaluate with a smaller protocol.batch in the suite"
@@ -145,6 +146,9 @@ def command(main: Callable[[list[str] | None], int]) -> Callable[[list[str] | No
             return INTERRUPTED
         except (OSError, MemoryError, RuntimeError, ImportError) as error:
             lack = lacking(error)
+            if isinstance(error, ModuleNotFoundError) and not os.environ.get("DIFFCLASS_DEBUG"):
+                tell(f"error: {sys.executable} has no package {error.name}; {ENVIRONMENT_HINT}")
+                return UNUSABLE_INPUT
             if os.environ.get("DIFFCLASS_DEBUG") or not (lack or getattr(error, "filename", None)):
                 raise
             if lack:

@@ -96,3 +96,16 @@ def test_a_run_is_whole_on_any_screen(tmp_path, screen):
     assert on(screen, tmp_path, *words, encoding="ascii").returncode == 0
     assert (tmp_path / "run" / "results.md").is_file()
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_python_without_the_packages_is_told_where_they_are(capsys):
+    from benchmark.errors import command
+
+    @command
+    def main(argv=None):
+        import no_package_of_this_name  # noqa: F401
+
+    assert main([]) == 2
+    told = capsys.readouterr().err
+    assert "has no package no_package_of_this_name; use the environment that `make setup` made" in told
+    assert told.count("\n") == 1

@@ -8,13 +8,15 @@ from argparse import Namespace
 from pathlib import Path
 
 from benchmark.arguments import Parser, add_run_options, check_workers
-from benchmark.errors import InputError, command
+from benchmark.errors import InputError, command, shown
 from benchmark.execute.given_rows import check_given, check_row, forget_row, keep_row
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.session import ensure_weights, execute, jobs_of, networks_needed, with_given
-from benchmark.execute.tabulate import tabulate
+from benchmark.execute.tabulate import read_records, tabulate
+from benchmark.results.record import FAILED
+from benchmark.results.results_file import read_results
 from benchmark.suite.cells import Cell
-from benchmark.suite.jobs import leave_out
+from benchmark.suite.jobs import Job, leave_out
 from benchmark.suite.suite import Suite, load_suite, suites
 from benchmark.system.lock import owned
 from benchmark.system.names import check_cell_name
@@ -57,9 +59,11 @@ def _add(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) -> in
     """Measure samples and keep them as a row."""
     row = options.row or re.sub(r"[^A-Za-z0-9._-]", "-", options.samples.resolve().stem)
     suite = with_samples(suite, out, options.samples, row)
+    print(f"reading {shown(options.samples.name)}", flush=True)
     check_given(suite, engine, {row: suite.cells[row].samples})  # before anything is trained
     with owned(out, "--out", engine.workers) as check:
         todo, every = jobs_of(suite, engine, out, suite.seeds, [row], write=False)
+        check_kept(every, out, row)
         ensure_weights(networks_needed(todo))
         results, ended = execute(suite, engine, todo, out, check)
         if ended is not None:
@@ -79,11 +83,34 @@ def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) ->
         }
         rest = dataclasses.replace(suite, cells=cells)
         _, every = jobs_of(rest, engine, out, rest.seeds, [], write=False, dry=True)
+        check_kept(every, out, row)
         forget_row(out, row)
         if row not in suite.cells:  # else the results are those of a cell that has got the same name
             leave_out(out, row)
             shutil.rmtree(out / row, ignore_errors=True)
         return tabulate(rest, engine, every, {}, out)
+
+
+def check_kept(jobs: list[Job], out: Path, row: str) -> None:
+    """Check that new tables would keep the rows of the run's ``results.json``, except ``row``.
+
+    A row of other code, settings or data is not written again, and no file but the table shows it.
+
+    Raises:
+        InputError: If a row that is not failed would be lost.
+    """
+    try:
+        before = read_results(out / "results.json").records
+    except InputError:  # none, or one that nobody can read
+        return
+    evaluations = [job for job in jobs if job.part == "evaluate" and job.cell.name != row]
+    there = {(record.cell, record.seed) for record in before if record.status != FAILED}
+    lost = [job for job in evaluations if (job.cell.name, job.seed) in there and not read_records(job)]
+    if lost:
+        raise InputError(
+            f"{out / 'results.json'} has {len(lost)} row(s) of other code, settings or data, {lost[0].cell.name} the "
+            "first, which new tables would lose; run the suite again first (benchmark.run), or name another --out"
+        )
 
 
 def with_samples(suite: Suite, out: Path, path: Path, row: str) -> Suite:

@@ -12,6 +12,7 @@ from benchmark.evaluate import main as evaluate
 from benchmark.execute.session import with_given
 from benchmark.results.per_class import to_csv, to_markdown
 from benchmark.results.record import Results, failed, measured, not_applicable
+from benchmark.results.results_file import write_results
 from benchmark.results.rows import rows as rows_of_results
 from benchmark.run import main
 from benchmark.suite.suite import load_suite
@@ -288,3 +289,21 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatc
     assert said in told
     assert told.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.npz", "here.npz", "parts"]
+
+
+def test_rows_of_other_code_are_not_lost_from_the_tables_when_a_row_comes_or_goes(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(SUITE.replace("  theirs: {samples: theirs.npz}\n", ""))
+    saved(tmp_path, images=levels()).rename(tmp_path / "here.npz")
+    out = tmp_path / "run"
+    out.mkdir()
+    made = [measured("reference_classifier", "Supervised", 1000, "accuracy/clean", 0.9, n=9)]
+    write_results(out / "results.json", Results("mine", "", {}, tuple(made)))
+    (out / "given.json").write_text(json.dumps({"old": str(tmp_path / "here.npz")}))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    common = ["--data", str(tmp_path / "mine.yaml"), "--out", str(out), "--workers", "1"]
+    for words in ([str(tmp_path / "here.npz")], ["--remove", "old"]):
+        assert evaluate([*words, *common]) == 2
+        told = capsys.readouterr().err
+        assert "has 1 row(s) of other code, settings or data, reference_classifier the first" in told
+        assert told.splitlines()[-1].startswith("error: ")
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"} == before

@@ -4,12 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmark.errors import INCOMPLETE, UNUSABLE_INPUT, InputError, Stopped, failure, innermost, out_of_memory, tell
+from benchmark.errors import (
+    INCOMPLETE,
+    INTERRUPTED,
+    UNUSABLE_INPUT,
+    InputError,
+    Stopped,
+    failure,
+    innermost,
+    out_of_memory,
+    tell,
+)
 from benchmark.screen import protect
-from benchmark.training.build import run
 
 
 def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
@@ -19,6 +28,13 @@ def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
     signals: list[int] = []
     ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ]
     first = ranks[:1] in ([], ["0"])  # of one training's processes, all of which receive the signal
+
+    if first and sys.stderr.isatty():
+        tell("reading the configuration")
+    try:
+        import benchmark.training.build  # noqa: F401  # imports torch, which takes seconds
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
     def on_signal(number: int, frame: Any) -> None:
         if signals or "fit" not in arguments:
@@ -54,6 +70,13 @@ def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run(arguments: Sequence[str], stop: Callable[[], bool], watchers: Sequence[Any] = ()) -> Any:
+    """Carry out a subcommand; see ``benchmark.training.build.run``, whose imports take seconds."""
+    from benchmark.training import build
+
+    return build.run(arguments, stop, watchers)
 
 
 def _requeue() -> None:

@@ -1,5 +1,6 @@
 """Progress of a training: reported to the process that waits for it, and shown as a bar."""
 
+import math
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -35,7 +36,7 @@ class StepBar(RichProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self.is_enabled:
-            self.train_progress_bar_id = self._add_task(trainer.estimated_stepping_batches, "Step")
+            self.train_progress_bar_id = self._add_task(_steps(trainer), "Step")
             self._update(self.train_progress_bar_id, trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,3 +51,9 @@ class StepBar(RichProgressBar):
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)  # the end of the name of the logger's folder
         return shown
+
+
+def _steps(trainer: Trainer) -> float:
+    """Steps of a training, infinite if nothing limits them: the trainer's -1 would be shown as a number."""
+    steps = trainer.estimated_stepping_batches
+    return steps if steps >= 0 else math.inf

@@ -94,8 +94,8 @@ def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
     results, *_ = _committed(suite)
     judged = ledgers.ledger_of([_with_every_row(suite)])
-    lines = [*_answers(results, answers_of(_file(suite), results)), *_verdicts(judged)] or [ONE_SEED.format(suite=suite)]
-    return "\n".join(lines) + "\n"
+    lines = [*_answers(results, answers_of(_file(suite), results)), *_verdicts(judged)]
+    return "\n".join(lines or [ONE_SEED.format(suite=suite)]) + "\n"
 
 
 def _answers(results: Results, answers: Answers | None) -> Iterator[str]:

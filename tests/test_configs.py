@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from benchmark import cli
+from benchmark.cost.meter import measured
 from benchmark.suite.jobs import arguments
 from benchmark.suite.needs import weights_key
 from benchmark.suite.suite import load_suite
@@ -85,8 +86,11 @@ def test_every_method_builds_takes_its_data_and_keeps_its_settings(path, tmp_pat
         )
         weights = list(built.model.parameters())
         assert any(weight.requires_grad for weight in weights) or not built.model.automatic_optimization
-        with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError):
+        if small:
             check_shapes(built.model, built.datamodule)
+        else:
+            measured(lambda: check_shapes(built.model, built.datamodule))  # which traces like calls once
     if not small:
         return
     (tmp_path / "kept.yaml").write_text(built.settings)

@@ -39,12 +39,15 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     Classes are in the order of their names too, or of their numbers where all names are numbers.
 
     Raises:
-        ValueError: If there is no class, a class has no image, or something else than an image lies there.
+        ValueError: If there is no class, a class has no image or a name that is no text, or something else
+            than an image lies there.
     """
     classes: dict[str, list[Path]] = {}
     for entry in _entries(folder):
         if not entry.is_dir():
             raise unusable(entry, "a file among the folders of the classes; remove it")
+        if any("\ud800" <= c <= "\udfff" for c in entry.name):  # Python's stand-ins for bytes that are no text
+            raise unusable(entry, "the name of this class is not UTF-8 text; rename the folder")
         classes[entry.name] = _entries(entry)
         if not classes[entry.name]:
             raise unusable(entry, "the folder of this class has no image; add some or remove it")
@@ -218,7 +221,10 @@ def _shown(files: list[Path]) -> Iterable[Path]:
 
 
 def kept_images(files: list[Path], below: Path, cache: Path, read: Read) -> np.ndarray:
-    """``read_images``, read from ``cache`` where the files are those of an earlier time by name, size and date.
+    """``read_images``, read from ``cache`` where the files are those of an earlier time by all but their content.
+
+    That is name, size, date, the system's number and its time of change: archives and images of containers give all
+    their files one date, and pictures of one compression often have one size.
 
     Args:
         files: Images below the folder ``below``.
@@ -228,7 +234,10 @@ def kept_images(files: list[Path], below: Path, cache: Path, read: Read) -> np.n
         read: How to read a file.
     """
     stats = [(file, file.stat()) for file in files]
-    state = [(str(file.relative_to(below)), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+    state = [
+        (str(file.relative_to(below)), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        for file, stat in stats
+    ]
     key = hashlib.sha256(json.dumps([LAYOUT, PIL.__version__, repr(read), state]).encode()).hexdigest()
     kept = cache / f"{key}.npy"
     try:

@@ -167,7 +167,7 @@ def digest_file(path: Path) -> str:
 
 
 def state_of(path: str | Path) -> str | None:
-    """Hash of size and date of a file, or of the names, sizes and dates of all files in a folder and below.
+    """Hash of the ``stamp`` of a file, or of the names and stamps of all files in a folder and below.
 
     None if nothing is there. Much faster than a hash of contents: seconds for a million files.
     """
@@ -175,9 +175,8 @@ def state_of(path: str | Path) -> str | None:
         found = os.stat(path)
     except OSError:
         return None
-    state = hashlib.sha256(f"{found.st_size} {found.st_mtime_ns}".encode())
     if not stat.S_ISDIR(found.st_mode):
-        return state.hexdigest()
+        return digest(stamp(found))
     state, seen, folders = hashlib.sha256(), {(found.st_dev, found.st_ino)}, [(str(path), "")]
     while folders:
         folder, below = folders.pop()
@@ -189,11 +188,20 @@ def state_of(path: str | Path) -> str | None:
                 state.update(os.fsencode(f"{entry.name}\0"))
                 continue
             if not stat.S_ISDIR(found.st_mode):
-                state.update(os.fsencode(f"{entry.name}\0{found.st_size}\0{found.st_mtime_ns}\0"))
+                state.update(os.fsencode(f"{entry.name}\0{stamp(found)}\0"))
             elif (found.st_dev, found.st_ino) not in seen:  # a link may lead back up
                 seen.add((found.st_dev, found.st_ino))
                 folders.append((entry.path, f"{below}/{entry.name}"))
     return state.hexdigest()
+
+
+def stamp(found: os.stat_result) -> tuple[int, ...]:
+    """Numbers of a file that differ once it is written anew or replaced, even by one of equal size and date.
+
+    Archives and images of containers give all their files one date, so the system's own number and time of change
+    count beside it; nobody can set those.
+    """
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def digest(value: Any) -> str:

@@ -108,6 +108,23 @@ def test_pixels_are_read_once_and_again_when_a_file_changes(root, monkeypatch):
     assert len(opened) == 84
 
 
+def test_pixels_are_read_again_when_all_files_are_replaced_by_others_of_equal_size_and_date(tmp_path):
+    def unpacked():
+        for part in ("train", "test"):
+            for path in [tmp_path / "insects" / part / name / f"{i}.png" for name in ("ant", "bee") for i in range(10)]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(path, compress_level=0)
+                os.utime(path, ns=(10**18, 10**18))
+        found = folder_of(tmp_path)
+        return found.fingerprint("train"), found.fingerprint("test")
+
+    before = unpacked()
+    (tmp_path / "insects").rename(tmp_path / "old")
+    after = unpacked()
+    assert [one == two for one, two in zip(before, after, strict=True)] == [False, False]
+
+
 def test_a_damaged_cache_is_made_anew(root):
     before = folder_of(root).images("test")[0].clone()  # the pixels lie in the file
     (kept,) = (root / ".diffclass-cache").iterdir()
@@ -240,6 +257,11 @@ UNUSABLE_FOLDERS = {
         lambda f: (fill(f), (f / "a.png").touch()),
         {"test_fraction": 0.1},
         "insects/a.png: a file among",
+    ),
+    "a name that is no text": (
+        lambda f: (fill(f), fill(f, classes=("caf\udce9",))),  # a byte of Latin-1
+        {"test_fraction": 0.1},
+        "insects/caf.: the name of this class is not UTF-8 text; rename the folder",
     ),
     "wide crop": (fill, {"test_fraction": 0.2, "crop_padding": 5}, r"crop_padding must lie in 0\.\.4, got 5"),
     "narrow padding": (

@@ -123,6 +123,23 @@ def test_a_state_sees_links_and_ends_where_they_lead_in_a_circle(tmp_path):
     assert state_of(tmp_path / "nothing") is None
 
 
+def test_a_state_sees_files_replaced_by_others_of_equal_size_and_date(tmp_path):
+    """An unpacked archive can give all its files one date."""
+    folder = tmp_path / "images"
+
+    def unpacked(content):
+        folder.mkdir()
+        (folder / "a").write_text(content)
+        for path in (folder / "a", folder):
+            os.utime(path, ns=(10**18, 10**18))
+        return state_of(folder), state_of(folder / "a")
+
+    before = unpacked("one")
+    folder.rename(tmp_path / "old")
+    after = unpacked("two")
+    assert [one == two for one, two in zip(before, after, strict=True)] == [False, False]
+
+
 def test_data_that_stood_in_are_known_by_what_an_earlier_run_noted_of_the_same_settings(tmp_path):
     path = tmp_path / "plan.json"
     found = write(path)

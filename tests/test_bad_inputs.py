@@ -661,6 +661,7 @@ RUN = {
         ("--suite", "digits", "--data-root", "/dev/null"), "--data-root: no folder at /dev/null"
     ),
     "an output folder that is a file": (("--suite", "digits", "--out", "/dev/null"), "cannot write to /dev/null"),
+    "an output folder whose name is no text": (("--suite", "digits", "--out", "r\udcff"), "r\\udcff is not UTF-8 text"),
     "an output folder below a file": (
         ("--suite", "digits", "--out", "/dev/null/x"), "choose another folder with --out"
     ),

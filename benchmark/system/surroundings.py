@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError
+from benchmark.errors import InputError, shown
+from benchmark.system.values import is_text
 
 FOLDERS = {"--data-root": "DIFFCLASS_DATA", "--weights": "DIFFCLASS_WEIGHTS"}
 """Options that name folders, and the environment variables that pass them to workers."""
@@ -33,10 +34,14 @@ def absolute(path: str | Path) -> Path:
     Libraries change the working folder of the whole process for a while; absolute paths do not depend on it.
 
     Raises:
-        InputError: If the path is relative and the working folder was deleted.
+        InputError: If the path is relative and the working folder was deleted, or the path is not UTF-8 text, which
+            torch and formats of text cannot write.
     """
     path = Path(os.path.expanduser(path))
-    return path if path.is_absolute() else working_folder() / path
+    path = path if path.is_absolute() else working_folder() / path
+    if not is_text(str(path)):
+        raise InputError(f"the path {shown(path, 200)} is not UTF-8 text; name another or rename the folder")
+    return path
 
 
 def path_option(text: str) -> Path:

@@ -109,6 +109,8 @@ def tabulate(
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
     stage = Stage("tables", _key(table, shown, floors))
     if stage.completed(to) is None:
+        if not stage.wrote(to, answers_file.FILE):  # its rows of equal keys would be kept
+            (to / answers_file.FILE).unlink(missing_ok=True)
         stage.complete(to, lambda: _write(to, table, suite.protocol, shown, floors, out))
     (out / PARTIAL).unlink(missing_ok=True)
     _print(table, cells, floors, row, metrics)

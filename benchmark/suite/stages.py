@@ -56,6 +56,14 @@ class Stage:
             return None
         return manifest if intact else None
 
+    def wrote(self, folder: Path, name: str) -> bool:
+        """Tell whether a file is as the stage left it, under whichever key."""
+        outputs = (read_manifest(self.manifest(folder)) or {}).get("outputs")
+        try:
+            return isinstance(outputs, dict) and outputs.get(name) == digest_file(folder / name)
+        except OSError:
+            return False
+
     def complete(self, folder: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Do the work and record it; ``work`` returns ``outputs`` (names of files) and further values to keep."""
         # An older result must not count as finished while the work is done again.

@@ -8,16 +8,19 @@ import time
 from dataclasses import asdict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from benchmark.execute import tabulate as tables
 from benchmark.execute.journal import progress_path
 from benchmark.execute.session import execute, jobs_of
 from benchmark.execute.tabulate import tabulate
+from benchmark.results.answers_file import FILE
 from benchmark.results.record import failed, measured
 from benchmark.results.results_file import read_results
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.suite import Cell, Suite
+from benchmark.system.arrays import load_arrays, save_arrays
 from benchmark.system.files import write_json
 
 CONFIG = {"model": {"class_path": "methods.supervised.Supervised", "init_args": {}}, "trainer": {}, "data": {}}
@@ -86,6 +89,20 @@ def test_tables_are_written_again_only_if_what_they_show_or_a_file_has_changed(s
     call(suite, out, [0, 1], ["judge", "other"])
     assert rows(out) == {("judge", 0): 0.5, ("judge", 1): 0.5, ("other", 0): 0.5, ("other", 1): 0.25}
     assert (out / "report.html").read_bytes() != whole[-1]
+
+
+def test_scores_of_images_that_were_changed_by_hand_are_made_again(suite, tmp_path):
+    out = tmp_path / "run"
+    jobs, every = jobs_of(suite, ENGINE, out, [0, 1], ["judge", "other"], write=True)
+    results = finish(jobs)
+    for job in (job for job in jobs if job.part == "evaluate"):
+        save_arrays(job.folder / "logits.npz", y=np.array([0, 1]), clean=np.array([[1.0, 0.0], [1.0, 0.0]]))
+        job.stage("classify").complete(job.folder, lambda: {"outputs": ["logits.npz"]})
+    for _ in range(2):
+        assert tabulate(suite, ENGINE, every, results, out) == 0
+        scores = load_arrays(out / FILE)
+        assert scores["accuracy/clean"].tolist() == [[1, 0]] * 4
+        save_arrays(out / FILE, **{**scores, "accuracy/clean": np.ones((4, 2), np.float32)})
 
 
 def test_what_was_finished_under_another_key_is_absent(suite, tmp_path):

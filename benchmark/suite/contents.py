@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import InputError
 from benchmark.suite.settings import CONTENT
-from benchmark.suite.source_code import class_paths, own_files
+from benchmark.suite.source_code import class_paths, own_code, still_means
 from benchmark.system.files import digest_file, state_of
 from benchmark.system.surroundings import FOLDERS, absolute
 
@@ -26,11 +27,12 @@ def contents(config: dict[str, Any], data: "ImageData", known: dict[str, Any]) -
 
     Returns:
         ``data``, the fingerprint of each official part; ``files``, the sha256 of each file that a setting names;
-        ``root``, the folder of data sets; ``sources``, the state of each file or folder that was read, or None if the
-        data set does not name its own.
+        ``code``, the meaning of each file of a user's own source; ``root``, the folder of data sets; ``sources``, the
+        state of each file or folder that was read, or None if the data set does not name its own.
     """
     paths = sorted(set(_paths({k: v for k, v in config.items() if k != "data"})))
-    sources = None if data.sources is None else [*map(str, data.sources), *paths, *own_files(class_paths(config))]
+    code = own_code(class_paths(config))
+    sources = None if data.sources is None else [*map(str, data.sources), *paths, *code]
     states = None if sources is None else {str(path): state_of(path) for path in sources}  # before what they hold
     key = repr(config["data"])
     if key not in known:
@@ -38,6 +40,7 @@ def contents(config: dict[str, Any], data: "ImageData", known: dict[str, Any]) -
     return {
         "data": known[key],
         "files": {path: digest_file(path) for path in paths},
+        "code": code,
         "root": _root(),
         "sources": states,
     }
@@ -58,7 +61,9 @@ def unchanged(contents: Iterable[dict[str, Any]]) -> bool:
 
 
 def check_contents(config: dict[str, Any], data: "ImageData", parts: Iterable[str] = PARTS) -> None:
-    """Check that data and files still hold what was noted when the configuration was resolved, as keys of results say.
+    """Check that data, files and own source are as noted when the configuration was resolved, as keys of results say.
+
+    A worker imports a module when the first job needs it, hours after the run was planned.
 
     Raises:
         InputError: If they were changed.
@@ -74,6 +79,9 @@ def check_contents(config: dict[str, Any], data: "ImageData", parts: Iterable[st
     for path, sha256 in noted.get("files", {}).items():
         if os.path.isfile(path) and digest_file(path) != sha256:
             raise InputError(f"{path} was changed since this run was planned; {again}")
+    for path, meaning in noted.get("code", {}).items():
+        if os.path.isfile(path) and not still_means(Path(path), meaning):
+            raise InputError(f"the code in {path} was changed since this run was planned; {again}")
 
 
 def _root() -> str:

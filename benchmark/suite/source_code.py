@@ -59,13 +59,23 @@ def code_digest(modules: Iterable[str]) -> str:
     return digest({module: _reading(module)[1] for module in _closure(frozenset(modules))})
 
 
-def own_files(modules: Iterable[str]) -> list[Path]:
-    """Files of a user's own source among ``modules`` and what they import.
+def own_code(modules: Iterable[str]) -> dict[str, str]:
+    """Hash of the meaning of each file of a user's own source among ``modules`` and what they import.
 
     Raises:
         InputError: If there is no such module.
     """
-    return sorted({_source(module) for module in _closure(frozenset(modules)) if module.split(".")[0] not in PACKAGES})
+    own = (module for module in sorted(_closure(frozenset(modules))) if module.split(".")[0] not in PACKAGES)
+    return {str(_source(module)): _reading(module)[1] for module in own}
+
+
+def still_means(path: Path, meaning: str) -> bool:
+    """Tell whether a file, read anew, has the meaning that ``own_code`` gave it."""
+    try:
+        tree = _parsed(path)
+    except (SyntaxError, ValueError):  # being edited
+        return False
+    return meaning == (digest_file(path) if tree is None else _meaning(tree))
 
 
 def recall_readings(folder: Path) -> None:
@@ -178,9 +188,14 @@ def _reading(module: str) -> list[Any]:
     key = digest([module, path.name, content])
     found = _RECALLED.get(key)
     if found is None:
-        tree = ast.parse(path.read_bytes()) if path.suffix == ".py" else None  # a compiled module counts by its bytes
+        tree = _parsed(path)
         found = [_imported(module, tree), content if tree is None else _meaning(tree)]
     return _READINGS.setdefault(key, found)
+
+
+def _parsed(path: Path) -> ast.Module | None:
+    """Syntax tree of a file; None for a compiled module, which counts by its bytes."""
+    return ast.parse(path.read_bytes()) if path.suffix == ".py" else None
 
 
 def _imported(module: str, tree: ast.Module | None) -> list[str]:

@@ -136,3 +136,19 @@ def test_contents_tell_data_and_files_apart_and_are_checked(tmp_path):
     weights.write_bytes(b"2")
     with pytest.raises(InputError, match=r"weights\.pth was changed since this run was planned"):
         check_contents(planned, first)
+
+
+def test_own_source_that_is_changed_while_a_run_goes_on_is_not_taken_for_what_was_planned(tmp_path, monkeypatch):
+    """A worker imports it when a job needs it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = tmp_path / "edited_meanwhile.py"
+    mine.write_text("SCALE = 1\n")
+    data = ImageFolder("dots", str(draw(tmp_path / "data", 1)))
+    config = {"model": {"class_path": "edited_meanwhile.Mine"}, "data": {}}
+    planned = {**config, "content": contents(config, data, {})}
+    mine.write_text("# Only a comment.\nSCALE = 1\n")
+    check_contents(planned, data)
+    for text in ("SCALE = 2\n", "SCALE = \n"):
+        mine.write_text(text)
+        with pytest.raises(InputError, match=r"the code in .*meanwhile\.py was changed since this run was"):
+            check_contents(planned, data)

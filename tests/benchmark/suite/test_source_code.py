@@ -8,7 +8,7 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.suite import source_code
-from benchmark.suite.source_code import KEPT, class_paths, code_digest, keep_readings, own_files, recall_readings
+from benchmark.suite.source_code import KEPT, class_paths, code_digest, keep_readings, own_code, recall_readings
 
 ROOT = Path(__file__).parents[3]
 
@@ -126,7 +126,7 @@ def test_a_users_source_counts_with_all_of_it_that_is_imported(package, root, ch
     (package / f"{changed}.py").write_text((package / f"{changed}.py").read_text() + "more = 2\n")
     forget()
     assert code_digest([root]) != before
-    assert package / f"{changed}.py" in own_files([root, "methods.supervised"])
+    assert str(package / f"{changed}.py") in own_code([root, "methods.supervised"])
 
 
 def test_what_a_users_source_does_not_import_and_libraries_do_not_count(package):

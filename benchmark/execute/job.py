@@ -24,6 +24,7 @@ from benchmark.system.files import read_manifest, write_text
 from benchmark.system.gpus import visible_gpus
 from benchmark.system.memory import peak_memory, reset_peak_memory
 from benchmark.system.report import Report
+from benchmark.system.sample_files import digest_of_samples
 from benchmark.training import saved_config, torchrun
 from benchmark.training.build import build, method_of
 from benchmark.training.checkpoints import FINAL, ResumePoints, remove_checkpoints, resume_point
@@ -172,7 +173,7 @@ class _Evaluation:
         if stage.kind == "features":
             return self.features(stage)
         if job.cell.samples is not None:
-            return given_samples.copy_samples(Path(job.cell.samples), self.reference[1], job.folder)
+            return self.copy()
         if job.cell.config is None:
             return samples.image_samples(job.cell.images, self.reference[1], protocol, job.folder)
         method, data = self.method
@@ -181,6 +182,14 @@ class _Evaluation:
         else:
             result = self.answer(stage, method, data)
         return {"peak_memory_bytes": peak_memory(), **result}
+
+    def copy(self) -> dict[str, Any]:
+        """Copy given samples, which must still be those of the plan: a reference may have trained for hours since."""
+        path = Path(self.job.cell.samples)
+        result = given_samples.copy_samples(path, self.reference[1], self.job.folder)
+        if digest_of_samples(path) != self.job.given:
+            raise InputError(f"{path} was changed since this run was planned; start the run again")
+        return result
 
     def answer(self, stage: Stage, method: Any, data: Any) -> dict[str, Any]:
         question, more = QUESTIONS[stage.kind], {}

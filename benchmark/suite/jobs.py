@@ -33,6 +33,7 @@ class Job:
         reference_config: Resolved configuration of the reference, with the content of its data.
         config: Resolved configuration of the cell, with the content of its data.
         steps: Steps of the training; 0 if no number limits it.
+        given: Hash of its given samples, if it measures some.
     """
 
     cell: Cell
@@ -49,6 +50,7 @@ class Job:
     reference_config: dict[str, Any] = field(default_factory=dict, compare=False)
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     steps: int = 0
+    given: str | None = None
 
     @property
     def name(self) -> str:

@@ -88,16 +88,17 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             sampled_with = {k: needed[k].stage("train").key for k in cell.samples_with}
             weights = {job.name for job in (reference, trained, *needed.values()) if job is not None}
             borrows = trained is not None and trained.folder != folder
+            given = None if cell.samples is None else digest_of_samples(Path(cell.samples))
             job = Job(
                 cell, seed, "evaluate", folder,
-                _evaluation_stages(suite, cell, trained, resolved.get(name, {}), sampled_with, reference),
+                _evaluation_stages(suite, cell, trained, resolved.get(name, {}), sampled_with, reference, given),
                 trained.folder if trained else None,
                 arguments=arguments(cell, seed, folder, {k: v.folder for k, v in needed.items()}) if trained else (),
                 needs=tuple(sorted(weights)),
                 after=(f"{trained.cell.name}/seed{trained.seed}/evaluate",) if borrows else (),
                 reference=reference.folder, reference_arguments=reference.arguments,
                 reference_config=reference.config,
-                config=resolved.get(name, {}),
+                config=resolved.get(name, {}), given=given,
             )  # fmt: skip
             evaluations.append(job)
     return [*alike.values(), *evaluations]
@@ -110,12 +111,13 @@ def _evaluation_stages(
     config: dict[str, Any],
     sampled_with: dict[str, str],
     reference: Job,
+    given: str | None,
 ) -> tuple[Stage, ...]:
     """Stages of a cell's evaluation, each with a key of exactly what it depends on."""
     protocol = asdict(suite.protocol)
     model = method_settings(config) if trained else {}
     real = {**data_key(reference.config), "code": code_digest(class_paths(reference.config["data"]))}
-    source = digest([digest_of_samples(Path(cell.samples)) if cell.samples else f"images/{cell.images}", real])
+    source = digest([given or f"images/{cell.images}", real])
     base = {"train": trained.stage("train").key if trained else source}
 
     def stage(kind: str, scale: float | None = None, **on: Any) -> Stage:

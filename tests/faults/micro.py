@@ -64,6 +64,7 @@ def jobs_of(path):
     words = {
         name: arguments(cell, 0, Path(name), {key: Path(other) for key, other in cell.needs.items()})
         for name, cell in suite.cells.items()
+        if cell.config is not None
     }
     return suite, plan(suite, resolved(tuple(words.items())), path.parent / "run", suite.seeds)
 

@@ -2,8 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from faults import micro
+
+from benchmark.errors import InputError
+from benchmark.execute.job import carry_out
 
 SCORE, GAUSSIAN, REFERENCE = (
     f"run/{cell}" for cell in ("score_model/seed0", "gaussian/seed0", "reference_classifier/seed1000")
@@ -45,6 +49,25 @@ def test_a_number_changed_by_hand_in_a_record_or_manifest_is_not_used(copied, wh
     manifest.write_text(json.dumps({**found, "seconds": found["seconds"] + 1}))
     assert micro.carried_out(copied) == ["score_model/metrics", "gaussian/likelihood"]
     assert micro.numbers(copied / "run") == micro.numbers(whole / "run")
+
+
+def test_given_samples_that_are_written_anew_after_a_run_was_planned_are_not_measured_as_those_of_the_plan(copied):
+    """Their maker may run again while a reference trains."""
+    path = copied / "mine.npz"
+
+    def draw(seed):
+        np.savez(path, images=np.random.default_rng(seed).integers(0, 17, (16, 8, 8), np.uint8))
+
+    draw(1)
+    suite, work = micro.jobs(copied, mine={"samples": str(path)})
+    job = next(job for job in work if job.cell.name == "mine")
+    draw(2)
+    with pytest.raises(InputError, match=r"mine\.npz was changed since this run was planned; start the run again"):
+        carry_out(job, suite.protocol, lambda *_: None, lambda: False)
+    assert job.stage("sample").completed(job.folder) is None
+    draw(1)
+    carry_out(job, suite.protocol, lambda *_: None, lambda: False)
+    assert job.finished
 
 
 def test_a_changed_setting_does_again_what_follows_from_it_alone(copied):

@@ -19,6 +19,7 @@ from benchmark.errors import (
     tell,
 )
 from benchmark.screen import protect
+from benchmark.system.surroundings import working_folder
 
 
 def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
@@ -32,9 +33,12 @@ def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
     if first and sys.stderr.isatty():
         tell("reading the configuration")
     try:
+        working_folder()  # where it was deleted, a library of torch's ends the process with a message of its own
         import benchmark.training.build  # noqa: F401  # imports torch, which takes seconds
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except InputError as error:
+        _fail(str(error), error.code)
 
     def on_signal(number: int, frame: Any) -> None:
         if signals or "fit" not in arguments:

@@ -24,9 +24,9 @@ DEEPEST_JSON = 100
 """Levels that its values may be nested."""
 UNWRITABLE = {
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR", "EISDIR")
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "EEXIST", "ENOTDIR")
 }
-"""Errors of a full, closed or broken disk, and of a file in place of a folder or the other way round."""
+"""Errors of a full, closed or broken disk, and of a file in place of a folder."""
 
 
 @contextmanager

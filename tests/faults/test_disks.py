@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from faults import micro
 from lightning.pytorch.callbacks import Callback
 
 from benchmark import cli, run
-from benchmark.errors import InputError, WriteError
+from benchmark.errors import InputError
 from benchmark.metrics import published_networks
-from benchmark.system.files import write_text
 from benchmark.training.build import build
 from benchmark.training.checkpoints import checkpoints, newest_checkpoint
 from methods.networks.published.known import KNOWN, find
@@ -150,20 +148,3 @@ def test_a_run_whose_disk_is_full_fails_its_cells_in_one_line_each_and_goes_on_w
         code, output, errors = micro.ended(micro.started(folder))
         assert code == 0, errors
         assert micro.numbers(folder / "run") == micro.numbers(whole / "run")
-
-
-def test_a_folder_in_the_place_of_a_file_is_named_as_what_cannot_be_written(tmp_path):
-    (tmp_path / "results.json").mkdir()
-    with pytest.raises(WriteError, match=rf"^cannot write {tmp_path}/results\.json: Is a directory"):
-        write_text(tmp_path / "results.json", "{}")
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_lightning_in_a_deleted_folder_says_so(tmp_path):
-    """Otherwise a library of torch's ends the process and blames another file."""
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    here = f"rmdir {gone} && {sys.executable} -m benchmark.cli fit --config=/none.yaml"
-    process = subprocess.run(["sh", "-c", here], cwd=gone, env=micro.ENVIRONMENT, capture_output=True, text=True)
-    told = "error: the working folder was deleted; change to another one and start again\n"
-    assert (process.returncode, process.stderr) == (2, told)

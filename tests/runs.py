@@ -1,11 +1,13 @@
 """Commands in processes of their own, and what their runs measured."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 from benchmark.suite.jobs import Job
@@ -71,3 +73,22 @@ def measured(records):
         for r in records
         if not r["metric"].startswith(("cpu_seconds", "throughput"))
     }
+
+
+def peak_memory(work):
+    """Most bytes that Python and numpy hold while ``work`` runs, in a process to which other tests left no thread."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def measure():
+        tracemalloc.stop()
+        tracemalloc.start()
+        work()
+        sender.send(tracemalloc.get_traced_memory()[1])
+
+    process = context.Process(target=measure)
+    process.start()
+    sender.close()
+    peak = receiver.recv()
+    process.join()
+    return peak

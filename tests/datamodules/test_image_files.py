@@ -2,7 +2,6 @@
 
 import os
 import struct
-import tracemalloc
 import zlib
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 
 from datamodules.image_files import AsStored, decode, kept_images, opened, plain, read_images
 from datamodules.image_folder import ImageFolder
+from runs import peak_memory
 
 RNG = np.random.default_rng(0)
 
@@ -128,11 +128,7 @@ def test_one_image_is_in_memory_at_a_time(tmp_path):
     for i in range(64):
         Image.fromarray(np.full((256, 256, 3), i, np.uint8)).save(tmp_path / f"{i:02}.png")
     files = sorted(tmp_path.iterdir())
-    tracemalloc.start()
-    try:
-        kept = kept_images(files, tmp_path, tmp_path / "kept", AsStored())
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = peak_memory(lambda: kept_images(files, tmp_path, tmp_path / "kept", AsStored()))
+    kept = kept_images(files, tmp_path, tmp_path / "kept", AsStored())
     assert kept[:, 0, 0, 0].tolist() == list(range(64))
     assert peak < kept.nbytes / 8

@@ -1,11 +1,10 @@
 """Arrays that are written and read some rows at a time are those written and read at once, in little memory."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
 from benchmark.system.arrays import StoredRows, load_arrays, save_arrays, save_rows
+from runs import peak_memory
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (103, 5, 4, 3)).astype(np.uint8)
 LABELS = np.arange(103)
@@ -47,13 +46,10 @@ def test_rows_that_do_not_lie_together_are_refused(tmp_path):
 
 def test_few_rows_are_in_memory_at_once(tmp_path):
     block = 2**18
-    tracemalloc.start()
-    try:
+
+    def write_and_read():
         blocks = (np.full((2**10, 2**8), number, np.uint8) for number in range(64))
         save_rows(tmp_path / "a.npz", "images", 64 * 2**10, blocks)
-        total = sum(int(part[0, 0]) for part in StoredRows(tmp_path / "a.npz", "images").split(2**10))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert total == sum(range(64))
-    assert peak < 8 * block  # all 64 blocks would be 64 times as many
+        assert sum(int(part[0, 0]) for part in StoredRows(tmp_path / "a.npz", "images").split(2**10)) == sum(range(64))
+
+    assert peak_memory(write_and_read) < 8 * block  # all 64 blocks would be 64 times as many

@@ -291,6 +291,7 @@ def test_the_command_refuses_in_one_line_and_writes_nothing(tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first.npz", "here.npz", "parts"]
 
 
+@pytest.mark.slow
 def test_rows_of_other_code_are_not_lost_from_the_tables_when_a_row_comes_or_goes(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(SUITE.replace("  theirs: {samples: theirs.npz}\n", ""))
     saved(tmp_path, images=levels()).rename(tmp_path / "here.npz")

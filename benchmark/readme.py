@@ -14,7 +14,7 @@ from benchmark.results import ledger as ledgers
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.headline import Difference, difference, to_headline
 from benchmark.results.markdown import table as markdown_table
-from benchmark.results.paired import VERDICTS
+from benchmark.results.paired import ABSENT, CONTRADICTED, VERDICTS
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_markdown
@@ -107,12 +107,13 @@ def _answers(results: Results, answers: Answers | None) -> Iterator[str]:
 
 
 def _verdicts(judged: ledgers.Ledger) -> Iterator[str]:
-    """A line with the names of the claims that one results file judges, by verdict."""
+    """A line that counts the verdicts on the claims that one results file judges, and names what does not hold."""
     found: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for claim, (judgement,) in judged.rows():
         found[judgement.verdict].append(f"`{claim.name}`")
     if any(found.values()):
-        told = [f"**{len(names)} {verdict}** ({', '.join(names)})" for verdict, names in found.items() if names]
+        named = {verdict: f" ({', '.join(found[verdict])})" for verdict in (CONTRADICTED, ABSENT)}
+        told = [f"**{len(names)} {verdict}**{named.get(verdict, '')}" for verdict, names in found.items() if names]
         yield f"- **The papers' claims**, {sum(map(len, found.values()))} judged: {'; '.join(told)}."
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from benchmark.errors import (
@@ -34,7 +34,7 @@ def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
         tell("reading the configuration")
     try:
         working_folder()  # where it was deleted, a library of torch's ends the process with a message of its own
-        import benchmark.training.build  # noqa: F401  # imports torch, which takes seconds
+        from benchmark.training.build import run  # torch, which takes seconds
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except InputError as error:
@@ -74,13 +74,6 @@ def main(args: list[str] | None = None, watchers: Sequence[Any] = ()) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def run(arguments: Sequence[str], stop: Callable[[], bool], watchers: Sequence[Any] = ()) -> Any:
-    """Carry out a subcommand; see ``benchmark.training.build.run``, whose imports take seconds."""
-    from benchmark.training import build
-
-    return build.run(arguments, stop, watchers)
 
 
 def _requeue() -> None:

@@ -12,9 +12,7 @@ from benchmark.errors import InputError, command, shown
 from benchmark.execute.given_rows import check_given, check_row, forget_row, keep_row
 from benchmark.execute.local import LocalEngine
 from benchmark.execute.session import ensure_weights, execute, jobs_of, networks_needed, with_given
-from benchmark.execute.tabulate import read_records, tabulate
-from benchmark.results.record import FAILED
-from benchmark.results.results_file import read_results
+from benchmark.execute.tabulate import outdated_rows, tabulate
 from benchmark.suite.cells import Cell
 from benchmark.suite.jobs import Job, leave_out
 from benchmark.suite.suite import Suite, load_suite, suites
@@ -94,19 +92,12 @@ def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) ->
 def check_kept(jobs: list[Job], out: Path, row: str) -> None:
     """Check that new tables would keep the rows of the run's ``results.json``, except ``row``.
 
-    A row of other code, settings or data is not written again, and no file but the table shows it.
+    A row of other code, settings or data is not written again.
 
     Raises:
         InputError: If a row that is not failed would be lost.
     """
-    try:
-        before = read_results(out / "results.json").records
-    except InputError:  # none, or one that nobody can read
-        return
-    evaluations = [job for job in jobs if job.part == "evaluate" and job.cell.name != row]
-    there = {(record.cell, record.seed) for record in before if record.status != FAILED}
-    lost = [job for job in evaluations if (job.cell.name, job.seed) in there and not read_records(job)]
-    if lost:
+    if lost := outdated_rows([job for job in jobs if job.cell.name != row], out):
         raise InputError(
             f"{out / 'results.json'} has {len(lost)} row(s) of other code, settings or data, {lost[0].cell.name} the "
             "first, which new tables would lose; run the suite again first (benchmark.run), or name another --out"

@@ -18,6 +18,7 @@ from benchmark.results.headline import to_screen
 from benchmark.results.ledger import CLAIMS, PUBLISHED
 from benchmark.results.per_class import FILE, Numbers
 from benchmark.results.record import FAILED, Record, Results, failed
+from benchmark.results.results_file import read_results
 from benchmark.results.rows import Row, rows
 from benchmark.results.tables import to_markdown, write_tables
 from benchmark.suite.jobs import Job
@@ -36,6 +37,17 @@ def read_records(job: Job) -> list[Record]:
         return []
     items = read_json(job.folder / "record.json")
     return [Record(**item) for item in items]
+
+
+def outdated_rows(jobs: Sequence[Job], out: Path) -> list[Job]:
+    """Evaluations whose rows the tables in ``out`` have, of other code, settings or data, and new ones would not."""
+    try:
+        before = read_results(out / "results.json").records
+    except InputError:  # none, or one that nobody can read
+        return []
+    there = {(record.cell, record.seed) for record in before if record.status != FAILED}
+    found = [job for job in jobs if job.part == "evaluate" and (job.cell.name, job.seed) in there]
+    return [job for job in found if not read_records(job)]
 
 
 def failed_records(job: Job, error: str) -> list[Record]:
@@ -108,13 +120,18 @@ def tabulate(
     floors = _floors(suite)
     table = Results(suite=suite.name, commit=_commit(), environment=_environment(engine), records=records)
     stage = Stage("tables", _key(table, shown, floors))
+    left_out: list[Job] = []
     if stage.completed(to) is None:
+        left_out = [job for job in outdated_rows(jobs, to) if job.name not in failures]
         if not stage.wrote(to, answers_file.FILE):  # its rows of equal keys would be kept
             (to / answers_file.FILE).unlink(missing_ok=True)
         stage.complete(to, lambda: _write(to, table, suite.protocol, shown, floors, out))
     (out / PARTIAL).unlink(missing_ok=True)
     _print(table, cells, floors, row, metrics)
     print(f"\n{_told_apart(shown, results)}")
+    if left_out:
+        cells = ", ".join(dict.fromkeys(job.cell.name for job in left_out))
+        print(f"left out: {len(left_out)} row(s) of other code, settings or data, to be measured again: {cells}")
     print(f"tables:  {escaped(to / 'results.md')}")
     print(f"numbers: {escaped(to / 'results.json')}, {escaped(to / 'results.csv')}")
     print(f"report:  {escaped(to / 'report.html')}")

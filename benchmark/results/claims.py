@@ -73,8 +73,12 @@ class Claim:
     takes: str
 
     def pair(self, suite: str) -> Pair | None:
-        """The pair on a suite; its budget ``full`` has its cells as they are, other budgets change them."""
-        return self.suites.get(suite) or self.suites.get(suite.removesuffix(FULL))
+        """The pair on a suite; its budget ``full`` has its cells as they are, other budgets change them.
+
+        A name such as ``*-medium`` stands for any suite at that budget.
+        """
+        names = (suite, suite.removesuffix(FULL), f"*-{suite.rpartition('-')[2]}")
+        return next((self.suites[name] for name in names if name in self.suites), None)
 
 
 def read_claims(path: Path, published: PublishedNumbers) -> list[Claim]:

@@ -132,5 +132,5 @@ def _metric(pair: Pair) -> str:
 
 def _command(*suites: str) -> str:
     named = (suite.partition("-") for suite in suites)
-    choices = [f"{name} at budget {budget}" if budget else name for name, _, budget in named]
+    choices = [f"{name.replace('*', 'one')} at budget {budget}" if budget else name for name, _, budget in named]
     return f"run suite {' or '.join(choices)} with --seeds 0,1,2"

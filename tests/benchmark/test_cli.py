@@ -14,7 +14,7 @@ import yaml
 from benchmark import cli
 from benchmark.errors import InputError
 from benchmark.training import saved_config as kept_config
-from benchmark.training.build import build
+from benchmark.training.build import build, run
 from benchmark.training.checkpoints import FINAL, checkpoints
 from runs import command
 
@@ -25,7 +25,7 @@ TINY = ("--trainer.max_steps=3", "--trainer.enable_progress_bar=false", "--train
 
 def carried_out(*words):
     """The object behind a command that went well."""
-    return cli.run([str(word) for word in words], stop=lambda: False)
+    return run([str(word) for word in words], stop=lambda: False)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_trial_leaves_no_file_behind_and_replaces_none(trained, tmp_path, subc
 def test_a_trial_that_is_asked_to_stop_ends(tmp_path):
     words = ("fit", "--config", SUPERVISED, "--trainer.fast_dev_run=9", f"--trainer.default_root_dir={tmp_path}")
     with pytest.raises(cli.Stopped, match="saves nothing"):
-        cli.run([str(word) for word in (*words, TINY[1])], stop=lambda: True)
+        run([str(word) for word in (*words, TINY[1])], stop=lambda: True)
     assert not list(tmp_path.iterdir())
 
 
@@ -212,7 +212,7 @@ def test_a_changed_setting_holds_when_training_is_resumed(tmp_path):
     words = ["fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--checkpoint_every=1", *TINY]
     asked = iter([False, True])
     with pytest.raises(cli.Stopped):
-        cli.run([str(word) for word in words], stop=lambda: next(asked))
+        run([str(word) for word in words], stop=lambda: next(asked))
     *_, point = checkpoints(tmp_path / "checkpoints")
     elsewhere = (f"--trainer.default_root_dir={tmp_path / 'other'}", f"--ckpt_path={point}")
     done = carried_out(*words, *elsewhere, "--model.label_smoothing=0.125")
@@ -253,7 +253,7 @@ def test_a_training_that_goes_on_may_be_longer_and_sample_otherwise_but_is_no_ot
     words = ["fit", "--config", joint, f"--trainer.default_root_dir={tmp_path}", "--checkpoint_every=1", *TINY]
     asked = iter([False, True])
     with pytest.raises(cli.Stopped):
-        cli.run([str(word) for word in words], stop=lambda: next(asked))
+        run([str(word) for word in words], stop=lambda: next(asked))
     assert "holds another training" in refusal(*words, "--ckpt_path=last", "--optimizer.init_args.lr=0.5")
     assert command(*words, "--ckpt_path=last", "--trainer.max_steps=5", "--model.init_args.guidance_scale=2") == 0
     assert "max_steps: 5" in (tmp_path / "config.yaml").read_text()
@@ -263,7 +263,7 @@ def test_a_training_that_goes_on_for_longer_may_have_its_schedule_longer_too(tmp
     words = ["fit", "--config", SUPERVISED, f"--trainer.default_root_dir={tmp_path}", "--checkpoint_every=1", *TINY]
     asked = iter([False, True])
     with pytest.raises(cli.Stopped):
-        cli.run([str(word) for word in words], stop=lambda: next(asked))
+        run([str(word) for word in words], stop=lambda: next(asked))
     assert command(*words, "--ckpt_path=last", "--trainer.max_steps=4", "--lr_scheduler.init_args.steps=700") == 0
 
 

@@ -9,9 +9,10 @@ import torch
 import yaml
 from networks.published_nets import Guided, Weights, ncsnpp
 
-from benchmark import cli, run
+from benchmark import run
 from benchmark.suite.contents import contents
 from benchmark.suite.settings import training_settings
+from benchmark.training import build
 from benchmark.training.checkpoints import FINAL
 from datamodules.digits import Digits
 from methods.networks.encoder_classifier import EncoderClassifier
@@ -111,12 +112,12 @@ def test_training_starts_from_the_published_weights(files, score, tmp_path):
 
 def test_evaluation_reads_published_weights_unless_a_checkpoint_of_ours_is_given(files, score, tmp_path):
     words = [f"--config={files / 'score.yaml'}", f"--trainer.default_root_dir={tmp_path}", *QUIET]
-    evaluated = cli.run(["validate", *words], stop=lambda: False).model
+    evaluated = build.run(["validate", *words], stop=lambda: False).model
     assert_equal(evaluated.state_dict(), score)
     other = {name: value + 1 for name, value in score.items()}
     torch.save({"state_dict": other, "pytorch-lightning_version": "2.6.6"}, tmp_path / "other.ckpt")
     words += ["--model.init_args.checkpoint=missing.pth", f"--ckpt_path={tmp_path / 'other.ckpt'}"]
-    evaluated = cli.run(["validate", *words], stop=lambda: False).model
+    evaluated = build.run(["validate", *words], stop=lambda: False).model
     assert_equal(evaluated.state_dict(), other)
 
 

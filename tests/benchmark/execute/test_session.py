@@ -105,13 +105,19 @@ def test_scores_of_images_that_were_changed_by_hand_are_made_again(suite, tmp_pa
         save_arrays(out / FILE, **{**scores, "accuracy/clean": np.ones((4, 2), np.float32)})
 
 
-def test_what_was_finished_under_another_key_is_absent(suite, tmp_path):
+def test_what_was_finished_under_another_key_is_absent_and_named(suite, tmp_path, capsys):
     out = tmp_path / "run"
     call(suite, out, [0, 1], ["judge", "other"])
     for path in (out / "other" / "seed0" / "stages").glob("metrics.json"):
         write_json(path, {**json.loads(path.read_text()), "key": "of older settings"})
+    assert "left out" not in capsys.readouterr().out
     call(suite, out, [1], ["judge"])
+    assert (
+        "left out: 1 row(s) of other code, settings or data, to be measured again: other\n" in capsys.readouterr().out
+    )
     assert rows(out) == {("judge", 0): 0.5, ("judge", 1): 0.5, ("other", 1): 0.5}
+    call(suite, out, [1], ["judge"])
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_a_failure_of_now_stands_beside_what_was_finished_before(suite, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from benchmark import cli
+from benchmark.training.build import run
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "digits"
 SUPERVISED = CONFIGS / "supervised.yaml"
@@ -19,7 +19,7 @@ def events_of(folder, *words, config=SUPERVISED):
     """The event file of a training on digits."""
     quiet = ("--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=0")
     asked = ["fit", f"--config={config}", f"--trainer.default_root_dir={folder}", *quiet, *words]
-    cli.run(asked, stop=lambda: False)
+    run(asked, stop=lambda: False)
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     return events

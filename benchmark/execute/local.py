@@ -47,18 +47,11 @@ class _Worker:
 
     def submit(self, *call: Any) -> Future:
         """Submit work; starts a new process if there is none."""
-        if self._pool is None:
-            working_folder()  # inherited by the new process
-            self._messages = self._context.Queue()  # its own: a killed process may take the queue's lock with it
-            self._pool = ProcessPoolExecutor(
-                1,
-                mp_context=self._context,
-                initializer=worker.start,
-                initargs=(os.getpid(), self._gpus, self._messages, self._stop, self._threads),
-            )
-        self.heard = time.monotonic()
         try:
-            with delayed():  # a started process without work would end with a traceback
+            with delayed():  # half made, a queue leaves semaphores behind, a process without work a traceback
+                if self._pool is None:
+                    self._open()
+                self.heard = time.monotonic()
                 return self._pool.submit(*call)
         except BrokenProcessPool:  # it died while it was idle
             self.forget()
@@ -67,6 +60,16 @@ class _Worker:
             self.kill()  # a process may have started already, and would look in vain for what its parent shares
             self.forget()  # half started, it cannot be shut down
             raise
+
+    def _open(self) -> None:
+        working_folder()  # inherited by the new process
+        self._messages = self._context.Queue()  # its own: a killed process may take the queue's lock with it
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=self._context,
+            initializer=worker.start,
+            initargs=(os.getpid(), self._gpus, self._messages, self._stop, self._threads),
+        )
 
     def hear(self, on_message: Callable[[dict[str, Any]], None]) -> None:
         """Pass on the messages of its job."""

@@ -17,7 +17,13 @@ from benchmark.suite.suite import load_suite
 ROOT = Path(__file__).parents[3]
 PUBLISHED = PublishedNumbers(ROOT / "results" / "published.yaml")
 CLAIMS = read_claims(ROOT / "configs" / "claims.yaml", PUBLISHED)
-PAIRS = [(claim, suite, pair) for claim in CLAIMS for suite, pair in claim.suites.items()]
+MEDIUM = ("fashion_mnist-medium", "cifar10-medium")
+PAIRS = [
+    (claim, name, pair)
+    for claim in CLAIMS
+    for suite, pair in claim.suites.items()
+    for name in (MEDIUM if suite == "*-medium" else (suite,))
+]
 
 
 @cache

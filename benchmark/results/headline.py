@@ -87,7 +87,7 @@ def to_headline(
             name = "_&#8203;".join(name.rsplit("_", 1))  # a place to break the line
         numbers = [_brief(line.entries.get(metric)) for metric in METRICS]
         marked = [f"**{n}**" if line.cell in best[metric] else n for metric, n in zip(METRICS, numbers, strict=True)]
-        body.append([f"*{name}* (floor)" if line.cell in floors else name, _labels(line), *marked])
+        body.append([f"*{name}* (floor)" if line.cell in floors else name, escape(labels_of(line)), *marked])
     measured = {metric: [line.entries[metric] for line in found if metric in line.entries] for metric in METRICS}
     errors = {metric: [e.stderr for e in of if e.stderr is not None] for metric, of in measured.items()}
     if any(errors.values()):
@@ -144,10 +144,10 @@ def heading(metric: str) -> str:
     return f"{HEADINGS.get(metric, metric)} {definition_of(metric).arrow}"
 
 
-def _labels(line: Line) -> str:
-    """Number of training images whose class was told."""
+def labels_of(line: Line) -> str:
+    """Number of training images whose class was told; empty if no record names it."""
     found = {entry.protocol["n_labeled"] for entry in line.entries.values() if "n_labeled" in entry.protocol}
-    return escape(str(max(found))) if found else ""
+    return str(max(found)) if found else ""
 
 
 def number(entry: Entry | None) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from benchmark.errors import InputError
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.definitions import TABLES, column_order, definition_of
-from benchmark.results.headline import METRICS, chosen_lines, heading, leaders, number
+from benchmark.results.headline import METRICS, chosen_lines, heading, labels_of, leaders, number
 from benchmark.results.ledger import here, judge_all, notes, summary
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
 from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
@@ -77,9 +77,14 @@ def _headline(results: Results, order: list[str], floors: Collection[str], answe
             (_seconds(entry) if metric == SECONDS else number(entry), _detail(entry), line.cell in best.get(metric, ()))
             for metric, entry in ((metric, line.entries.get(metric)) for metric in shown)
         ]
-        body.append((line.cell, scale, cells))
+        body.append((line.cell, scale, labels_of(line), cells))
     head = ["CPU seconds ↓" if metric == SECONDS else heading(metric) for metric in shown]
-    return {"head": head, "body": body, "scaled": any(scale for _, scale, _ in body)}
+    return {
+        "head": head,
+        "body": body,
+        "scaled": any(scale for _, scale, _, _ in body),
+        "labeled": any(labels for _, _, labels, _ in body),
+    }
 
 
 def _seconds(entry: Entry | None) -> str:

@@ -234,6 +234,18 @@ def test_the_best_methods_are_bold_and_what_is_not_told_from_them(tmp_path):
     assert "**.900**" in to_headline(results, [*values], {"floor"})
 
 
+def test_the_methods_table_tells_labels_where_a_row_has_some(tmp_path):
+    records = [
+        measured(cell, "m", 0, "accuracy/clean", 0.5, n=10, protocol={} if count is None else {"n_labeled": count})
+        for cell, count in (("all", 1437), ("few", 70), ("none", None))
+    ]
+    for found, header, labels in ((records, True, ["1437", "70", ""]), (records[2:], False, ["0.500"])):
+        write_results(tmp_path / "results.json", Results("s", "", {}, tuple(found)))
+        text = write_report(tmp_path).read_text(encoding="utf-8").split('id="table1"')[0]
+        assert ('<th scope="col">labels</th>' in text) == header
+        assert [cells[0] for cells in rows_in(text).values()] == labels
+
+
 def test_failed_missing_and_inapplicable_rows_are_in_the_page_with_their_reasons(tmp_path):
     records = [
         measured("good", "m", 0, "accuracy/clean", 0.9, n=10),

@@ -39,6 +39,8 @@ from benchmark.system.surroundings import path_option
 ORDER = (NOT_COMPARABLE, INCOMPLETE, WORSE, WARNING, BETTER, NEW, SAME)
 WIDTH = 120
 """Characters of a line of text."""
+NAMED = 4
+"""Metrics named of a cell that is better."""
 SUMMARY_BYTES = 1_000_000  # GitHub drops a step's summary above 1,024 kB
 Line = tuple[str, str, str, str]
 
@@ -104,7 +106,7 @@ def to_text(comparison: Comparison, strict: bool = False) -> str:
 
 
 def _brief(comparison: Comparison) -> list[Line]:
-    """``lines`` for the eye: one for each cell that is incomplete; warnings and what did not change only counted."""
+    """``lines`` for the eye: one for each cell that is incomplete or better; warnings and what is the same are counted."""
     groups: dict[tuple[str, ...], list[Problem]] = {}
     for problem in comparison.problems:
         if problem.kind != WARNING:
@@ -112,7 +114,12 @@ def _brief(comparison: Comparison) -> list[Line]:
             groups.setdefault(key, []).append(problem)
     found = [_folded(problems) for problems in groups.values()]
     every = lines(comparison)
-    found += [line for line in every if line[0] in (WORSE, BETTER)]
+    found += [line for line in every if line[0] == WORSE]
+    better: dict[str, list[Line]] = {}
+    for line in every:
+        if line[0] == BETTER:
+            better.setdefault(line[1], []).append(line)
+    found += [of[0] if len(of) == 1 else _gains(of) for of in better.values()]
     for verdict, meaning in ((WARNING, "costs and the like, which decide nothing"), (SAME, "within tolerance")):
         cells = [line[1] for line in every if line[0] == verdict]
         if cells:
@@ -127,6 +134,13 @@ def _folded(problems: Sequence[Problem]) -> Line:
     what = metrics[0] if len(metrics) == 1 else _counted(metrics, "metric") if metrics else "-"
     more = f"; and {len(messages) - 1} more" if len(messages) > 1 else ""
     return problems[0].kind, problems[0].cell or "-", what, f"{messages[0]}{more}"
+
+
+def _gains(of_cell: Sequence[Line]) -> Line:
+    """One line of what is better in a cell."""
+    metrics = list(dict.fromkeys(metric.partition(" (")[0] for _, _, metric, _ in of_cell))
+    more = f" and {len(metrics) - NAMED} more" if len(metrics) > NAMED else ""
+    return BETTER, of_cell[0][1], _counted(of_cell, "number"), ", ".join(metrics[:NAMED]) + more
 
 
 def _counted(things: Collection[str], name: str) -> str:

@@ -213,6 +213,13 @@ def test_improvements_fail_only_with_strict():
     assert code(table(), table(cpu_seconds_train=1.0), strict=True) == 0
 
 
+def test_what_is_better_in_a_cell_is_one_line_that_names_some_metrics():
+    levels = [f"accuracy/t=0.{digit}" for digit in range(1, 7)]
+    old, new = ([number(metric=metric, value=value) for metric in levels] for value in (0.5, 0.9))
+    (told,) = [line for line in to_text(compare(results(*old), results(*new))).splitlines() if "better" in line[:6]]
+    assert told.split(maxsplit=2) == ["better", "da", f"6 numbers  {', '.join(levels[:4])} and 2 more"]
+
+
 # --- what cannot be compared, and what is not there
 
 

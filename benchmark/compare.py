@@ -106,7 +106,7 @@ def to_text(comparison: Comparison, strict: bool = False) -> str:
 
 
 def _brief(comparison: Comparison) -> list[Line]:
-    """``lines`` for the eye: one for each cell that is incomplete or better; warnings and what is the same are counted."""
+    """``lines`` for the eye: one a cell for what is incomplete or better; warnings and what is the same are counted."""
     groups: dict[tuple[str, ...], list[Problem]] = {}
     for problem in comparison.problems:
         if problem.kind != WARNING:

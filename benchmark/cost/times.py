@@ -221,9 +221,11 @@ def most_urgent_first(jobs: list[Job], predicted: dict[tuple[str, str], float]) 
 
 
 def clock(seconds: float | None) -> str:
-    """``1:02:03``, ``2:03``, or ``?`` if unknown."""
+    """``1:02:03``, ``2:03``, from 100 hours on ``1,234 h``, or ``?`` if unknown."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours:,} h"
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

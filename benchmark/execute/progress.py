@@ -11,6 +11,10 @@ from benchmark.suite.jobs import Job
 
 UNITS = {"train": "steps", "gradients": "points"}
 """Units of stages that do not count images."""
+BAR = 16
+"""Characters of a job's progress bar."""
+SOON = 10.0
+"""Seconds below which time left is not told more exactly."""
 
 
 class State:
@@ -77,8 +81,7 @@ class State:
             seen,
         )
         return (
-            f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(self._now() - self.start)} spent, "
-            f"{'about ' + clock(left) if left is not None else 'unknown time'} left"
+            f"{len(self.done)}/{len(self.jobs)} jobs done{failed}, {clock(self._now() - self.start)} spent{_left(left)}"
         )
 
     def _of_running(self) -> tuple[dict[str, float], dict[str, Seen]]:
@@ -108,6 +111,14 @@ class State:
         if at.get("loss") is not None:
             parts.append(f"loss {at['loss']:.4f}")
         return "  ".join(parts)
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ", unknown time left"
+    if seconds == 0:
+        return ""
+    return f", about {clock(seconds)} left" if seconds >= SOON else f", under {SOON:.0f} seconds left"
 
 
 class PlainView:
@@ -178,7 +189,9 @@ class LiveView:
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(width=BAR)
         for name, at in self.state.running.items():
-            bar = ProgressBar(total=at.get("total") or 1, completed=at.get("done", 0), width=24)
+            bar = ProgressBar(total=at.get("total") or 1, completed=at.get("done", 0), width=BAR)
             table.add_row(Text(self.state.line(name)), bar)
         return Group(table, Text(self.state.headline, style="bold"))

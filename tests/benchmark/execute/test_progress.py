@@ -40,7 +40,7 @@ def state(now):
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(None, "?"), (0, "0:00"), (59.6, "1:00"), (123, "2:03"), (3723, "1:02:03"), (9e4, "25:00:00")],
+    [(None, "?"), (0, "0:00"), (59.6, "1:00"), (123, "2:03"), (3723, "1:02:03"), (9e4, "25:00:00"), (7.2e6, "2,000 h")],
 )
 def test_times_are_shown_as_a_clock(seconds, shown):
     assert clock(seconds) == shown
@@ -51,7 +51,7 @@ def test_the_headline_counts_jobs_and_the_time_left(state):
     state.update({"job": EVALUATE, "event": "started"})
     state.update({"job": EVALUATE, "event": "ok"})
     state.update({"job": OTHER, "event": "failed", "error": "x"})
-    assert state.headline == "2/3 jobs done, 1 failed, 0:00 spent, about 0:00 left"
+    assert state.headline == "2/3 jobs done, 1 failed, 0:00 spent"
 
 
 def test_the_time_left_falls_while_a_training_goes_on(state):
@@ -179,3 +179,20 @@ def test_the_live_view_shows_the_same_and_takes_errors_as_they_are(state, capsys
     assert f"failed   {OTHER}: cannot write [/tmp/x]: [red]no[/]" in shown
     assert f"{EVALUATE}: sample@1  5/20" in drawn[1]
     assert "2/3 jobs done, 1 failed" in drawn[-1]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_live_view_has_one_line_a_job_on_a_narrow_terminal(state, width):
+    state.update({"job": OTHER, "event": "started"})
+    state.update({"job": OTHER, "stage": "features+efficientnet-lite0@1", "done": 150, "total": 600, "loss": 0.5})
+    page = Console(width=width, record=True)
+    page.print(LiveView(state)._draw())
+    job, headline = page.export_text().splitlines()
+    assert job.startswith(f"{OTHER}: features+eff")
+    assert "━" in job
+    assert headline.startswith("1/3 jobs done")
+
+
+@pytest.mark.parametrize(("left", "told"), [(3.0, ", under 10 seconds left"), (0.0, ""), (None, ", unknown time left")])
+def test_a_time_left_of_seconds_is_not_told_as_none(left, told):
+    assert State(JOBS, set(), lambda *_: left, str, now=lambda: 0.0).headline == f"0/3 jobs done, 0:00 spent{told}"

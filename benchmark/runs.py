@@ -1,8 +1,9 @@
-"""python -m benchmark.runs list|merge|export: the runs at hand, several as one, and results for other programs.
+"""python -m benchmark.runs list|merge|export|curves: the runs at hand, several as one, and results for other programs.
 
 ``list [DIR]`` shows the runs in a folder. ``merge RUN RUN ... --out DIR`` writes the tables of several runs of one
 suite, such as other seeds or other machines. ``export RUN --format FORMAT`` writes results for a paper or a
-spreadsheet. A RUN is a folder of a run or a results file.
+spreadsheet. ``curves RUN`` writes what was measured on validation images during training, as CSV. A RUN is a folder
+of a run or, except for curves, a results file.
 """
 
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped, shown, tell
 from benchmark.results.answers_file import FILE, merged_answers, write_answers
+from benchmark.results.curves import to_csv as to_curves
 from benchmark.results.export import to_latex, to_wide_csv
 from benchmark.results.merge import merge
 from benchmark.results.record import Results
@@ -27,10 +29,10 @@ FORMATS = ("long", "wide", "latex", "markdown")
 def parser() -> Parser:
     """The command line."""
     p = Parser(prog="python -m benchmark.runs", description=__doc__.partition("\n\n")[0])
-    p.add_argument("action", choices=("list", "merge", "export"), help="what to do")
+    p.add_argument("action", choices=("list", "merge", "export", "curves"), help="what to do")
     p.add_argument("paths", metavar="RUN", nargs="*", type=path_option, help="folders of runs, or results files")
     p.add_argument(
-        "--out", metavar="PATH", type=path_option, help="merge: a new folder; export: a file, else the screen"
+        "--out", metavar="PATH", type=path_option, help="merge: a new folder; export, curves: a file, else the screen"
     )
     p.add_argument("--format", choices=FORMATS, default="long", help="export: long CSV (a record a line), wide CSV (a "
                    "row a line), a LaTeX table (booktabs) or Markdown (default long)")  # fmt: skip
@@ -42,7 +44,7 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Carry out the action; returns the exit code."""
     options = parser().parse_args(argv)
-    return {"list": _list, "merge": _merge, "export": _export}[options.action](options)
+    return {"list": _list, "merge": _merge, "export": _export, "curves": _curves}[options.action](options)
 
 
 def _list(options: Any) -> int:
@@ -110,10 +112,21 @@ def _export(options: Any) -> int:
         }[options.format]()
     except ValueError as error:
         raise InputError(f"--metrics: {error}") from None
-    if options.out is None:
+    return _written(text, options.out)
+
+
+def _curves(options: Any) -> int:
+    run = _single(options)
+    if not any(run.glob("*/seed*/tensorboard")):
+        raise InputError(f"{run}: no TensorBoard logs of trainings; name the folder of a run that trained with them")
+    return _written(to_curves(run), options.out)
+
+
+def _written(text: str, out: Path | None) -> int:
+    if out is None:
         print(text, end="")
     else:
-        write_text(options.out, text)
+        write_text(out, text)
     return OK
 
 

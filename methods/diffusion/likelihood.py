@@ -15,6 +15,9 @@ from methods.diffusion.ode import Parts, dormand_prince
 from methods.diffusion.process import DiscreteVP
 from methods.diffusion.samplers import Noise, added_variance
 
+NOISE_ALPHA = 0.02
+"""``alpha`` from which on ``x_t`` counts as the prior, to 2e-4 nats a dimension: sigma / alpha is then 50 or more."""
+
 
 class Likelihood(ABC):
     """``log p(x)`` in nats, ``(B,)``, of images ``(B, C, H, W)``.
@@ -69,7 +72,9 @@ class ProbabilityFlow(Likelihood):
     """Change of variables along the probability-flow ODE, its divergence estimated with one Rademacher probe an image.
 
     In ``u = x / alpha`` and ``s = sigma / alpha`` the ODE is ``du / ds = eps``, on even steps in ``log s``. A step
-    extrapolates the last two slopes, evaluates there, and ends by the trapezoidal rule: order two, one evaluation.
+    extrapolates the last two slopes, evaluates there, and ends by the trapezoidal rule: order two, one evaluation. The
+    last level is the first with ``alpha <= NOISE_ALPHA``: beyond it a discrete process may take one step to a noise 30
+    times stronger, where the slope of a trained network is extrapolated to images that it never saw.
 
     Source: Song et al. 2021 (arXiv:2011.13456), Eq. 39 and 40.
 
@@ -102,7 +107,9 @@ class ProbabilityFlow(Likelihood):
         span = torch.tensor([process.t_min, process.t_max], dtype=torch.float64, device="cpu")
         ends = -0.5 * process.log_snr(span)
         log_ratios = torch.linspace(float(ends[0]), float(ends[1]), self.steps + 1, dtype=torch.float64, device="cpu")
-        return process.levels(process.time(-2 * log_ratios).unique_consecutive())
+        levels = process.levels(process.time(-2 * log_ratios).unique_consecutive())
+        first = next((i for i, level in enumerate(levels) if level.alpha <= NOISE_ALPHA), len(levels))
+        return levels[: first + 1]
 
     @torch.no_grad()
     def __call__(self, x: Tensor, noise: Noise | None = None) -> Tensor:

@@ -160,6 +160,31 @@ def test_a_discrete_process_costs_no_more_evaluations_than_it_has_levels(steps):
     assert denoiser.calls == likelihood.nfe <= min(steps + 1, 50)
 
 
+class Watched(ExactDenoiser):
+    """Keeps of each evaluation the mean square of its images over that of noised ones, and sigma / alpha."""
+
+    def __init__(self, std, process):
+        super().__init__(GaussianMixture.gaussian((1, 8, 8), std), process)
+        self.variance, self.sizes, self.ratios = std**2, [], []
+
+    def forward(self, x_t, t, y=None):
+        alpha, sigma = (float(scale.max()) for scale in self.process.scales(t, like=x_t))
+        self.sizes.append(float(x_t.detach().square().mean()) / (alpha**2 * self.variance + sigma**2))
+        self.ratios.append(sigma / alpha)
+        return super().forward(x_t, t, y)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "uniform"])
+def test_the_flow_of_a_discrete_process_asks_for_images_as_noised_ones_are_up_to_the_prior(schedule):
+    """The last of 100 levels of a cosine has 30 times the noise of the one before."""
+    denoiser = Watched(0.8, DiscreteVP(100, schedule=schedule))
+    x, _ = denoiser.mixture.sample(200, torch.float64)
+    found = ProbabilityFlow(denoiser)(x)
+    assert (found - denoiser.mixture.log_prob(x)).mean().abs() / (64 * math.log(2)) < 0.003
+    assert max(abs(math.log(size)) for size in denoiser.sizes) < 0.03
+    assert max(denoiser.ratios[:-1]) < 50
+
+
 def expected_bound(process: DiscreteVP, std: float, variance: str) -> float:
     """Nats a pixel that the bound loses on ``N(0, std^2)`` with the exact denoiser, expected over image and noise."""
     alpha_bar = process.alpha_bar[1 : process.steps + 1]

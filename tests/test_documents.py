@@ -30,7 +30,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 SUBCOMMANDS = {"fit", "validate", "test", "predict", "sample"}
 PLACEHOLDERS = {"NAME", "mine", "flowers"}
-WRITTEN = {"runs/lightning/config.yaml", "mine.yaml", "config.yaml"}
+WRITTEN = {"runs/lightning/config.yaml", "runs/ours/digits/joint/config.yaml", "mine.yaml", "config.yaml"}
 """Configurations that commands before write."""
 
 

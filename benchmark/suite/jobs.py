@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import InputError, shortened
+from benchmark.errors import InputError, shortened, shown
 from benchmark.suite.cells import Cell
 from benchmark.suite.needs import weights_key
 from benchmark.suite.stages import Stage
@@ -97,9 +97,18 @@ def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, An
         key: Hash of everything that the configurations depend on.
         resolved: Configurations, by cell.
         jobs: Jobs in an order in which needs come first.
+
+    Raises:
+        InputError: If the folder holds a run of another suite, whose cells of the same names would be lost.
     """
+    before = read_manifest(out / PLAN)
+    owner = before.get("suite") if isinstance(before, dict) else None
+    if is_text(owner) and owner != suite:
+        raise InputError(
+            f"{out} holds a run of suite {shown(owner, 64)}; choose another with --out, or forget it with --fresh"
+        )
     plan = {"suite": suite, "key": key, "resolved": resolved, "jobs": [_written(job) for job in jobs]}
-    if read_manifest(out / PLAN) != plan:
+    if before != plan:
         write_json(out / PLAN, plan)
 
 

@@ -184,6 +184,16 @@ def test_settings_are_checked_on_the_cells_that_are_asked_for(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_the_folder_of_another_suites_run_is_refused_and_kept(copied, tmp_path):
+    out, _ = copied
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    code, _, errors = run(tmp_path, "--suite", suite_file(tmp_path, "other"), "--out", out)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "holds a run of suite mini; choose another with --out, or forget it with --fresh" in errors
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
 def test_other_seeds_and_a_fresh_start_do_what_they_say(copied, tmp_path):
     out, suite = copied
     whole = numbers(out)

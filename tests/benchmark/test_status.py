@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.errors import InputError
 from benchmark.execute import journal
 from benchmark.execute.journal import Journal, Progress, progress_path
 from benchmark.status import look, main
@@ -318,3 +319,12 @@ def test_it_starts_without_heavy_packages(run):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "rich" in imported
     assert not imported & {"torch", "lightning", "torchmetrics", "sklearn", "matplotlib", "ray"}
+
+
+def test_the_plan_of_another_suite_is_not_replaced(tmp_path):
+    write_plan(tmp_path, "mini", "key", {}, jobs(tmp_path))
+    kept = (tmp_path / "plan.json").read_bytes()
+    with pytest.raises(InputError, match="holds a run of suite mini; choose another with --out"):
+        write_plan(tmp_path, "other", "key", {}, jobs(tmp_path))
+    assert (tmp_path / "plan.json").read_bytes() == kept
+    write_plan(tmp_path, "mini", "new", {}, jobs(tmp_path))

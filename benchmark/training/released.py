@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from benchmark.errors import InputError, escaped, shortened
 from benchmark.suite.jobs import read_plan
@@ -51,7 +51,7 @@ def pack(run: Path, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         written.append(out / f"{cell}.safetensors")
         with replacing(written[-1]) as temporary:
-            save_file(weights, temporary)
+            temporary.write_bytes(save(weights))  # its own writer makes the file unreadable to others
         write_text(out / f"{cell}.yaml", _comments(folder / saved_config.FILE) + _dumped(settings))
     return written
 

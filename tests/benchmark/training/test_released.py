@@ -7,10 +7,12 @@ import torch
 import yaml
 
 from benchmark.load import load
+from benchmark.results.results_file import read_results
 from benchmark.suite.jobs import write_plan
+from benchmark.suite.suite import load_suite
 from benchmark.system.images import draw_images
 from benchmark.training.released import pack, unpack
-from benchmark.weights import main
+from benchmark.weights import RELEASED, main
 from runs import ROOT, command, job
 
 CONFIGS = ROOT / "configs" / "digits"
@@ -71,6 +73,34 @@ def test_released_files_name_no_folder_of_a_machine_and_hold_nothing_else(traine
     for path in released.glob("*.yaml"):
         assert str(trained.parent) not in path.read_text()
         assert yaml.safe_load(path.read_text())["trainer"]["default_root_dir"] == f"{{released}}/{path.stem}"
+
+
+def test_released_files_can_be_read_by_all(released):
+    assert {path.stat().st_mode & 0o444 for path in released.iterdir()} == {0o444}
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """Folders of the released methods of the digits table."""
+    return {cell: folder for cell, folder, _ in unpack(RELEASED / "digits", tmp_path_factory.mktemp("ours"))}
+
+
+@pytest.mark.parametrize("cell", ["supervised", "denoising_assisted", "self_calibrating", "few_ssl_da", "joint"])
+def test_a_released_method_has_the_accuracy_of_the_committed_table(committed, cell):
+    """Up to two of 360 images, by the rounding of other processors."""
+    method, data = load(committed[cell])
+    u, y = data.images("test")
+    with torch.no_grad():
+        found = (method.classify(data.grey.centre(u)).argmax(1) == y).double().mean()
+    records = read_results(ROOT / "results" / "digits.json").records
+    (expected,) = (r.value for r in records if (r.cell, r.seed, r.metric) == (cell, 0, "accuracy/clean"))
+    assert float(found) == pytest.approx(expected, abs=2 / 360)
+
+
+def test_every_trained_method_of_the_committed_table_is_released(committed):
+    trained = {name for name, cell in load_suite("digits").cells.items() if cell.config is not None}
+    assert committed.keys() == trained
+    assert sum(path.stat().st_size for path in (RELEASED / "digits").iterdir()) < 10e6
 
 
 def test_settings_with_another_folder_are_refused(trained, tmp_path, capsys):

@@ -72,15 +72,18 @@ def _raced(targets: dict[str, Any], checkouts: dict[str, Path], options: Any) ->
     from benchmark.speed.race import Bench
 
     def show(row: "Row") -> None:
+        if len(bench.rows) < 2:
+            print(LAYOUT.format("target", "peer", "ratio", "min", "goal", "ours", "theirs", "unit"), flush=True)
         print(LAYOUT.format(*_cells(row)).rstrip(), flush=True)
 
     bench = Bench(Peers(checkouts), options.rounds, options.tiny, show)
-    print(LAYOUT.format("target", "peer", "ratio", "min", "goal", "ours", "theirs", "unit"), flush=True)
     torch.set_num_threads(options.threads)
     with threadpool_limits(options.threads):  # NumPy's
         for name, target in targets.items():
             torch.manual_seed(0)
             getattr(import_module(f"benchmark.speed.{target.subject}"), name)(bench)
+    if not bench.rows and not bench.unequal:
+        print("nothing was raced: no peer of these targets is there")
     return bench
 
 

@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,8 @@ def main(argv: list[str] | None = None) -> int:
             acquire(out, "--out", seconds=5).release()  # refused while a run of the whole suite is active
             return _one(suite, engine, planned(write=True)[0], options.job)
         with owned(out, "--out", engine.workers) as check:
-            if options.fresh:
-                (out / PLAN).unlink(missing_ok=True)
-            jobs, every = planned(write=True)
+            with _forgotten(out / PLAN) if options.fresh else nullcontext():
+                jobs, every = planned(write=True)
             if options.emit_sbatch is not None:
                 return _queued(suite, jobs, options, out)
             if options.fresh:
@@ -163,6 +163,19 @@ def _engine(options: argparse.Namespace) -> Any:
             "--engine ray needs Ray; install it with: pip install -c constraints.txt -e '.[ray]'"
         ) from None
     return RayEngine(options.address)
+
+
+@contextmanager
+def _forgotten(plan: Path) -> Iterator[None]:
+    """A run's plan is not there in the block; it is there again if the block fails."""
+    kept = plan.read_bytes() if plan.is_file() else None
+    plan.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        if kept is not None and not plan.exists():
+            plan.write_bytes(kept)
+        raise
 
 
 def _arguments(options: argparse.Namespace, out: Path) -> list[str]:

@@ -119,7 +119,12 @@ def _curves(options: Any) -> int:
     run = _single(options)
     if not any(run.glob("*/seed*/tensorboard")):
         raise InputError(f"{run}: no TensorBoard logs of trainings; name the folder of a run that trained with them")
-    return _written(to_curves(run), options.out)
+    text = to_curves(run)
+    if text.count("\n") < 2:
+        raise InputError(
+            f"{run}: TensorBoard's logs hold no number on validation images; give trainings a validation part"
+        )
+    return _written(text, options.out)
 
 
 def _written(text: str, out: Path | None) -> int:

@@ -305,6 +305,7 @@ class _Evaluation:
             levels, times = method.denoiser.process.last + 1, len(protocol.denoise_times)
             self.add(n, levels + 1, lambda x, t: method.log_prob(x))  # and the lattice of grey levels
             self.add(n, 1, method.denoiser.eps)
+            self.add(n, likelihood.ode.nfe, self._pulled)
             self.disk += 4 * n * (levels + times + 3)
 
     def _pulled(self, x: Tensor, t: Tensor) -> None:

@@ -1,6 +1,7 @@
 """One job: training or evaluation of a cell; finished stages are kept, an interrupted training is resumed."""
 
 import gc
+import shutil
 import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -88,7 +89,8 @@ class _Training:
         folder = job.folder / "checkpoints"
         owner = folder / "key"
         if not owner.is_file() or owner.read_text() != stage.key:
-            remove_checkpoints(folder)  # of another configuration
+            remove_checkpoints(folder)  # of another configuration, as the logs are
+            shutil.rmtree(job.folder / "tensorboard", ignore_errors=True)
         write_text(owner, stage.key)
         cli = build(job.arguments, stop=self.stop)
         check_shapes(cli.model, cli.datamodule)

@@ -18,7 +18,7 @@ from benchmark.execute.progress import LiveView, PlainView, State
 from benchmark.execute.tabulate import headline_numbers, tabulate_partly
 from benchmark.suite.cells import Cell
 from benchmark.suite.graph import closure
-from benchmark.suite.jobs import Job, write_plan
+from benchmark.suite.jobs import Job, check_owner, write_plan
 from benchmark.suite.plan import plan
 from benchmark.suite.protocol import REFERENCE
 from benchmark.suite.resolution import resolved
@@ -42,7 +42,11 @@ def jobs_of(
         only: Names of selected cells.
         write: Whether to write the run's plan.
         dry: Whether nothing will be run; see ``resolution.resolved``.
+
+    Raises:
+        InputError: If the folder is of another suite, or something cannot be used.
     """
+    check_owner(out, suite.name)
     try:
         key, configurations = resolved(suite, engine, out, dry)
     except InputError:

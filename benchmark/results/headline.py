@@ -146,7 +146,8 @@ def heading(metric: str) -> str:
 
 def labels_of(line: Line) -> str:
     """Number of training images whose class was told; empty if no record names it."""
-    found = {entry.protocol["n_labeled"] for entry in line.entries.values() if "n_labeled" in entry.protocol}
+    told = [entry.protocol.get("n_labeled") for entry in line.entries.values()]
+    found = {count for count in told if isinstance(count, int)}
     return str(max(found)) if found else ""
 
 

@@ -97,19 +97,22 @@ def write_plan(out: Path, suite: str, key: str, resolved: dict[str, dict[str, An
         key: Hash of everything that the configurations depend on.
         resolved: Configurations, by cell.
         jobs: Jobs in an order in which needs come first.
+    """
+    plan = {"suite": suite, "key": key, "resolved": resolved, "jobs": [_written(job) for job in jobs]}
+    if read_manifest(out / PLAN) != plan:
+        write_json(out / PLAN, plan)
+
+
+def check_owner(out: Path, suite: str) -> None:
+    """Check that a folder holds no run of another suite, whose cells of the same names would be lost.
 
     Raises:
-        InputError: If the folder holds a run of another suite, whose cells of the same names would be lost.
+        InputError: If it does.
     """
-    before = read_manifest(out / PLAN)
-    owner = before.get("suite") if isinstance(before, dict) else None
+    plan = read_manifest(out / PLAN)
+    owner = plan.get("suite") if isinstance(plan, dict) else None
     if is_text(owner) and owner != suite:
-        raise InputError(
-            f"{out} holds a run of suite {shown(owner, 64)}; choose another with --out, or forget it with --fresh"
-        )
-    plan = {"suite": suite, "key": key, "resolved": resolved, "jobs": [_written(job) for job in jobs]}
-    if before != plan:
-        write_json(out / PLAN, plan)
+        raise InputError(f"{out} holds a run of suite {shown(owner, 64)}; choose another folder with --out")
 
 
 def leave_out(out: Path, cell: str) -> None:

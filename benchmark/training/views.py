@@ -48,10 +48,11 @@ class Views(Callback):
         method, data = pl_module, trainer.datamodule
         scalars = accuracy_over_noise(method, data) if method.noisy_process is not None else {}
         grid = None if "sample" in method.unsupported or data.shape[0] not in (1, 3) else sample_grid(method, data)
+        step = trainer.global_step - 1  # Lightning counts the steps of its own logs from 0
         for board in boards if trainer.is_global_zero else ():
-            board.log_metrics(scalars, trainer.global_step)
+            board.log_metrics(scalars, step)
             if grid is not None:
-                board.experiment.add_image("samples", grid, trainer.global_step, dataformats="HWC")
+                board.experiment.add_image("samples", grid, step, dataformats="HWC")
 
     def state_dict(self) -> dict[str, Any]:
         return {"last": self._last}

@@ -238,8 +238,8 @@ def test_the_methods_table_tells_labels_where_a_row_has_some(tmp_path):
     records = [
         measured(cell, "m", 0, "accuracy/clean", 0.5, n=10, protocol={} if count is None else {"n_labeled": count})
         for cell, count in (("all", 1437), ("few", 70), ("none", None))
-    ]
-    for found, header, labels in ((records, True, ["1437", "70", ""]), (records[2:], False, ["0.500"])):
+    ] + [measured("all", "m", 0, "fd", 0.5, n=10, protocol={"n_labeled": "<b>"})]
+    for found, header, labels in ((records, True, ["1437", "70", ""]), (records[2:3], False, ["0.500"])):
         write_results(tmp_path / "results.json", Results("s", "", {}, tuple(found)))
         text = write_report(tmp_path).read_text(encoding="utf-8").split('id="table1"')[0]
         assert ('<th scope="col">labels</th>' in text) == header

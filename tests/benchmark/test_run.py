@@ -189,8 +189,12 @@ def test_the_folder_of_another_suites_run_is_refused_and_kept(copied, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     code, _, errors = run(tmp_path, "--suite", suite_file(tmp_path, "other"), "--out", out)
     assert (code, errors.count("\n")) == (2, 1)
-    assert "holds a run of suite mini; choose another with --out, or forget it with --fresh" in errors
+    assert "holds a run of suite mini; choose another folder with --out" in errors
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+    wrong = {"config": "digits/gaussian.yaml", "set": {"model.init_args.none": 1}}
+    code, _, errors = run(tmp_path, "--suite", suite_file(tmp_path, "other", wrong=wrong), "--out", out, "--fresh")
+    assert code == 2, errors
+    assert json.loads((out / "plan.json").read_text())["suite"] == "mini"
 
 
 @pytest.mark.slow

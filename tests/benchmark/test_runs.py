@@ -178,5 +178,17 @@ def test_curves_are_the_numbers_on_validation_images_and_the_last_attempts(tmp_p
     assert (tmp_path / "curves.csv").read_text().splitlines() == lines
 
 
+def test_a_training_that_began_anew_leaves_nothing_of_the_old_one_in_its_curve(tmp_path, capsys):
+    log(tmp_path / "a" / "seed0" / "tensorboard", (500, 0.25), (1000, 0.5), (1500, 0.5))
+    log(tmp_path / "a" / "seed0" / "tensorboard", (400, 0.75), (800, 1.0))
+    assert main(["curves", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["a,0,accuracy,400,0.75", "a,0,accuracy,800,1"]
+
+
+def test_curves_of_logs_without_validation_are_refused(tmp_path, capsys):
+    log(tmp_path / "a" / "seed0" / "tensorboard", (1, 0.0), part="train")
+    assert "no number on validation images" in refused(capsys, "curves", tmp_path)
+
+
 def test_curves_of_a_folder_without_trainings_are_refused(runs, capsys):
     assert "no TensorBoard logs of trainings" in refused(capsys, "curves", runs / "first")

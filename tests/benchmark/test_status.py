@@ -16,7 +16,7 @@ from benchmark.errors import InputError
 from benchmark.execute import journal
 from benchmark.execute.journal import Journal, Progress, progress_path
 from benchmark.status import look, main
-from benchmark.suite.jobs import QUEUE, Job, read_plan, write_plan
+from benchmark.suite.jobs import QUEUE, Job, check_owner, read_plan, write_plan
 from benchmark.suite.stages import Stage
 from benchmark.suite.suite import Cell
 from benchmark.system.files import write_json
@@ -321,10 +321,9 @@ def test_it_starts_without_heavy_packages(run):
     assert not imported & {"torch", "lightning", "torchmetrics", "sklearn", "matplotlib", "ray"}
 
 
-def test_the_plan_of_another_suite_is_not_replaced(tmp_path):
+def test_the_folder_of_another_suite_is_refused(tmp_path):
+    check_owner(tmp_path, "other")
     write_plan(tmp_path, "mini", "key", {}, jobs(tmp_path))
-    kept = (tmp_path / "plan.json").read_bytes()
-    with pytest.raises(InputError, match="holds a run of suite mini; choose another with --out"):
-        write_plan(tmp_path, "other", "key", {}, jobs(tmp_path))
-    assert (tmp_path / "plan.json").read_bytes() == kept
-    write_plan(tmp_path, "mini", "new", {}, jobs(tmp_path))
+    check_owner(tmp_path, "mini")
+    with pytest.raises(InputError, match="holds a run of suite mini; choose another folder"):
+        check_owner(tmp_path, "other")

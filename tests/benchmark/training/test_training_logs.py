@@ -75,7 +75,8 @@ def test_accuracy_over_noise_and_samples_are_shown_after_validations_and_change_
     accuracies = [[event.value for event in shown.Scalars(tag)] for tag in levels]
     assert all(0 <= value <= 1 for values in accuracies for value in values)
     first, *_ = pictures = shown.Images("samples")
-    assert [picture.step for picture in pictures] == [event.step for event in shown.Scalars(levels[0])]
+    steps = [event.step for event in shown.Scalars("val/accuracy")]
+    assert [picture.step for picture in pictures] == [event.step for event in shown.Scalars(levels[0])] == steps
     grid = np.array(Image.open(io.BytesIO(first.encoded_image_string)))
     assert grid.shape == (5 * 32, 10 * 32, 3)
     assert "samples" not in hidden.Tags()["images"]

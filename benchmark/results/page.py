@@ -78,7 +78,7 @@ def _headline(results: Results, order: list[str], floors: Collection[str], answe
             for metric, entry in ((metric, line.entries.get(metric)) for metric in shown)
         ]
         body.append((line.cell, scale, labels_of(line), cells))
-    head = ["CPU seconds ↓" if metric == SECONDS else heading(metric) for metric in shown]
+    head = ["CPU s ↓" if metric == SECONDS else heading(metric) for metric in shown]
     return {
         "head": head,
         "body": body,

@@ -5,7 +5,7 @@ With ``--picture RUN`` also draw docs/digits.png from the folder of a finished r
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmark.arguments import Parser
@@ -49,6 +49,17 @@ ANSWERS = (
     ("Joint training", "joint", "joint_classifier", "accuracy/clean"),
 )
 """Subject, the two cells compared, and the metrics: a line of the answer each."""
+FEW = ("accuracy/clean", "accuracy/middle", "accuracy/generated")
+VARIANTS = (
+    ("Self-calibration on all images, 2 labels a class", "few2_cg_sc_all", "few2_cg", *FEW, "fd"),
+    ("Self-calibration on all images, 7 labels a class", "few_cg_sc_all", "few_cg", *FEW, "fd"),
+    ("Temporal consistency without denoising assistance", "few_ssl_noisy", "few_supervised_noisy", *FEW),
+    ("FixMatch, 5 labels a class", "few_fixmatch", "few_ssl_da", "accuracy/clean"),
+    ("Pseudo-labels, 5 labels a class", "few_pseudo_label", "few_ssl_da", "accuracy/clean"),
+    ("Mean Teacher, 5 labels a class", "few_mean_teacher", "few_ssl_da", "accuracy/clean"),
+    ("EGC", "egc", "joint", *FEW, "fd"),
+)
+"""The same for variants and baselines."""
 SIDES = ("ours", "theirs")
 ONE_SEED = (
     "The committed table has one seed, which says nothing of other trainings: no difference is told. "
@@ -94,12 +105,18 @@ def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
     results, *_ = _committed(suite)
     judged = ledgers.ledger_of([_with_every_row(suite)])
-    lines = [*_answers(results, answers_of(_file(suite), results)), *_verdicts(judged)]
+    lines = [*_answers(ANSWERS, results, answers_of(_file(suite), results)), *_verdicts(judged)]
     return "\n".join(lines or [ONE_SEED.format(suite=suite)]) + "\n"
 
 
-def _answers(results: Results, answers: Answers | None) -> Iterator[str]:
-    for subject, first, second, *metrics in ANSWERS:
+def variants(suite: str) -> str:
+    """A line for each of ``VARIANTS`` that has run."""
+    results, *_ = _committed(suite)
+    return "\n".join(_answers(VARIANTS, results, answers_of(_file(suite), results))) + "\n"
+
+
+def _answers(pairs: Iterable[tuple[str, ...]], results: Results, answers: Answers | None) -> Iterator[str]:
+    for subject, first, second, *metrics in pairs:
         changes = [difference(results, first, second, metric, answers) for metric in metrics]
         if found := [change for change in changes if change is not None]:
             told = [_told(verdict, found) for verdict in ("better", "worse", "undecided")]
@@ -160,6 +177,7 @@ BLOCKS = {
     "table": table,
     "headline": headline,
     "answer": answer,
+    "variants": variants,
     "ledger": ledger,
     "speed": speed,
 }

@@ -31,7 +31,7 @@ def merge(found: Sequence[tuple[Path, Results]]) -> Results:
                 what = f"{record.metric} of {record.cell} (seed {record.seed})"
                 values = f"{_said(known)} in {place}, {_said(record)} in {path}"
                 raise InputError(f"{shown(what)} is {values}; leave one of the two out, or measure it again")
-    commits = list(dict.fromkeys(results.commit for _, results in found))
+    commits = list(dict.fromkeys(commit for _, results in found for commit in results.commit.split(", ")))
     environments = [results.environment for _, results in found]
     names = dict.fromkeys(name for environment in environments for name in environment)
     environment = {name: _one_or_all([e[name] for e in environments if name in e]) for name in names}

@@ -207,7 +207,7 @@ def test_settings_that_are_missing_or_no_text_are_told(released, tmp_path):
     [
         ([], "give names to download, --ours SUITE or --release RUN"),
         (["--ours", "digits", "--release", "x"], "give names to download, --ours SUITE or --release RUN"),
-        (["--ours", "../digits"], "no trained methods of '../digits' are released; there are:"),
+        (["--ours", "../no/digits"], "no trained methods of '../no/digits' are released; there are:"),
         (["inception", "--out", "x"], "--out goes with --ours or --release"),
         (["--release", "nowhere"], "no folder "),
         (["bogus"], "no weights of 'bogus'; there are: inception, "),

@@ -31,7 +31,8 @@ def validation_curves(run: Path) -> Iterator[tuple[str, int, str, int, float]]:
         for tag in sorted(name for name in events.Tags()[SCALARS] if name.startswith(PART)):
             kept: list[tuple[int, float]] = []
             for event in events.Scalars(tag):
-                kept = [(step, value) for step, value in kept if step <= event.step]
+                while kept and kept[-1][0] > event.step:
+                    kept.pop()
                 kept.append((event.step + 1, event.value))
             for step, value in kept:
                 yield folder.parts[-3], int(folder.parts[-2][4:]), tag.removeprefix(PART), step, value

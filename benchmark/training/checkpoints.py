@@ -125,9 +125,7 @@ def check_weights(path: str | Path, method: Method, whole_state: bool = False) -
             training.
     """
     found = AtomicCheckpointIO().load_checkpoint(path)
-    weights = found.get("state_dict") if isinstance(found, dict) else None
-    if not isinstance(weights, dict):
-        raise InputError(f"{path} is no checkpoint of a method: it has no state_dict")
+    weights = state_of_checkpoint(found, path)
     wanted = {name: _kind(value) for name, value in method.state_dict().items()}
     given = {name: _kind(value) for name, value in weights.items()}
     if given != wanted:
@@ -136,13 +134,34 @@ def check_weights(path: str | Path, method: Method, whole_state: bool = False) -
             f"{path} holds the weights of another method or size than {type(method).__name__}: "
             f"{len(differing)} of {len(wanted)} differ, the first is {told(differing[0])}"
         )
+    check_usable(weights, path)
+    if whole_state:
+        _check_state(path, found)
+    return weights
+
+
+def state_of_checkpoint(found: Any, path: str | Path) -> dict[str, Any]:
+    """State dict in the content of a checkpoint; ``path`` is for the message.
+
+    Raises:
+        InputError: If it has none.
+    """
+    weights = found.get("state_dict") if isinstance(found, dict) else None
+    if not isinstance(weights, dict):
+        raise InputError(f"{path} is no checkpoint of a method: it has no state_dict")
+    return weights
+
+
+def check_usable(weights: dict[str, Any], path: str | Path) -> None:
+    """Check that weights are plain and finite; ``path`` is for the message.
+
+    Raises:
+        InputError: If one is not.
+    """
     try:
         check_plain(weights)
     except ValueError as error:
         raise InputError(f"{path}: {error}; use an earlier one or train again") from None
-    if whole_state:
-        _check_state(path, found)
-    return weights
 
 
 def with_weights(method: Method, path: str | Path) -> Method:

@@ -17,8 +17,8 @@ from benchmark.system.files import read_manifest, replacing, sweep, write_text
 from benchmark.system.names import NAME
 from benchmark.system.yaml_files import read_yaml
 from benchmark.training import saved_config
-from benchmark.training.checkpoints import FINAL, AtomicCheckpointIO
-from methods.weight_files import check_plain, read_weights
+from benchmark.training.checkpoints import FINAL, AtomicCheckpointIO, check_usable, state_of_checkpoint
+from methods.weight_files import read_weights
 
 PLACE = "{released}"
 """Stands in released settings for the folder that they are unpacked to."""
@@ -68,7 +68,10 @@ def pack(run: Path, out: Path, seed: int | None = None) -> list[Path]:
         except InputError as error:
             tell(f"note: {cell} is left out: {error}")
             continue
-        found.append(Released(cell, _comments(path) + _dumped(settings), _weights(folder / "checkpoints" / FINAL)))
+        weights = folder / "checkpoints" / FINAL
+        state = state_of_checkpoint(AtomicCheckpointIO().load_checkpoint(weights), weights)
+        check_usable(state, weights)
+        found.append(Released(cell, _comments(path) + _dumped(settings), state))
     if not found:
         raise InputError(f"no finished training of {run} can be released")
     out.mkdir(parents=True, exist_ok=True)
@@ -135,21 +138,6 @@ def _ended(folder: Path) -> bool:
     return Stage("train", str(recorded.get("key"))).completed(folder) is not None
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    found = AtomicCheckpointIO().load_checkpoint(path)
-    return _checked(found.get("state_dict") if isinstance(found, dict) else None, path)
-
-
-def _checked(weights: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(weights, dict):
-        raise InputError(f"{path} is no checkpoint of a method: it has no state_dict")
-    try:
-        check_plain(weights)
-    except ValueError as error:
-        raise InputError(f"{path}: {escaped(error)}") from None
-    return weights
-
-
 def _read(path: Path, out: Path) -> Released:
     """A released method, with the folder that it is unpacked to in its settings."""
     beside = path.with_suffix(".yaml")
@@ -161,7 +149,8 @@ def _read(path: Path, out: Path) -> Released:
     except (ValueError, OSError) as error:
         raise InputError(escaped(error)) from None
     text = saved_config.HEADER + _comments(beside) + _dumped(settings)
-    return Released(path.stem, text, _checked(weights, path))
+    check_usable(weights, path)
+    return Released(path.stem, text, weights)
 
 
 def _check_free(folder: Path, settings: str) -> None:
@@ -198,7 +187,7 @@ def _portable(text: str, places: dict[str, str]) -> str:
 
 
 def _comments(path: Path) -> str:
-    """Of the comments at the start of settings, what says with which data and version the method was trained."""
+    """Keep those comments at the start of settings that say on which data and with which version they were trained."""
     lines = path.read_text(encoding="utf-8").splitlines()[:10]
     return "".join(f"{line}\n" for line in lines if COMMENT.fullmatch(line))
 

@@ -16,7 +16,9 @@ from PIL import Image
 
 from benchmark.errors import InputError
 from benchmark.readme import PICTURE, with_tables
+from benchmark.results.answers_file import Answers
 from benchmark.results.picture import SOURCE
+from benchmark.results.results_file import read_results
 from benchmark.suite.experiments import EXPERIMENTS, experiments, load_experiment, read_experiment
 from benchmark.suite.suite import CONFIGS, load_suite, suites
 from benchmark.system.files import digest_file
@@ -223,3 +225,36 @@ def test_the_walk_of_a_number_names_each_file_once_and_few():
     walk = text.partition("## The walk of one number")[2].partition("## ")[0]
     files = re.findall(r"^\| `(\S+)`", walk, re.MULTILINE)
     assert len(set(files)) == len(files) == 25
+
+
+def short(value):
+    """Two digits after the point, no zero before it."""
+    return f"{value:.2f}".removeprefix("0")
+
+
+def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    path = ROOT / "results/digits-full.json"
+    records = read_results(path).records
+    answers = Answers(path.with_suffix(".npz"))
+
+    def mean(cell, metric, scale):
+        found = [r for r in records if (r.cell, r.metric, r.status) == (cell, metric, "ok")]
+        return np.mean([r.value for r in found if r.protocol.get("guidance_scale") == scale])
+
+    cells = ("cdm", "cdm_mse_alone", "cdm_uniform")
+    both, squared, flow = (answers.of_seeds(cell, range(3), "nll/ode") for cell in cells)
+    medians = (np.median(bits, axis=1).mean() for bits in (both, squared))
+    assert "{:.2f} against {:.2f} bits per dimension (median of three seeds)".format(*medians) in text
+    assert f"{(both > 5).mean():.0%} of the images have more than 5 bits".replace("%", " %") in text
+    assert f"{(squared > 5).mean():.0%} with the squared error alone".replace("%", " %") in text
+    assert not (answers.of_seeds("ddm", range(3), "nll") > 5).any()
+    assert f"both losses have {flow.mean():.2f} bits" in text
+    copies = [short(mean("few_cfg_all", metric, scale)) for metric in ("nn_ratio", "recall") for scale in (1, 3)]
+    told = "(`nn_ratio` {} at scale 1, {} at scale 3) of little variety (recall {} and {})"
+    assert told.format(*copies) in text
+    ratio, recall = (mean("few_cg_sc_all", metric, 1) for metric in ("nn_ratio", "recall"))
+    assert f"Self-calibration has `nn_ratio` {ratio:.2f} and recall {short(recall)} at scale 1" in text
+    for scale, words in ((1, ".{:03.0f} against .{:03.0f} with an interval"), (3, ".{:03.0f} against .{:03.0f}.")):
+        asked = [1000 * mean(cell, "accuracy/generated", scale) for cell in ("self_calibrating", "noisy_encoder")]
+        assert words.format(*asked) in text

@@ -98,7 +98,12 @@ def _of_points(record: Recorder, points: str, found: dict[str, np.ndarray]) -> I
     answers = (found[f"{points}_{name}"] for name in ("estimate", "truth", "score"))
     for estimate, truth, score, sigma in zip(*answers, found["sigmas"], strict=True):
         at = {"sigma": float(f"{sigma:.4g}"), "points": POINTS[points]}
-        yield record("gradient/cosine", mean_estimate(cosines(estimate, truth)), **at)
+        # Where the true posterior is certain its gradient is rounding, which has no direction.
+        told = np.linalg.norm(truth, axis=1) > 1e-5 * np.linalg.norm(score, axis=1)
+        if told.sum() > 1:
+            yield record("gradient/cosine", mean_estimate(cosines(estimate[told], truth[told])), **at)
+        else:
+            yield from record.absent(("gradient/cosine",), "the true class is certain at all points", **at)
         # (d) Table 6 gives the errors without and with the one factor that makes them least.
         power = float(np.square(estimate).sum())
         best = float((estimate * truth).sum()) / power if power else 1.0

@@ -13,7 +13,8 @@ from benchmark.errors import shown
 from benchmark.results.definitions import column_order, definition_of
 from benchmark.results.record import OK, Results
 from benchmark.results.rows import Entry, Row, rows
-from benchmark.results.tables import NETWORK, csv_value
+from benchmark.results.split import NETWORK
+from benchmark.results.tables import csv_value
 
 _LATEX = {
     ord(sign): replacement

@@ -20,7 +20,8 @@ from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
 from benchmark.results.results_file import read_results
 from benchmark.results.rows import Entry, Row, rows
-from benchmark.results.tables import by_network, by_reason, reasons_of, rows_of
+from benchmark.results.split import by_conditions
+from benchmark.results.tables import by_reason, reasons_of, rows_of
 from benchmark.system.files import write_text
 
 SECONDS = "cpu_seconds/total"
@@ -50,7 +51,7 @@ def write_report(
         headline=_headline(results, order, floors, answers),
         ledger=_ledger(run / "results.json", results, answers),
         floors=frozenset(floors),
-        tables=[_table(*table, floors) for name in TABLES for table in _by_network(name, found)],
+        tables=[_table(*table, floors) for name in TABLES for table in _by_conditions(name, found)],
         curve=curve(results, order),
         grids=grids(cells_in or run, results, order),
         unseen=without_pictures(results, order),
@@ -112,9 +113,9 @@ def _told(entry: Entry | None) -> bool:
     return entry is not None and entry.status != NOT_APPLICABLE
 
 
-def _by_network(name: str, all_rows: list[Row]) -> list[tuple[str, list[Row], list[str]]]:
+def _by_conditions(name: str, all_rows: list[Row]) -> list[tuple[str, list[Row], list[str]]]:
     metrics = _metrics(name, all_rows)
-    return by_network(name, all_rows, metrics) if metrics else []
+    return by_conditions(name, all_rows, metrics) if metrics else []
 
 
 def _metrics(name: str, all_rows: list[Row]) -> list[str]:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import mode
 from typing import Any
@@ -18,6 +18,7 @@ from benchmark.results.markdown import escape, table
 from benchmark.results.record import NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.results_file import write_results
 from benchmark.results.rows import Entry, Row, rows
+from benchmark.results.split import by_conditions
 from benchmark.system.files import write_text
 
 __all__ = ["Entry", "Row", "rows", "to_csv", "to_markdown", "write_tables"]
@@ -30,8 +31,6 @@ LABELS = {
 }
 # First characters of a spreadsheet's formulas, half and full width.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-NETWORK = "feature_network"
-JUDGED = "accuracy/generated"
 ALWAYS_SHOWN = frozenset({"kind", "nfe"})
 
 
@@ -101,40 +100,11 @@ def to_markdown(
     )
     for name in TABLES:
         metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
-        for heading, some, own in by_network(name, all_rows, metrics) if metrics else ():
+        for heading, some, own in by_conditions(name, all_rows, metrics) if metrics else ():
             parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes).text())
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"
-
-
-def by_network(name: str, all_rows: list[Row], metrics: list[str]) -> list[tuple[str, list[Row], list[str]]]:
-    """Heading, rows and columns (metrics) of a table, or of one table for each of several feature networks.
-
-    The network that also judges classes comes first, with the numbers that need no network.
-    """
-    entries = [entry for row in all_rows for metric in metrics for entry in row.entries.get(metric, ())]
-    judges = {entry.protocol[NETWORK] for entry in entries if entry.metric == JUDGED and NETWORK in entry.protocol}
-    networks = _distinct(entry.protocol[NETWORK] for entry in entries if NETWORK in entry.protocol)
-    networks.sort(key=lambda network: network not in judges)
-    if len(networks) < 2:
-        return [(name, all_rows, metrics)]
-    tables = []
-    for network in networks:
-        kept = [_looked_at_by(network, row, network == networks[0]) for row in all_rows]
-        measured = [e.metric for row in kept for of_metric in row.entries.values() for e in of_metric if e.status == OK]
-        tables.append((f"{name} by {network}", kept, [metric for metric in metrics if metric in measured]))
-    return tables
-
-
-def _looked_at_by(network: str, row: Row, first: bool) -> Row:
-    """A row with a network's numbers, with failures, and in the first table with numbers without network."""
-
-    def belongs(entry: Entry) -> bool:
-        return entry.protocol.get(NETWORK) == network if NETWORK in entry.protocol else first or entry.status != OK
-
-    kept = {metric: tuple(filter(belongs, entries)) for metric, entries in row.entries.items()}
-    return replace(row, entries={metric: entries for metric, entries in kept.items() if entries})
 
 
 def rows_of(all_rows: Sequence[Row], metrics: Sequence[str], floors: Collection[str]) -> list[Row]:

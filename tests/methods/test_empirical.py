@@ -67,3 +67,21 @@ def test_samples_are_copies_of_training_points_of_the_class_asked_for():
 def test_another_number_of_points_is_refused():
     with pytest.raises(ValueError, match="count must be the 3 training points, got 4"):
         EmpiricalDenoiser([2, 1, 1], 4, 2, PROCESSES["ve"]).fit(torch.zeros(3, 2, 1, 1), torch.zeros(3))
+
+
+@every_process
+def test_multiplied_out_distances_are_those_of_differences_at_the_least_noise_of_the_toy(process):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(200, 2, 1, 1, generator=generator, dtype=torch.float64) - 0.5
+    process = VarianceExploding(2.5e-5, 0.25) if process is PROCESSES["ve"] else process
+    denoiser = EmpiricalDenoiser([2, 1, 1], 200, 2, process)
+    denoiser.fit(points, torch.arange(200) % 2)
+    t = denoiser.process.times_at(torch.zeros(200, dtype=torch.float64))
+    alpha, sigma = denoiser.process.scales(t, like=points)
+    x_t = alpha * points + sigma * torch.randn(points.shape, generator=generator, dtype=torch.float64)
+    x_t[:20] = torch.rand(20, 2, 1, 1, generator=generator, dtype=torch.float64) * 2 - 1  # far from all points
+    kernels = -((x_t[:, None] - alpha[:, None] * points) / sigma[:, None]).square().flatten(2).sum(2) / 2
+    expected = (kernels.softmax(1) @ points.flatten(1)).view_as(points)
+    torch.testing.assert_close(denoiser(x_t, t), expected, atol=1e-9, rtol=1e-6)
+    joint = torch.stack([kernels[:, y::2].logsumexp(1) for y in range(2)], dim=1)
+    torch.testing.assert_close(denoiser.log_joint(x_t, t), joint, atol=1e-5, rtol=1e-12)

@@ -234,6 +234,15 @@ def test_the_best_scale_is_the_least_squares_one_and_a_zero_gradient_points_nowh
     assert nothing["gradient/mse", "best"] == nothing["gradient/mse", "none"] == 2.5
 
 
+def test_the_angle_to_a_gradient_is_taken_where_that_has_a_direction(tmp_path):
+    truth, score = np.array([[1.0, 0.0], [0.0, 0.5], [0.0, 0.0], [1e-9, 0.0]]), np.ones((4, 2))
+    found = measured_gradients(tmp_path, np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]), truth, score)
+    assert found["gradient/cosine", None] == 1.0
+    nowhere = measured_gradients(tmp_path, np.ones((4, 2)), 0 * truth, score)
+    assert nowhere["gradient/cosine", None] is None
+    assert nowhere["gradient/mse", "none"] == 2.0
+
+
 @pytest.mark.parametrize(
     ("suite", "metrics"), [("digits", ()), ("toy2d", ("gradient/mse", "gradient/cosine", "score/cosine"))]
 )

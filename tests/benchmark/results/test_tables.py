@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 
 import pytest
@@ -114,6 +115,23 @@ def test_each_feature_network_has_a_table_and_the_judge_of_classes_the_first():
     assert cells_of("### " + parts[1], "fd") == {"a": "0.300"}
     assert "nn_ratio" in parts[0]
     assert "nn_ratio" not in parts[1]
+
+
+def test_each_kind_of_points_and_noise_level_has_a_table_and_numbers_without_them_the_first():
+    markdown = to_markdown(
+        results(
+            number("a", metric="level_ce", value=0.5),
+            *(
+                number("a", metric="gradient/mse", value=v, points=points, sigma=sigma, scaling=scaling)
+                for v, (points, sigma, scaling) in enumerate(itertools.product(("grid", "noisy"), (1.0, 7.5), "ab"))
+            ),
+        )
+    )
+    headings = [line[4:].split(" (")[0] for line in markdown.splitlines() if line.startswith("### ")]
+    points = [f"Density and denoising, {points}, sigma {s}" for points in ("grid", "noisy") for s in ("1", "7.5")]
+    assert headings == ["Density and denoising", *points]
+    assert "6 (scaling a); 7 (scaling b)" in markdown.split(points[-1])[1]
+    assert "gradient" not in markdown.split(points[0])[0]
 
 
 def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():

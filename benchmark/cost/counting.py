@@ -238,9 +238,8 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _steps(cli: Any) -> int:
     """Batches of the whole training; 0 if only time limits it."""
-    trainer, limits = cli.trainer, []
-    if trainer.max_steps > 0:
-        limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
+    trainer = cli.trainer
+    limits = [trainer.max_steps * trainer.accumulate_grad_batches] if trainer.max_steps > 0 else []
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         limits.append(trainer.max_epochs * cli.datamodule.train_dataloader().epoch_steps)
     return min(limits, default=0)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import some_test_images
+from benchmark.answers.question import asked_images
 from benchmark.metrics.arrays import cosines
 from benchmark.metrics.structure import neighbour_correlation
 from benchmark.suite.protocol import Protocol
@@ -42,7 +42,7 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     process = method.noisy_process
     if process is None or method.denoiser is None:
         return {"outputs": [], "reason": "reads clean images only" if process is None else "no denoiser"}
-    u, y = some_test_images(data, protocol)
+    u, y = asked_images(data, protocol)
     quantiles = sorted({*TIMES, *protocol.denoise_times})
     times = process.times_at(torch.tensor(quantiles, device=method.device))
     scores = {name: np.zeros((len(times), len(y)), np.float32) for name in (*INPUTS, "smoothness")}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import some_test_images
+from benchmark.answers.question import asked_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
@@ -27,7 +27,7 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     reason = method.unsupported.get("classify")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    u, y = some_test_images(data, protocol)
+    u, y = asked_images(data, protocol)
     process, device = method.noisy_process, method.device
     draws, levels = (protocol.noisy_draws, protocol.levels) if process is not None else (0, 0)
     rng = np.random.default_rng([protocol.seed, 1])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import some_test_images
+from benchmark.answers.question import asked_images
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import scale_tag
 from benchmark.system.arrays import batches, save_arrays
@@ -49,7 +49,7 @@ def counterfactual(
     if reason:
         return {"outputs": [], "reason": reason}
     fewer = min(IMAGES, protocol.test_images or IMAGES)
-    u, y = some_test_images(data, dataclasses.replace(protocol, test_images=fewer))
+    u, y = asked_images(data, dataclasses.replace(protocol, test_images=fewer))
     n, guided = len(y), method.guidance()
     asked = (y + 1 + torch.arange(n) % (data.classes - 1)) % data.classes
     process, sampler = guided.process, method.sampler

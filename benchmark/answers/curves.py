@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmark.answers.noise_errors import save_noise_errors
-from benchmark.answers.question import DequantisedTest
+from benchmark.answers.question import DequantisedImages
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, load_arrays, save_arrays
 from benchmark.system.images import channels_last
@@ -45,7 +45,7 @@ def curves(method: Method, data: ImageData, protocol: Protocol, folder: Path, re
     finer = dataclasses.replace(protocol, denoise_times=TIMES)
     save_noise_errors(method.denoiser.eps, process, device, data, finer, file, partial(report, "curves"))
     arrays = load_arrays(file)
-    x = DequantisedTest(data, protocol)
+    x = DequantisedImages(data, protocol)
 
     def noised(time: float, rows: range) -> tuple[Tensor, Tensor]:
         eps = KeyedNoise(protocol.seed, "denoise", rows, data.shape, device)()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.answers.question import asked_images
 from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
 from benchmark.metrics.frechet import Statistics
 from benchmark.suite.protocol import REFERENCE, Protocol
@@ -19,14 +20,14 @@ LARGE = 64
 
 
 def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Write ``real.npz``: the real images that samples are compared with, and the test images.
+    """Write ``real.npz``: the real images that samples are compared with, and those that methods are asked about.
 
-    It holds ``train_images (N, H, W, C)``, ``train_labels (N,)``, the same of ``test``, and ``neighbours``, the rows of
-    the training images that precision and recall use.
+    It holds ``train_images (N, H, W, C)``, ``train_labels (N,)``, the same of ``test``, the part that the protocol asks
+    about, and ``neighbours``, the rows of the training images that precision and recall use.
     """
     arrays = {}
-    for part, count, stream in (("train", protocol.real_images, 5), ("test", protocol.test_images, 4)):
-        u, y = data.some_images(part, count, [protocol.seed, stream])
+    real = data.some_images("train", protocol.real_images, [protocol.seed, 5])
+    for part, (u, y) in (("train", real), ("test", asked_images(data, protocol))):
         arrays |= {f"{part}_images": u.permute(0, 2, 3, 1).numpy(), f"{part}_labels": y.numpy()}
     n = len(arrays["train_labels"])
     rows = np.random.default_rng([protocol.seed, 6]).permutation(n)[: protocol.neighbour_images]

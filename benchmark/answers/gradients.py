@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import some_test_images
+from benchmark.answers.question import asked_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
@@ -27,7 +27,7 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     if process is None or method.denoiser is None or not method.denoiser.exact:
         reason = "no exact score to compare with" if process is not None else "reads clean images only"
         return {"outputs": [], "reason": reason, "expected": grid is not None}
-    u, y = some_test_images(data, protocol)
+    u, y = asked_images(data, protocol)
     places = {"test": (data.grey.centre(u), y)} | ({} if grid is None else {"grid": grid})
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     arrays = {"times": times.cpu().numpy(), "sigmas": unit * process.log_sigma(times).exp().cpu().numpy()}

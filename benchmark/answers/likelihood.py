@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmark.answers.question import DequantisedTest, some_test_images
+from benchmark.answers.question import DequantisedImages, asked_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
@@ -22,7 +22,7 @@ def likelihood(method: Method, data: ImageData, protocol: Protocol, folder: Path
     if reason is not None:
         return {"outputs": [], "reason": reason}
     estimate = method.likelihood
-    x = DequantisedTest(data, protocol) if estimate.dequantised else some_test_images(data, protocol)[0]
+    x = DequantisedImages(data, protocol) if estimate.dequantised else asked_images(data, protocol)[0]
     bits, nfe = [], []
     for rows in batches(len(x), protocol.batch):
         noise = KeyedNoise(protocol.seed, "likelihood", rows, data.shape, method.device)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import DequantisedTest
+from benchmark.answers.question import DequantisedImages
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from datamodules.base import ImageData
@@ -36,7 +36,7 @@ def save_noise_errors(
         file: File to write.
         report: Receives the number of images done and of all.
     """
-    x = DequantisedTest(data, protocol)
+    x = DequantisedImages(data, protocol)
     times = process.times_at(torch.tensor(protocol.denoise_times, device=device))
     errors = torch.zeros(len(times), len(x))
     for rows in batches(len(x), protocol.batch):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.answers.question import DequantisedTest, some_test_images
+from benchmark.answers.question import DequantisedImages, asked_images
 from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
@@ -24,7 +24,7 @@ def diagnose(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
     reason = method.unsupported.get("diagnostics")
     if reason is not None:
         return {"outputs": [], "reason": reason}
-    grey, (u, _), x = data.grey, some_test_images(data, protocol), DequantisedTest(data, protocol)
+    grey, (u, _), x = data.grey, asked_images(data, protocol), DequantisedImages(data, protocol)
     process = method.denoiser.process
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     found: dict[str, list[np.ndarray]] = {}

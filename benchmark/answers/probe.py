@@ -65,11 +65,12 @@ def probe(method: Method, data: ImageData, protocol: Protocol, folder: Path, rep
 
 def _some(data: ImageData, part: Literal["train", "test"], protocol: Protocol) -> tuple[Tensor, np.ndarray]:
     """Some images of a part, and what is to be told, ``(N, A)``: the class, or all attributes."""
-    u, y = data.images(part)
+    place = part if part == "train" else protocol.part
+    u, y = data.images(place)
     rows = np.random.default_rng([protocol.seed, 8]).permutation(len(u))[:IMAGES]
     if part == "test":
         rows = rows[: protocol.test_images]
-    told = data.attributes(part) if hasattr(data, "attributes") else y[:, None]
+    told = data.attributes(place) if hasattr(data, "attributes") else y[:, None]
     return u[rows], told[rows].numpy()
 
 

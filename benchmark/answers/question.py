@@ -1,4 +1,4 @@
-"""The test images of an evaluation."""
+"""The images that an evaluation asks about."""
 
 import numpy as np
 import torch
@@ -8,13 +8,13 @@ from benchmark.suite.protocol import Protocol
 from datamodules.base import ImageData
 
 
-def some_test_images(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """Grey levels and labels of the test images that the protocol asks about."""
-    return data.some_images("test", protocol.test_images, [protocol.seed, 4])
+def asked_images(data: ImageData, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Grey levels and labels of the images that the protocol asks about: of the test part, or of validation."""
+    return data.some_images(protocol.part, protocol.test_images, [protocol.seed, 4])
 
 
-class DequantisedTest:
-    """Those test images dequantised, ``(N, C, H, W)`` in [-1, 1], made where they are sliced: all at once are too many.
+class DequantisedImages:
+    """Those images dequantised, ``(N, C, H, W)`` in [-1, 1], made where they are sliced: all at once are too many.
 
     One generator gives the noise of all pixels from the first to the last; a slice begins with it where its images do.
 
@@ -24,7 +24,7 @@ class DequantisedTest:
     """
 
     def __init__(self, data: ImageData, protocol: Protocol) -> None:
-        self.u, _ = some_test_images(data, protocol)
+        self.u, _ = asked_images(data, protocol)
         self.grey, self.seed = data.grey, protocol.seed
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.answers.question import some_test_images
+from benchmark.answers.question import asked_images
 from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage, scale_tag
 from benchmark.system.arrays import batches, load_arrays, save_arrays, save_rows
@@ -157,9 +157,9 @@ def sample(method: Method, data: ImageData, shards: Shards, report: Report, draw
 
 
 def image_samples(part: Literal["train", "test"], data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    """Write real images in place of samples: the test images of the protocol, or training images."""
+    """Write real images in place of samples: those that the protocol asks about, or training images."""
     if part == "test":
-        u, y = some_test_images(data, protocol)
+        u, y = asked_images(data, protocol)
     else:
         u, y = data.images(part)
         rows = np.random.default_rng([protocol.seed, 3]).permutation(len(u))[: protocol.samples]

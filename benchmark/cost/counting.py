@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from benchmark.suite.suite import Suite
 from benchmark.training.build import build, weightless
 from benchmark.training.checkpoints import FINAL
 from benchmark.training.checks import BuffersLabels
-from datamodules.base import ImageData, stand_ins
+from datamodules.base import ImageData, Part, stand_ins
 from methods.base import Method
 
 
@@ -122,21 +122,21 @@ def _of_images(suite: Suite, cell: Cell, reference: Reference | None) -> CellCos
 
 
 def _reference(cli: Any, suite: Suite) -> Reference:
-    method, data, batch = cli.model.eval(), cli.datamodule, suite.protocol.batch
+    method, data, protocol, batch = cli.model.eval(), cli.datamodule, suite.protocol, suite.protocol.batch
     x = _images(data, batch)
     with torch.no_grad():
         call = measured(lambda: (method.classifier.features(x), method.classifier(x)))
         row = method.classifier.features(x).shape[1] + method.classifier(x).shape[1]
     method.train()
-    others = [NETWORKS[name] for name in suite.protocol.features if name != REFERENCE]
+    others = [NETWORKS[name] for name in protocol.features if name != REFERENCE]
     row += sum(network.numbers for network in others)
     call = call._replace(flops=call.flops + batch * sum(network.flops for network in others))
-    asked = {"train": suite.protocol.real_images, "test": suite.protocol.test_images}
-    sizes = {part: _asked(data, part, count) for part, count in asked.items()}
+    asked = {"train": ("train", protocol.real_images), "test": (protocol.part, protocol.test_images)}
+    sizes = {name: _asked(data, part, count) for name, (part, count) in asked.items()}
     return Reference(call, batch, 4 * row, sizes)
 
 
-def _asked(data: ImageData, part: Literal["train", "test"], count: int | None) -> int:
+def _asked(data: ImageData, part: Part, count: int | None) -> int:
     """Number of images of a part, at most ``count``."""
     n = len(data.images(part)[1])
     return n if count is None else min(n, count)
@@ -257,7 +257,7 @@ class _Evaluation:
     def __init__(self, method: Method, data: ImageData, suite: Suite, reference: Reference | None) -> None:
         self.method, self.data, self.protocol = method.eval().requires_grad_(False), data, suite.protocol
         self.reference = reference
-        self.test = _asked(data, "test", suite.protocol.test_images)
+        self.test = _asked(data, suite.protocol.part, suite.protocol.test_images)
         self._guided: dict[float, Call] = {}
         self.work: list[Work] = []
         self.disk = self.memory = 0.0

@@ -18,6 +18,9 @@ from benchmark.system.files import write_json
 def write_records(job: Job, protocol: Protocol) -> dict[str, Any]:
     """Compute the records of a job's cell and write ``record.json``."""
     records = [*answer_records(job, protocol), *generation_records(job, protocol), *cost_records(job, protocol)]
+    if protocol.part != "test":
+        for record in records:
+            record.protocol["part"] = protocol.part
     write_json(job.folder / "record.json", [asdict(record) for record in records])
     return {"outputs": ["record.json", PER_CLASS]}
 

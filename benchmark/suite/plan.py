@@ -65,7 +65,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
             )  # fmt: skip
             stages = [Stage("train", key)]
             if name == suite.reference:
-                on = {k: protocol[k] for k in ("seed", "test_images", "real_images", "neighbour_images")}
+                on = {k: protocol[k] for k in ("seed", "part", "test_images", "real_images", "neighbour_images")}
                 code = code_digest(("benchmark.answers.features",))
                 stages.append(Stage("real", real := digest([key, on, code, data_key(config)])))
                 seen = [real, protocol["batch"]]
@@ -128,7 +128,7 @@ def _evaluation_stages(
         on = {key: model.get(key) for key in question.settings}
         if question.judged:
             on["reference"] = reference.stage("train").key
-        measured = {k: protocol[k] for k in ("seed", "test_images", "batch", *question.protocol)}
+        measured = {k: protocol[k] for k in ("seed", "part", "test_images", "batch", *question.protocol)}
         code = code_digest((question.answers, *class_paths(config)))
         return stage(kind, scale, protocol=measured, data=data_key(config), code=code, with_=sampled_with, **on)
 
@@ -138,7 +138,7 @@ def _evaluation_stages(
     for kind in asked if trained else ():
         scales = cell.guidance_scales if QUESTIONS[kind].scaled else []
         stages += [answer(kind, scale) for scale in scales or [None]]
-    drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "test_images")
+    drawn = ("seed", "samples", "batch") if trained else ("seed", "samples", "part", "test_images")
     sampling = {k: protocol[k] for k in drawn} | {k: model.get(k) for k in SAMPLING}
     maker = "benchmark.answers.given_samples" if cell.samples else "benchmark.answers.samples"
     sampling_code = code_digest((maker, *class_paths(config)))

@@ -23,7 +23,9 @@ class Protocol:
         neighbours: ``k`` of precision and recall.
         features: Networks whose features compare samples with real images: the suite's ``reference`` classifier, and
             published ones (``metrics/published_networks.py``).
-        test_images: Number of test images that methods are asked about, a stratified choice; all by default.
+        part: Part of the data that methods are asked about. ``validation``, a share of the training images that nothing
+            is trained on, is for choosing settings: the choice then has not seen the numbers that will be reported.
+        test_images: Number of images of that part that methods are asked about, a stratified choice; all by default.
         real_images: Number of training images that samples are compared with, a stratified choice; all by default.
         neighbour_images: Number of those that precision and recall use, a random choice; all by default.
     """
@@ -37,6 +39,7 @@ class Protocol:
     batch: int = 500
     neighbours: int = 3
     features: tuple[FeatureName, ...] = (REFERENCE,)
+    part: Literal["test", "validation"] = "test"
     test_images: int | None = None
     real_images: int | None = None
     neighbour_images: int | None = None

@@ -6,17 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.answers.question import DequantisedTest
+from benchmark.answers.question import DequantisedImages, asked_images
 from benchmark.suite.protocol import Protocol
+from datamodules.digits import Digits
 from datamodules.grey_levels import GreyLevels
 from runs import peak_memory
 
 GREY = GreyLevels(256)
 
 
-def dequantised(u: torch.Tensor, seed: int = 3) -> DequantisedTest:
+def dequantised(u: torch.Tensor, seed: int = 3) -> DequantisedImages:
     data = SimpleNamespace(grey=GREY, some_images=lambda *_: (u, torch.zeros(len(u), dtype=torch.int64)))
-    return DequantisedTest(data, Protocol(seed=seed))
+    return DequantisedImages(data, Protocol(seed=seed))
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_images_are_of_the_part_that_the_protocol_asks_about(part):
+    data = Digits()
+    for asked, whole in zip(asked_images(data, Protocol(part=part)), data.images(part), strict=True):
+        assert torch.equal(asked, whole)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 5), (3, 8, 8)])

@@ -196,6 +196,8 @@ def test_each_setting_of_the_protocol_costs_what_it_measures():
         "metrics",
     }
     assert cost(measured_by(seed=1))["noisy"] == ANSWERS | GUIDED
+    assert cost(measured_by(part="validation"))["noisy"] == ANSWERS | GUIDED - {"sample@1", "sample@3"}
+    assert cost(measured_by(part="validation"))["held_out"] >= {"sample"}
     assert cost(measured_by(batch=100))["noisy"] == ANSWERS | GUIDED
     assert cost(measured_by(batch=100))["ref"] >= {"real+reference"}
 

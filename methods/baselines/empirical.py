@@ -3,10 +3,10 @@
 import math
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from methods.base import Batch
+from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import BayesRule, ClassifierFreeGuidance, noisy_cross_entropy
 from methods.diffusion.noise_process import NoiseProcess
@@ -80,6 +80,11 @@ class EmpiricalDistribution(Untrained):
     def __init__(self, denoiser: EmpiricalDenoiser, sampler: Sampler | None = None) -> None:
         super().__init__(denoiser, BayesRule(denoiser), sampler, clean_time=denoiser.process.t_min)
 
+    @property
+    def points(self) -> EmpiricalDenoiser:
+        """The training points."""
+        return self.denoiser
+
     def guidance(self) -> Denoiser:
         return ClassifierFreeGuidance(self.denoiser, self.guidance_scale)
 
@@ -87,8 +92,43 @@ class EmpiricalDistribution(Untrained):
         """Take over the training points."""
         data = self.trainer.datamodule
         u, y = data.images("train")
-        self.denoiser.fit(data.grey.centre(u), y)
+        self.points.fit(data.grey.centre(u), y)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the exact posterior, at random times, which nothing can go below on the training points."""
         return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}
+
+
+class EmpiricalGuidance(EmpiricalDistribution):
+    """A score model guided by the class posterior of the training points, which no classifier fits better.
+
+    What its samples lack is not the classifier's: at scale 1, guidance leaves the samples' law as it is only if the
+    posterior is that of the score model's own density.
+
+    Args:
+        denoiser: Trained denoiser to guide.
+        shape: Of an image, ``(C, H, W)``.
+        count: Number of training images.
+        classes: Number of classes.
+        sampler: See ``Method``.
+        guidance_scale: See ``Method``.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        shape: list[int],
+        count: PositiveInt,
+        classes: PositiveInt,
+        sampler: Sampler | None = None,
+        guidance_scale: NonNegativeFloat = 1.0,
+    ) -> None:
+        super().__init__(EmpiricalDenoiser(shape, count, classes, denoiser.process), sampler)
+        self.fitted, self.denoiser, self.guidance_scale = self.denoiser, denoiser, guidance_scale
+
+    @property
+    def points(self) -> EmpiricalDenoiser:
+        return self.fitted
+
+    def guidance(self) -> Denoiser:
+        return Method.guidance(self)

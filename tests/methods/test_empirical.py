@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from methods.baselines.empirical import EmpiricalDenoiser, EmpiricalDistribution
+from methods.baselines.empirical import EmpiricalDenoiser, EmpiricalDistribution, EmpiricalGuidance
 from methods.diffusion.guidance import class_log_prob
 from methods.diffusion.process import ContinuousVP, VarianceExploding
 from methods.diffusion.samplers import Heun
@@ -85,3 +85,16 @@ def test_multiplied_out_distances_are_those_of_differences_at_the_least_noise_of
     torch.testing.assert_close(denoiser(x_t, t), expected, atol=1e-9, rtol=1e-6)
     joint = torch.stack([kernels[:, y::2].logsumexp(1) for y in range(2)], dim=1)
     torch.testing.assert_close(denoiser.log_joint(x_t, t), joint, atol=1e-5, rtol=1e-12)
+
+
+@every_process
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_guidance_by_the_points_adds_the_difference_of_their_scores_to_the_score_model(process, scale):
+    points, of, labels, x_t, t = fitted(process)
+    flat = EmpiricalDenoiser([2, 1, 1], 2, 3, process)  # another score model: two points
+    flat.fit(of[:2], labels[:2])
+    method = EmpiricalGuidance(flat, [2, 1, 1], 30, 3, guidance_scale=scale)
+    method.points.fit(of, labels)
+    y = torch.arange(8) % 3
+    expected = flat.score(x_t, t) + scale * (points.score(x_t, t, y) - points.score(x_t, t))
+    torch.testing.assert_close(method.guidance().score(x_t, t, y).detach(), expected, atol=1e-8, rtol=1e-6)

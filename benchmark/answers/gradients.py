@@ -20,7 +20,8 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     They are taken on noisy test images and, where the data has one, on its own grid of points. For each of these
     ``points`` the file holds ``<points>_estimate`` and ``<points>_truth`` of ``grad log p(y | x_t)`` and the true
     ``<points>_score`` of ``p(x_t)``, all ``(L, N, D)`` in the data's own unit, at ``times (L,)`` with sigma / alpha in
-    ``sigmas (L,)``, in that unit too.
+    ``sigmas (L,)``, in that unit too; of the grid, also its ``grid_places (N, D)`` and the class asked for at each,
+    ``grid_classes (N,)``.
     """
     process = method.noisy_process
     grid, unit = getattr(data, "grid", None), getattr(data, "unit", 1.0)
@@ -31,6 +32,8 @@ def gradients(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     places = {"test": (data.grey.centre(u), y)} | ({} if grid is None else {"grid": grid})
     times = process.times_at(torch.tensor(protocol.denoise_times, device=method.device))
     arrays = {"times": times.cpu().numpy(), "sigmas": unit * process.log_sigma(times).exp().cpu().numpy()}
+    if grid is not None:
+        arrays |= {"grid_places": unit * grid[0].flatten(1).numpy(), "grid_classes": grid[1].numpy()}
     done = 0
     for points, (x, asked) in places.items():
         found: dict[str, list[Tensor]] = {}

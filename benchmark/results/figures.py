@@ -12,6 +12,7 @@ from benchmark.errors import shown
 from benchmark.results.definitions import family
 from benchmark.results.record import OK, Results
 from benchmark.results.results_file import read_results
+from benchmark.results.vector_fields import Fields, figure_of, gradient_fields
 from benchmark.system.archive import Archive
 from benchmark.system.arrays import save_arrays
 from benchmark.system.files import read_manifest, replacing
@@ -53,8 +54,12 @@ def write_figures(
     folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
     for name in pictures:
         if drawn := PICTURES[name](folders):
-            draw = _draw_strips if isinstance(drawn, list) else partial(_draw_curves, of=name, across=SHARE)
-            found.append(draw(folder / f"{name}.png", drawn))
+            path = folder / f"{name}.png"
+            if isinstance(drawn, Fields):
+                found.append(_save(path, figure_of(drawn), **{**drawn._asdict(), "rows": np.array(drawn.rows)}))
+            else:
+                draw = _draw_strips if isinstance(drawn, list) else partial(_draw_curves, of=name, across=SHARE)
+                found.append(draw(path, drawn))
     return found
 
 
@@ -180,6 +185,11 @@ def _stretched(pictures: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((pictures - bottom) / np.where(top > bottom, top - bottom, 1), 0, 1)
 
 
+def _gradient_fields(folders: Mapping[str, Path]) -> Fields | None:
+    """Gradients of each cell's classifier and the true ones, over the plane, as in (d) Fig. 3."""
+    return gradient_fields({cell: path for cell, folder in folders.items() for path in _answers(folder, "gradients")})
+
+
 def _steps(folders: Mapping[str, Path]) -> Strips:
     """Noisy and denoised images on the way to the first sample of each cell and scale, from left to right."""
     found: Strips = []
@@ -263,10 +273,11 @@ def _log_levels(folders: Mapping[str, Path]) -> Curves:
     return found
 
 
-PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips | Curves]] = {
+PICTURES: dict[str, Callable[[Mapping[str, Path]], Strips | Curves | Fields | None]] = {
     "samples": _samples,
     "confusion": _confusion,
     "alignment": _alignment,
+    "gradient-fields": _gradient_fields,
     "steps": _steps,
     "steps-by-class": _steps_by_class,
     "counterfactuals": _counterfactuals,

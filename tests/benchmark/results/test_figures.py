@@ -45,6 +45,10 @@ def run(tmp_path):
         "counterfactual@1": {
             "original": grey(12, 8, 8, 1), "changed": grey(12, 8, 8, 1), "noisy": real(10, 8, 8, 1)
         },
+        "gradients": {
+            "grid_places": real(12, 2), "grid_classes": np.arange(12) // 6, "sigmas": np.array([1.0, 7.5]),
+            "grid_truth": real(2, 12, 2), "grid_estimate": real(2, 12, 2),
+        },
         "curves": {
             "images": grey(10, 8, 8, 1), "mean": RNG.random((8, 8, 1)), "denoised": real(7, 10, 8, 8, 1),
             "times": np.array([0.2, 0.9]), "errors": RNG.random((2, 30)),
@@ -97,6 +101,20 @@ def test_gradients_are_shown_from_least_to_most_of_each_picture(run):
         shown = arrays["01 first"]
         np.testing.assert_array_equal(shown.min((1, 2, 3)), 0)
         np.testing.assert_array_equal(shown.max((1, 2, 3)), 1)
+
+
+def test_fields_are_of_one_class_and_the_true_one_comes_first(run):
+    (path,) = drawn(run, pictures=["gradient-fields"])
+    with np.load(path.with_suffix(".npz")) as arrays, np.load(run / "first/seed0/gradients.npz") as answers:
+        assert list(arrays["rows"]) == ["true gradient", "first"]
+        np.testing.assert_array_equal(arrays["places"], answers["grid_places"][:6])
+        expected = [answers["grid_truth"][:, :6], answers["grid_estimate"][:, :6]]
+        np.testing.assert_array_equal(arrays["arrows"], expected)
+
+
+def test_gradients_of_images_have_no_field(run):
+    finished(run / "first" / "seed0", "gradients", {"test_truth": np.zeros((1, 5, 64)), "sigmas": np.ones(1)})
+    assert drawn(run, pictures=["gradient-fields"]) == []
 
 
 def test_no_change_is_grey_in_the_difference(run):

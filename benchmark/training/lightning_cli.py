@@ -53,7 +53,7 @@ from benchmark.training.quiet import quieten
 from benchmark.training.restoring import restoring
 from benchmark.training.sample import SamplingTrainer
 from benchmark.training.saved_config import DATA, KeptConfig, check_same_training
-from benchmark.training.views import Views
+from benchmark.training.views import SomeValidations, Views
 from datamodules.base import ImageData
 from methods.base import Method
 
@@ -246,9 +246,7 @@ class BenchmarkCLI(LightningCLI):
         bars = [] if any(isinstance(own, ProgressBar) for own in _listed(trainer.callbacks)) else [StepBar()]
         return [
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
-            ShardStatistics(),
-            FiniteLoss(),
-            Logs(),
+            *(ShardStatistics(), FiniteLoss(), Logs(), SomeValidations()),
             Views(self._get(self.config, "views_every")),
             *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             StopsUnsaved(self._stop) if trainer.fast_dev_run else ResumePoints(every_n_steps=every, stop=self._stop),

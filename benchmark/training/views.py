@@ -1,5 +1,6 @@
-"""Views of a training for TensorBoard: accuracy over noise and samples of the averaged weights."""
+"""How often a training validates, and its views for TensorBoard: accuracy over noise, samples of averaged weights."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,26 @@ JUDGED = 500
 """Most validation images whose noisy copies are classified."""
 MOST = 20
 """Most views of a training: by a sampler of 2,000 evaluations each costs as much as hundreds of steps."""
+
+
+VALIDATIONS = 50
+"""Most validations of a training whose settings leave them to each epoch."""
+
+
+class SomeValidations(Callback):
+    """Validates every few epochs, where an epoch is so short that there would be over ``VALIDATIONS``.
+
+    An epoch of few labels is one step; validation after each took longer than training. Settings of the trainer, and
+    callbacks or schedules that monitor a validation, are left as they are.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: Method) -> None:
+        steps = getattr(trainer.train_dataloader, "epoch_steps", None)
+        monitored = any(getattr(callback, "monitor", None) for callback in trainer.callbacks)
+        monitored = monitored or any(schedule.reduce_on_plateau for schedule in trainer.lr_scheduler_configs)
+        own = trainer.check_val_every_n_epoch != 1 or trainer.val_check_interval != 1.0
+        if steps and trainer.max_steps > 0 and not own and not monitored:
+            trainer.check_val_every_n_epoch = max(1, math.ceil(trainer.max_steps / steps / VALIDATIONS))
 
 
 class Views(Callback):

@@ -85,3 +85,21 @@ def test_accuracy_over_noise_and_samples_are_shown_after_validations_and_change_
         for name in ("shown", "hidden")
     )
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+FEW = "--data.init_args.labels={class_path: datamodules.splits.LabelsPerClass, init_args: {count: 5}}"
+
+
+def test_a_training_on_few_labels_validates_fifty_times_and_its_weights_are_those_of_a_validation_each_step(tmp_path):
+    words = (FEW, "--trainer.max_steps=120", "--lr_scheduler.init_args.steps=120", "--trainer.limit_val_batches=1")
+    each = "--trainer.callbacks={class_path: EarlyStopping, init_args: {monitor: val/loss, patience: 1000}}"
+    weights, steps = [], []
+    for name, more in (("some", ()), ("each", (each,)), ("asked", ("--trainer.check_val_every_n_epoch=60",))):
+        events = events_of(tmp_path / name, *words, *more)
+        steps.append([event.step for event in events.Scalars("val/loss")])
+        saved = torch.load(tmp_path / name / "checkpoints" / "final.ckpt", weights_only=True)["state_dict"]
+        weights.append(torch.cat([weight.flatten() for weight in saved.values()]))
+    assert [len(found) for found in steps] == [40, 120, 2]
+    assert steps[0] == list(range(2, 120, 3))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])

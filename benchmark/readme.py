@@ -58,6 +58,12 @@ VARIANTS = (
     ("Pseudo-labels, 5 labels a class", "few_pseudo_label", "few_ssl_da", "accuracy/clean"),
     ("Mean Teacher, 5 labels a class", "few_mean_teacher", "few_ssl_da", "accuracy/clean"),
     ("EGC", "egc", "joint", *FEW, "fd"),
+    ("Diffusion classifier of a conditional score model", "cfg_classifier", "denoising_assisted", *FEW),
+    ("DiffAug", "diffaug", "noisy_classifier", *FEW, "fd"),
+    ("Training-free guidance", "training_free", "noisy_classifier", "accuracy/generated", "fd"),
+    ("Class-conditional classification diffusion", "cdm_conditional", "cfg", "accuracy/generated", "fd", "recall"),
+    ("Classification diffusion on one Gaussian", "cdm_anchored", "cdm", "fd", "nll/ode"),
+    ("Classification diffusion on straight lines", "cdm_transport", "cdm_pooled", "fd", "nll/ode"),
 )
 """The same for variants and baselines."""
 SIDES = ("ours", "theirs")

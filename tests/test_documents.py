@@ -242,14 +242,18 @@ def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_res
         found = [r for r in records if (r.cell, r.metric, r.status) == (cell, metric, "ok")]
         return np.mean([r.value for r in found if r.protocol.get("guidance_scale") == scale])
 
-    cells = ("cdm", "cdm_mse_alone", "cdm_uniform")
-    both, squared, flow = (answers.of_seeds(cell, range(3), "nll/ode") for cell in cells)
+    cells = ("cdm", "cdm_mse_alone", "cdm_uniform", "cdm_pooled", "cdm_anchored")
+    both, squared, flow, pooled, anchored = (answers.of_seeds(cell, range(3), "nll/ode") for cell in cells)
     medians = (np.median(bits, axis=1).mean() for bits in (both, squared))
     assert "{:.2f} against {:.2f} bits per dimension (median of three seeds)".format(*medians) in text
     assert f"{(both > 5).mean():.0%} of the images have more than 5 bits".replace("%", " %") in text
     assert f"{(squared > 5).mean():.0%} with the squared error alone".replace("%", " %") in text
     assert not (answers.of_seeds("ddm", range(3), "nll") > 5).any()
-    assert f"both losses have {flow.mean():.2f} bits" in text
+    assert f"they have {flow.mean():.2f} bits" in text
+    rare = f"both losses have {pooled.mean():.2f} bits, and {(pooled > 5).mean():.1%} of the images more than 5"
+    assert rare.replace("%", " %") in text
+    assert f"(`cdm_anchored`) they have {anchored.mean():.2f}, and no image more than 5" in text
+    assert not (anchored > 5).any()
     copies = [short(mean("few_cfg_all", metric, scale)) for metric in ("nn_ratio", "recall") for scale in (1, 3)]
     told = "(`nn_ratio` {} at scale 1, {} at scale 3) of little variety (recall {} and {})"
     assert told.format(*copies) in text

@@ -13,6 +13,9 @@ from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Sampler
 from methods.untrained import Untrained
 
+ROWS = 32
+"""Noisy points whose weights are made at once: those of more leave the processor's cache."""
+
 
 class EmpiricalDenoiser(Denoiser):
     """``E[x | x_t]`` where ``x`` is one of ``N`` points, each as likely: their mean, weighted by the noise kernel.
@@ -47,26 +50,31 @@ class EmpiricalDenoiser(Denoiser):
             raise ValueError(f"count must be the {len(x)} training points, got {len(self.points)}")
         self.points.copy_(x.flatten(1)), self.labels.copy_(y)
 
-    def _log_kernels(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """``log N(x_t; alpha x_i, sigma^2 I)`` up to what is common to all points, ``(B, N)``."""
+    def _queries(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Factors ``(B, D + 2)`` of the log kernels: ``|x - alpha x_i|^2`` multiplied out, one matrix product."""
         x = x_t.flatten(1).double()
         alpha, sigma = self.process.scales(t.double(), like=x)
-        # |x - alpha x_i|^2 multiplied out: one matrix product instead of B N D differences
-        noisy = torch.cat([alpha * x, -0.5 * alpha**2, -0.5 * x.square().sum(1, keepdim=True)], dim=1) / sigma**2
+        return torch.cat([alpha * x, -0.5 * alpha**2, -0.5 * x.square().sum(1, keepdim=True)], dim=1) / sigma**2
+
+    def _log_kernels(self, queries: Tensor) -> Tensor:
+        """``log N(x_t; alpha x_i, sigma^2 I)`` up to what is common to all points, ``(B, N)``."""
         norms = self.points.square().sum(1, keepdim=True)
-        return noisy @ torch.cat([self.points, norms, torch.ones_like(norms)], dim=1).T
+        return queries @ torch.cat([self.points, norms, torch.ones_like(norms)], dim=1).T
 
     def log_joint(self, x_t: Tensor, t: Tensor) -> Tensor:
         """``log p(x_t, y)`` up to what is common to all classes, ``(B, K)``."""
-        kernels = self._log_kernels(x_t, t)
+        kernels = self._log_kernels(self._queries(x_t, t))
         of_class = [kernels.masked_fill(self.labels != y, -math.inf).logsumexp(1) for y in range(self.classes)]
         return torch.stack(of_class, dim=1).to(x_t.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        kernels = self._log_kernels(x_t, t)
-        if y is not None:
-            kernels = kernels.masked_fill(self.labels != y[:, None], -math.inf)
-        return (kernels.softmax(1) @ self.points).to(x_t.dtype).view_as(x_t)
+        means = []
+        for rows in torch.arange(len(x_t), device=x_t.device).split(ROWS):
+            kernels = self._log_kernels(self._queries(x_t[rows], t.expand(len(x_t))[rows]))
+            if y is not None:
+                kernels = kernels.masked_fill(self.labels != y[rows, None], -math.inf)
+            means.append(kernels.softmax(1) @ self.points)
+        return torch.cat(means).to(x_t.dtype).view_as(x_t)
 
 
 class EmpiricalDistribution(Untrained):

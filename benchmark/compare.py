@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmark import errors
 from benchmark.arguments import Parser
 from benchmark.errors import REGRESSION, InputError, command, shown, tell
-from benchmark.results.answers_file import answers_of, answers_path, write_answers
+from benchmark.results.answers_file import Answers, answers_of, answers_path, write_answers
 from benchmark.results.differences import (
     BETTER,
     INCOMPLETE,
@@ -231,12 +232,25 @@ def main(argv: list[str] | None = None) -> int:
     if code > REGRESSION and not args.force:
         tell(f"error: {args.old} is kept: {headline(comparison, args.strict)}; --force accepts it")
         return code
+    if (lost := _lost(old, new, answers)) and not args.force:
+        tell(f"error: {args.old} is kept: NEW lacks {lost}; --force accepts it")
+        return errors.NOT_COMPARABLE
     try:
         write_answers(answers_path(args.old), [] if answers[1] is None else [*answers[1].rows.values()])
         write_results(args.old, new)
     except OSError as error:
         raise InputError(f"{args.old}: cannot be written: {error.strerror}") from None
+    tell(f"written: {args.old}")
     return 0
+
+
+def _lost(old: Results, new: Results, answers: tuple[Answers | None, Answers | None]) -> str:
+    """What a table has that another lacks, beside the cells that a comparison misses: seeds, or scores of images."""
+    of_new = {(record.cell, record.seed) for record in new.records}
+    for record in old.records:
+        if (record.cell, record.seed) not in of_new:
+            return f"seed {record.seed} of {shown(record.cell, 60)}"
+    return "the scores of images" if answers[0] is not None and answers[1] is None else ""
 
 
 if __name__ == "__main__":

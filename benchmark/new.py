@@ -4,11 +4,13 @@
 configuration and a suite; ``suite NAME`` a suite of methods that ship. Existing files are never overwritten.
 """
 
+import importlib.util
 import json
 import keyword
 import re
 import shlex
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ from benchmark.system.surroundings import absolute, path_option
 
 LARGEST, SCALED = 64, 32
 """Largest side of square images that are kept as they are, and side that others are scaled to, in pixels."""
+SHIPPED = ("benchmark", "methods", "datamodules")
+"""Packages of this repository."""
+SHARE = 0.2
+"""Share of the images that are set apart as test part, where there is none."""
 
 DATA = """\
 # Three methods on the images in {name}; the settings are those of the digits suite, for images of few pixels.
@@ -155,6 +161,8 @@ def _suite(name: str, where: str, _: Any) -> tuple[dict[str, str], list[str]]:
 def _method(name: str, where: str, _: Any) -> tuple[dict[str, str], list[str]]:
     if not name.isidentifier() or keyword.iskeyword(name) or name in sys.stdlib_module_names:
         raise InputError(f"method: NAME becomes a Python module, such as my_method; got {shown(name)}")
+    if _installed(name):
+        raise InputError(f"method: {name} is an installed package, which the new file would hide; choose another NAME")
     title = "".join(part[:1].upper() + part[1:] for part in name.split("_")) or "Mine"
     files = {
         f"{name}.py": METHOD.format(title=title),
@@ -166,6 +174,13 @@ def _method(name: str, where: str, _: Any) -> tuple[dict[str, str], list[str]]:
         f"train:   lightning fit --config {where}/{name}.yaml",
         f"compare: python -m benchmark.run --suite {where}/{name}_suite.yaml",
     ]
+
+
+def _installed(name: str) -> bool:
+    """Tell whether Python finds a package or module of this name that is none of the user's own."""
+    found = importlib.util.find_spec(name)
+    places = [] if found is None else [found.origin or "", *(found.submodule_search_locations or ())]
+    return name in SHIPPED or any(Path(p).is_relative_to(sysconfig.get_path("purelib")) for p in places)
 
 
 def _data(name: str, where: str, folder: Path) -> tuple[dict[str, str], list[str]]:
@@ -187,24 +202,25 @@ def _described(folder: Path) -> tuple[dict[str, Any], list[str], int]:
         InputError: If the folder cannot be a data set.
     """
     print("reading the headers of the images", flush=True)
-    from datamodules.image_files import class_folders, opened
+    from datamodules.image_files import opened
+    from datamodules.image_folder import folders_of_parts
 
     folder = folder.resolve()
     if not folder.is_dir():
         raise InputError(f"--folder: no folder {folder}")
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", folder.name):
         raise InputError(f"--folder: rename {folder}: its name must have letters, digits, '.', '_' and '-' alone")
-    parts = [folder / part for part in ("train", "test")]
-    if not any(part.is_dir() for part in parts):
-        parts = [folder]
+    whole = not any((folder / part).is_dir() for part in ("train", "test"))
     try:
-        found = [class_folders(part) for part in parts]
+        found = [*folders_of_parts(folder, SHARE if whole else None).values()]
         files = [file for classes in found for of_class in classes.values() for file in of_class]
         sizes = {opened(file).image.size for file in files}
     except (ValueError, OSError) as error:
         raise InputError(f"--folder: {shown(error)}") from None
     settings = {"name": folder.name, "root": str(folder.parent)}
-    settings |= {"test_fraction": 0.2} if len(parts) == 1 else {}
+    settings |= {"test_fraction": SHARE} if whole else {}
+    if len(found[0]) < 2:
+        raise InputError(f"--folder: {folder} has images of one class; a classifier needs two or more")
     width, height = max(sizes)
     if len(sizes) > 1 or width != height or width > LARGEST or width % 4:
         settings["resize"] = SCALED

@@ -60,8 +60,11 @@ def _list(options: Any) -> int:
     table = Table(
         Column("run", no_wrap=True), "suite", "jobs done", "seeds", "rows", "commit", box=None, pad_edge=False
     )
-    for run in sorted(path.parent for path in folder.glob("*/plan.json")):
+    for run in sorted({path.parent for name in ("plan.json", "results.json") for path in folder.glob(f"*/{name}")}):
         try:
+            if not (run / "plan.json").is_file():  # merged, or samples that were judged
+                table.add_row(run.name, shown(read_results(run / "results.json").suite), "", *_about(run))
+                continue
             at = look(run)
             done = f"{sum(job.state == 'done' for job in at.jobs)}/{len(at.jobs)}"
             words = [run.name, at.suite, done, *_about(run)]

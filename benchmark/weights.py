@@ -37,7 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     if sum(asked) != 1:
         raise InputError("give names to download, --ours SUITE or --release RUN")
     if options.names and options.out is not None:
-        raise InputError("--out goes with --ours or --release; DIFFCLASS_WEIGHTS names the folder of downloads")
+        raise InputError(
+            "--out goes with --ours or --release; downloads go to the folder of torch.hub, which TORCH_HOME names"
+        )
     if options.seed is not None and options.release is None:
         raise InputError("--seed goes with --release")
     with ended_by_signals():

@@ -49,7 +49,7 @@ class ImageFolder(StoredImages):
         folder = data_root(root) / name
         if not folder.is_dir():
             raise missing(f"folder of images {name}", data_root(root))
-        parts = _parts(folder, test_fraction)
+        parts = folders_of_parts(folder, test_fraction)
         self.class_names = list(next(iter(parts.values())))
         self.data_classes = len(self.class_names)
         files = [file for part in parts.values() for name in self.class_names for file in part.get(name, [])]
@@ -85,8 +85,12 @@ class ImageFolder(StoredImages):
         return self._images[rows], self._y[rows]
 
 
-def _parts(folder: Path, test_fraction: float | None) -> dict[str, dict[str, list[Path]]]:
-    """Images of each class of the folders of the parts, or of the one folder to be split."""
+def folders_of_parts(folder: Path, test_fraction: float | None) -> dict[str, dict[str, list[Path]]]:
+    """Images of each class of the folders of the parts, or of the one folder to be split.
+
+    Raises:
+        ValueError: If folders and ``test_fraction`` do not go together, or a class is missing in one.
+    """
     official = {
         "train": [folder / "train"],
         "validation": [folder / name for name in VALIDATION],

@@ -17,6 +17,7 @@ from methods.diffusion.likelihood import Likelihood
 from methods.diffusion.noise import KeyedNoise, keyed_seed
 from methods.diffusion.noise_process import NoiseProcess
 from methods.diffusion.samplers import Noise, Sampler
+from methods.terms import named
 
 __all__ = ["UNLABELED", "Batch", "KeyedNoise", "Method", "Unsupported", "keyed_seed", "networks_of"]
 
@@ -131,13 +132,13 @@ class Method(LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The sum of the loss terms as ``loss``, and each term."""
-        terms = self.losses(batch)
+        terms = named(self.losses(batch), type(self).__name__)
         return {"loss": torch.stack(list(terms.values())).sum(), **{n: term.detach() for n, term in terms.items()}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The same of labeled images, and a classifier's ``accuracy``."""
         with torch.enable_grad():  # a loss may contain gradients of a network
-            terms = {name: term.detach() for name, term in self.losses(batch).items()}
+            terms = {name: term.detach() for name, term in named(self.losses(batch), type(self).__name__).items()}
         found = {"loss": torch.stack(list(terms.values())).sum(), **terms}
         if self.classifier is not None:
             x, y = batch["labeled"]

@@ -30,7 +30,9 @@ def merge(found: Sequence[tuple[Path, Results]]) -> Results:
             if (known.value, known.status) != (record.value, record.status):
                 what = f"{record.metric} of {record.cell} (seed {record.seed})"
                 values = f"{_said(known)} in {place}, {_said(record)} in {path}"
-                raise InputError(f"{shown(what)} is {values}; leave one of the two out, or measure it again")
+                raise InputError(
+                    f"{shown(what)} is {values}; both have it: leave one of the two out, or remove that seed from one"
+                )
     commits = list(dict.fromkeys(commit for _, results in found for commit in results.commit.split(", ")))
     environments = [results.environment for _, results in found]
     names = dict.fromkeys(name for environment in environments for name in environment)

@@ -13,10 +13,12 @@ from datamodules.base import ImageData
 
 DATA = "data"
 """Placeholder of the data set's value in a configuration."""
-FROM_DATA: dict[str, Callable[[ImageData], int]] = {
+FROM_DATA: dict[str, Callable[[ImageData], int | list[int]]] = {
     "classes": lambda data: data.classes,
     "in_channels": lambda data: data.shape[0],
     "image_size": lambda data: data.shape[2],
+    "shape": lambda data: list(data.shape),
+    "train_images": lambda data: len(data.images("train")[1]),
 }
 """Parameters by name, and their values; classes are those of the task."""
 

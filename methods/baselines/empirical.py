@@ -27,27 +27,29 @@ class EmpiricalDenoiser(Denoiser):
 
     Args:
         shape: Of a point, ``(C, H, W)``.
-        count: Number of points ``N``.
+        train_images: Number of points ``N``.
         classes: Number of classes ``K``.
         process: Noise process.
     """
 
     exact = True
 
-    def __init__(self, shape: list[int], count: PositiveInt, classes: PositiveInt, process: NoiseProcess) -> None:
+    def __init__(
+        self, shape: list[int], train_images: PositiveInt, classes: PositiveInt, process: NoiseProcess
+    ) -> None:
         super().__init__()
         self.process, self.shape, self.classes = process, tuple(shape), classes
-        self.register_buffer("points", torch.zeros(count, math.prod(shape), dtype=torch.float64))
-        self.register_buffer("labels", torch.arange(count) % classes)
+        self.register_buffer("points", torch.zeros(train_images, math.prod(shape), dtype=torch.float64))
+        self.register_buffer("labels", torch.arange(train_images) % classes)
 
     def fit(self, x: Tensor, y: Tensor) -> None:
         """Take over points ``(N, C, H, W)`` and classes ``(N,)``.
 
         Raises:
-            ValueError: If there are more or fewer than ``count``.
+            ValueError: If there are more or fewer than ``train_images``.
         """
         if len(x) != len(self.points):
-            raise ValueError(f"count must be the {len(x)} training points, got {len(self.points)}")
+            raise ValueError(f"train_images must be the {len(x)} training points, got {len(self.points)}")
         self.points.copy_(x.flatten(1)), self.labels.copy_(y)
 
     def _queries(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ class EmpiricalGuidance(EmpiricalDistribution):
     Args:
         denoiser: Trained denoiser to guide.
         shape: Of an image, ``(C, H, W)``.
-        count: Number of training images.
+        train_images: Number of training images.
         classes: Number of classes.
         sampler: See ``Method``.
         guidance_scale: See ``Method``.
@@ -126,12 +128,12 @@ class EmpiricalGuidance(EmpiricalDistribution):
         self,
         denoiser: Denoiser,
         shape: list[int],
-        count: PositiveInt,
+        train_images: PositiveInt,
         classes: PositiveInt,
         sampler: Sampler | None = None,
         guidance_scale: NonNegativeFloat = 1.0,
     ) -> None:
-        super().__init__(EmpiricalDenoiser(shape, count, classes, denoiser.process), sampler)
+        super().__init__(EmpiricalDenoiser(shape, train_images, classes, denoiser.process), sampler)
         self.fitted, self.denoiser, self.guidance_scale = self.denoiser, denoiser, guidance_scale
 
     @property

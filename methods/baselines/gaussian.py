@@ -157,6 +157,11 @@ class Gaussians(Method):
         self._moments = [a + b for a, b in zip(self._moments, moments, strict=True)] if self._moments else moments
         return {"loss": torch.zeros(())}
 
+    def on_validation_start(self) -> None:
+        """Fit before the validation of the epoch, which comes before its end."""
+        if self._moments:
+            self.on_train_epoch_end()
+
     def on_train_epoch_end(self) -> None:
         """Turn the moments into the Gaussians."""
         count, first, second = self._moments

@@ -99,7 +99,7 @@ def test_output_into_a_closed_pipe_keeps_the_verdict(tmp_path):
 
 def test_accept_writes_a_comparable_complete_table_after_printing_what_changed(run):
     result, out, err = run(table(), table(fd=0.9), "--accept")
-    assert (result, err) == (0, "")
+    assert (result, err) == (0, f"written: {run.folder}/old.json\n")
     assert "worse" in out
     assert (run.folder / "old.json").read_bytes() == (run.folder / "new.json").read_bytes()
     assert run(None, None)[0] == 0
@@ -159,8 +159,21 @@ def test_accept_takes_the_scores_of_images_along(run):
     answers_of(run.folder / "old.json", new)
     assert run(None, None, "--strict")[0] == 0
     (run.folder / "new.npz").unlink()
-    assert run(None, None, "--accept")[0] == 0
+    result, _, err = run(None, None, "--accept")
+    assert (result, "NEW lacks the scores of images; --force" in err) == (3, True)
+    assert (run.folder / "old.npz").exists()
+    assert run(None, None, "--accept", "--force")[0] == 0
     assert not (run.folder / "old.npz").exists()
+
+
+def test_accept_keeps_a_table_of_more_seeds_unless_forced(run):
+    three = results(*(number(seed=seed, value=0.9) for seed in range(3)))
+    one = results(number(seed=1, value=0.9))
+    result, _, err = run(three, one, "--accept")
+    assert (result, "NEW lacks seed 0 of da; --force" in err) == (3, True)
+    assert len(read_results(run.folder / "old.json").records) == 3
+    assert run(three, one, "--accept", "--force")[0] == 0
+    assert run(one, three, "--accept")[0] == 0
 
 
 def test_a_first_baseline_is_written_only_when_forced(run):

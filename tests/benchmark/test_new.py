@@ -1,5 +1,7 @@
 """Files to start from are small, name what is there, run as they are, and overwrite nothing."""
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -64,6 +66,10 @@ def test_a_suite_and_a_method_name_what_is_there(tmp_path):
         (["suite", "a/b"], "NAME must be up to 64 letters"),
         (["method", "torch.nn"], "method: NAME becomes a Python module"),
         (["method", "json"], "method: NAME becomes a Python module"),
+        (["method", "torch"], "method: torch is an installed package"),
+        (["method", "methods"], "method: methods is an installed package"),
+        (["data", "x", "--folder=alone"], "it has a folder train but no test"),
+        (["data", "x", "--folder=single"], "has images of one class"),
         (["data", "x", "--folder=none"], "--folder: no folder"),
         (["data", "x", "--folder=empty"], "--folder: "),
         (["suite", "taken"], "choose another NAME or --out"),
@@ -72,12 +78,14 @@ def test_a_suite_and_a_method_name_what_is_there(tmp_path):
 def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, monkeypatch, capsys, words, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    images(tmp_path / "alone", parts=("train",))
+    shutil.rmtree(images(tmp_path / "single") / "oak")
     (tmp_path / "taken.yaml").write_text("mine\n")
     assert new.main(words) == 2
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "taken.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "empty", "single", "taken.yaml"]
     assert (tmp_path / "taken.yaml").read_text() == "mine\n"
 
 

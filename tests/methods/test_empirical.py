@@ -65,7 +65,7 @@ def test_samples_are_copies_of_training_points_of_the_class_asked_for():
 
 
 def test_another_number_of_points_is_refused():
-    with pytest.raises(ValueError, match="count must be the 3 training points, got 4"):
+    with pytest.raises(ValueError, match="train_images must be the 3 training points, got 4"):
         EmpiricalDenoiser([2, 1, 1], 4, 2, PROCESSES["ve"]).fit(torch.zeros(3, 2, 1, 1), torch.zeros(3))
 
 

@@ -94,3 +94,20 @@ def test_other_words_are_refused_in_one_line(folder):
     network = {**WRN, "init_args": {**WRN["init_args"], "classes": "all"}}
     with pytest.raises(InputError, match=r"own.yaml: model.init_args.network.init_args.classes: expected .*'data'"):
         built(folder, SUPERVISED, network=network)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "class_gaussians", "cdm_anchored", "cdm_conditional", "egc", "joint"])
+def test_a_shipped_configuration_fits_images_of_another_shape(folder, name):
+    _, config = folder
+    data = [f"--data={yaml.safe_dump(config['data'], default_flow_style=True)}"]
+    cli = build([f"--config=digits/{name}.yaml", *data, "--trainer.logger=false"])
+    check_shapes(cli.model, cli.datamodule)
+    assert cli.datamodule.shape == (3, 8, 8)
+
+
+def test_exact_points_are_as_many_as_the_data_trains_on(folder):
+    points = "methods.baselines.empirical.EmpiricalDenoiser"
+    denoiser = {"class_path": points, "init_args": {"process": PROCESS}}
+    model = {"class_path": "methods.baselines.empirical.EmpiricalDistribution", "init_args": {"denoiser": denoiser}}
+    cli = built(folder, model)
+    assert cli.model.points.points.shape == (len(cli.datamodule.images("train")[1]), 3 * 8 * 8)

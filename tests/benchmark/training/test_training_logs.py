@@ -103,3 +103,9 @@ def test_a_training_on_few_labels_validates_fifty_times_and_its_weights_are_thos
     assert steps[0] == list(range(2, 120, 3))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
+
+
+def test_gaussians_are_validated_after_they_are_fitted(tmp_path):
+    words = ("--trainer.limit_val_batches=1.0",)
+    (accuracy,) = events_of(tmp_path, *words, config=CONFIGS / "class_gaussians.yaml").Scalars("val/accuracy")
+    assert accuracy.value > 0.9

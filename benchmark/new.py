@@ -202,8 +202,7 @@ def _described(folder: Path) -> tuple[dict[str, Any], list[str], int]:
         InputError: If the folder cannot be a data set.
     """
     print("reading the headers of the images", flush=True)
-    from datamodules.image_files import opened
-    from datamodules.image_folder import folders_of_parts
+    from datamodules.image_files import folders_of_parts, opened
 
     folder = folder.resolve()
     if not folder.is_dir():

@@ -1,18 +1,14 @@
 """Any data set that is a folder of images for each class."""
 
 import re
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt
 
-from datamodules.image_files import CACHE, AsStored, class_folders, kept_images, unusable
+from datamodules.image_files import CACHE, AsStored, folders_of_parts, kept_images
 from datamodules.splits import stratified
 from datamodules.stored import StoredImages, data_root, missing
-
-VALIDATION = ("val", "valid", "validation", "dev")
-"""Names of the folder of the validation part."""
 
 
 class ImageFolder(StoredImages):
@@ -83,37 +79,3 @@ class ImageFolder(StoredImages):
     def read(self, part: Literal["train", "test"]) -> tuple[np.ndarray, np.ndarray]:
         rows = self._rows[part]
         return self._images[rows], self._y[rows]
-
-
-def folders_of_parts(folder: Path, test_fraction: float | None) -> dict[str, dict[str, list[Path]]]:
-    """Images of each class of the folders of the parts, or of the one folder to be split.
-
-    Raises:
-        ValueError: If folders and ``test_fraction`` do not go together, or a class is missing in one.
-    """
-    official = {
-        "train": [folder / "train"],
-        "validation": [folder / name for name in VALIDATION],
-        "test": [folder / "test"],
-    }
-    there = {part: [place for place in places if place.is_dir()] for part, places in official.items()}
-    if not there["train"] and not there["test"]:
-        if test_fraction is None:
-            raise unusable(
-                folder, "no folders train and test in it; add them, or give test_fraction to set images apart"
-            )
-        return {"all": class_folders(folder)}
-    for part, other in (("train", "test"), ("test", "train")):
-        if not there[part]:
-            raise unusable(folder, f"it has a folder {other} but no {part}")
-    if test_fraction is not None:
-        raise unusable(folder, f"it has a folder test; leave out test_fraction, got {test_fraction}")
-    if len(there["validation"]) > 1:
-        names = " and ".join(place.name for place in there["validation"])
-        raise unusable(folder, f"it has folders {names}; leave one for the validation part")
-    found = {part: class_folders(places[0]) for part, places in there.items() if places}
-    if lone := found["train"].keys() ^ found["test"].keys():
-        raise unusable(folder, f"class {min(lone)} is in one of train and test only; both need the same classes")
-    if unknown := found.get("validation", {}).keys() - found["train"].keys():
-        raise unusable(there["validation"][0], f"class {min(unknown)} is not in train; remove it")
-    return found

@@ -142,13 +142,13 @@ def test_a_list_has_a_line_for_each_run_and_tells_of_damaged_ones(runs, capsys):
     (runs / "first" / "plan.json").write_text(json.dumps({"suite": "mine", "key": "", "resolved": {}, "jobs": [job]}))
     (runs / "second" / "plan.json").write_text("[]")
     (runs / "tables").mkdir()  # merged, or samples that were judged
-    write_results(runs / "tables" / "results.json", results(7))
+    write_results(runs / "tables" / "results.json", results(4))
     assert main(["list", str(runs)]) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
     assert [line.split() for line in lines[1:2]] == [["first", "mine", "0/1", "0,1", "2", "c0ffee"]]
     assert lines[2].split() == ["second", "cannot", "be", "read"]
-    assert lines[3].split() == ["tables", "mine", "7", "2", "c0ffee"]
+    assert lines[3].split() == ["tables", "mine", "4", "2", "c0ffee"]
     assert "is not a plan" in said.err
     assert main(["list", str(runs / "first")]) == 0
     assert "no run in" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.suite.cells import Cell
-from benchmark.system.yaml_files import file_named, parse_yaml, read_yaml
+from benchmark.system.yaml_files import YAML, file_named, parse_yaml, read_yaml
 
 PRETRAINED = "methods.diffusion.denoiser.Pretrained"
 WEIGHTS = "checkpoint"
@@ -30,6 +30,9 @@ def with_denoisers(cells: dict[str, Cell], where: str) -> dict[str, Cell]:
         for argument, other in cell.needs.items():
             if argument != WEIGHTS:
                 denoiser = None if "denoiser" in cells[other].needs else _denoiser(cells[other])
+                if isinstance(denoiser, str) and denoiser.endswith(YAML):
+                    config = cells[other].config
+                    raise InputError(f"{where}: cell {other}: no file {denoiser} beside {config}, which includes it")
                 if not isinstance(denoiser, dict):
                     raise InputError(f"{where}: cell {name}: {argument} needs {other!r}, which trains no denoiser")
                 denoisers[f"model.init_args.{argument}"] = {

@@ -16,7 +16,7 @@ from benchmark.suite.needs import with_denoisers
 from benchmark.suite.protocol import REFERENCE, Protocol
 from benchmark.system.names import NAME
 from benchmark.system.surroundings import absolute
-from benchmark.system.yaml_files import mapping, optional_mapping, read_yaml
+from benchmark.system.yaml_files import YAML, mapping, optional_mapping, read_yaml
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_suite(
     Raises:
         InputError: Naming file, key and remedy.
     """
-    by_path = name.endswith((".yaml", ".yml"))
+    by_path = name.endswith(YAML)
     path = absolute(name) if by_path else CONFIGS / "suites" / f"{name}.yaml"
     if by_path and not path.is_file():
         raise InputError(f"no suite file at {path}")

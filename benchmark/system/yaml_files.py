@@ -11,6 +11,8 @@ import yaml
 from benchmark.errors import InputError, shortened
 from benchmark.system.files import read_bytes
 
+YAML = (".yaml", ".yml")
+"""Ends of names of YAML files."""
 LARGEST_FILE = 2**20
 """Bytes of the largest file."""
 LARGEST = 100_000
@@ -210,7 +212,7 @@ def optional_mapping(raw: dict[str, Any], key: str, where: str) -> dict[str, Any
 
 def file_named(value: Any, beside: Path) -> Path | None:
     """YAML file that a value includes, or None."""
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+    if isinstance(value, str) and value.endswith(YAML):
         path = beside.parent / value
         return path if path.is_file() else None
     return None

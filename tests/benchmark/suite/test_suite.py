@@ -487,3 +487,13 @@ def test_cells_that_are_compared_see_as_many_labeled_images_a_step(suite, patter
         found = max(found, len(sizes))
         assert len(set(sizes.values())) <= 1, sizes
     assert found > 1
+
+
+def test_a_copied_configuration_without_the_files_that_it_includes_is_told_so(tmp_path):
+    (tmp_path / "mine.yaml").write_text((CONFIGS / "digits/score_model.yaml").read_text())
+    cells = {
+        "ref": {"config": CONFIG}, "score_model": {"config": str(tmp_path / "mine.yaml")}, "guided": {"config": GUIDED}
+    }  # fmt: skip
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({"reference": "ref", "cells": cells}))
+    with pytest.raises(InputError, match=r"cell score_model: no file denoiser\.yaml beside .*mine\.yaml"):
+        load_suite(str(tmp_path / "suite.yaml"))

@@ -179,12 +179,18 @@ def ledger(suite: str) -> str:
     return ledgers.to_markdown(ledgers.ledger_of([_with_every_row(suite)]))
 
 
+def judged(suite: str) -> str:
+    """The claims that a suite's committed results judge, without what others would take."""
+    return ledgers.judged_table(ledgers.ledger_of([_with_every_row(suite)])) + "\n"
+
+
 BLOCKS = {
     "table": table,
     "headline": headline,
     "answer": answer,
     "variants": variants,
     "ledger": ledger,
+    "judged": judged,
     "speed": speed,
 }
 

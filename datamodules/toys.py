@@ -80,6 +80,7 @@ class TwoMoons(DrawnData):
 
     def __init__(self, jitter: NonNegativeFloat = 0.0, **kwargs: Any) -> None:
         self.jitter = jitter
+        self.data_task = f"jitter {jitter:g}" if jitter else None  # other points, not to be ranked with those without
         super().__init__(**kwargs)
 
     @property

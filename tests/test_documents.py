@@ -232,6 +232,59 @@ def short(value):
     return f"{value:.2f}".removeprefix("0")
 
 
+def test_the_numbers_of_guidance_at_scale_1_are_those_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    records = [r for r in read_results(ROOT / "results/digits-full.json").records if r.status == "ok"]
+
+    def mean(cell, metric, scale):
+        found = [r.value for r in records if (r.cell, r.metric) == (cell, metric)
+                 and r.protocol.get("guidance_scale") == scale]  # fmt: skip
+        return float(np.mean(found))
+
+    cells = ("noisy_classifier", "denoising_assisted", "score_class_gaussians", "score_training_points")
+    unguided, first = mean("score_model", "fd", None), [mean(cell, "fd", 1) for cell in cells]
+    told = "`fd` is {:.3f} without guidance, and at scale 1 it is {:.3f} by the noisy classifier, {:.3f} with denoising"
+    assert told.format(unguided, *first) in text
+    assert "{:.3f} by Gaussians of the classes, and {:.3f} by the exact".format(*first[2:]) in text
+    assert unguided < min(first)
+    assert all(mean(cell, "fd", 3) < unguided for cell in cells)
+    exact, noisy, assisted = (mean(cell, "accuracy/noisy", None) for cell in (cells[3], *cells[:2]))
+    told = "is right in {:.3f} of the test images, the noisy classifier in {:.3f}, with denoising assistance {:.3f}"
+    assert told.format(exact, noisy, assisted) in text
+
+
+def test_the_numbers_of_the_plane_are_those_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    found = {
+        (r.cell, r.protocol["points"], r.protocol["sigma"], r.seed): r.value
+        for r in read_results(ROOT / "results/toy2d.json").records
+        if (r.metric, r.status, r.protocol.get("scaling")) == ("gradient/mse", "ok", "none")
+    }
+    places = [(points, sigma) for points in ("grid", "noisy test images") for sigma in (1.0, 2.992, 7.516)]
+    seeds = range(5)
+    for points, sigma in places:
+        assert all(found["few_sc_all_apart", points, sigma, s] < found["few_ce_apart", points, sigma, s] for s in seeds)
+
+    def errors(cells, points, sigma):
+        return [float(np.mean([found[f"{cell}_apart", points, sigma, s] for s in seeds])) for cell in cells]
+
+    def nearer(first, second, points, sigma):
+        return all(
+            found[f"{first}_apart", points, sigma, s] < found[f"{second}_apart", points, sigma, s] for s in seeds
+        )
+
+    cells = ("few_sc_all", "few_ce", "zero_gradient")
+    told = "is {:.4f} against {:.4f} by cross-entropy alone ({:.4f} by no gradient"
+    assert told.format(*errors(cells, "grid", 7.516)) in text
+    assert "on noisy points {:.5f} against {:.5f}.".format(*errors(cells[:2], "noisy test images", 7.516)) in text
+    assert "of the gradient: {:.4f} against {:.4f}, at weight 1".format(*errors(("sc", "ce"), "grid", 7.516)) in text
+    noisy = errors(("sc", "ce"), "noisy test images", 2.992)
+    assert "{:.6f} against {:.5f} in every seed; far".format(*noisy) in text
+    assert nearer("sc", "ce", "noisy test images", 2.992)
+    assert "{:.5f} against {:.4f} in every seed. (d)".format(*errors(("sc_tenth", "ce"), "grid", 7.516)) in text
+    assert nearer("sc_tenth", "ce", "grid", 7.516)
+
+
 def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_results():
     text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
     path = ROOT / "results/digits-full.json"

@@ -237,8 +237,8 @@ def to_text(ledger: Ledger) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines()) + "\n"
 
 
-def to_markdown(ledger: Ledger) -> str:
-    """The same as a Markdown table, lists and paragraphs."""
+def judged_table(ledger: Ledger) -> str:
+    """Summary of each file, and a Markdown table of the claims that are judged."""
     rows = [
         ["<br>".join(escape(part, 600) for part in cell.split("\n")) for cell in _cells(ledger, claim, row)]
         for claim, row in ledger.rows()
@@ -247,6 +247,12 @@ def to_markdown(ledger: Ledger) -> str:
     if rows:
         header = [escape(heading) for heading in _header(ledger)]
         parts.append(table(header, rows, left=len(header)))
+    return "\n\n".join(parts)
+
+
+def to_markdown(ledger: Ledger) -> str:
+    """The same as a Markdown table, lists and paragraphs."""
+    parts = [judged_table(ledger)]
     lacking = ledger.not_run()
     if lacking:
         lines = [f"- {escape(', '.join(names), 2000)}: {escape(reason, 600)}" for reason, names in lacking.items()]

@@ -86,6 +86,7 @@ def _remove(suite: Suite, engine: LocalEngine, out: Path, options: Namespace) ->
         if row not in suite.cells:  # else the results are those of a cell that has got the same name
             leave_out(out, row)
             shutil.rmtree(out / row, ignore_errors=True)
+        print(f"removed: {shown(row)}")
         return tabulate(rest, engine, every, {}, out)
 
 

@@ -148,8 +148,8 @@ def test_fashion_mnist_without_images_is_skipped_with_a_reason(tmp_path, monkeyp
     from benchmark.speed.gpu_bench import Card
     from benchmark.speed.gpu_suite import _built
 
-    monkeypatch.setattr(torch._dynamo.config, "disable", False)  # a rehearsal sets it, for all tests of this process
-    card = Card(task(tmp_path, "supervised"), lambda row: None)
+    with torch._dynamo.config.patch(disable=False):  # a rehearsal sets it, for all tests of this process
+        card = Card(task(tmp_path, "supervised"), lambda row: None)
     card.tiny = False
     monkeypatch.setenv("DIFFCLASS_DATA", str(tmp_path))
     with pytest.raises(Skipped, match=r"no train-images.* of fashion-mnist in .*; give --data-root"):

@@ -253,6 +253,30 @@ def test_the_numbers_of_guidance_at_scale_1_are_those_of_the_results():
     assert told.format(exact, noisy, assisted) in text
 
 
+def test_the_numbers_of_choices_are_of_validation_images_and_the_settings_are_the_best_of_them():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    records = read_results(ROOT / "results/digits_choices.json").records
+    assert {r.protocol.get("part") for r in records} == {"validation"}
+    assert {r.seed for r in records} == {5, 6, 1000}
+
+    def mean(cell, metric="accuracy/levels"):
+        return float(np.mean([r.value for r in records if (r.cell, r.metric) == (cell, metric)]))
+
+    first, second = (mean(f"encoder_{pool}") for pool in ("flatten", "attention"))
+    assert f"levels is {first:.3f} with every pixel, {second:.3f} with an attention pool" in text
+    heads = [mean(f"joint_{name}") for name in ("dropout_0.1", "dropout_0", "dropout_0.3")]
+    weights = [mean(f"joint_{name}_weights") for name in ("quarter", "fourfold")]
+    told = "{:.3f} with dropout 0.1, {:.3f} without, {:.3f} with 0.3; {:.3f} with a quarter of the weights, {:.3f} with"
+    assert told.format(*heads, *weights) in text
+    assert max(heads + weights) == heads[0]
+    likelihood = [mean(f"dlsm_ce_{weight}") for weight in ("0.1", "1", "0.01")]
+    assert "weighs 0.1: {:.3f}, against {:.3f} with 1 and {:.3f} with 0.01".format(*likelihood) in text
+    assert first > second
+    assert max(likelihood) == likelihood[0]
+    bits = [mean(f"cdm_ce_{weight}", "nll/ode") for weight in ("0.001", "0.003", "0.01", "0.03")]
+    assert "({:.2f}, {:.2f}, {:.2f} and {:.2f} bits, with standard errors".format(*bits) in text
+
+
 def test_the_numbers_of_the_plane_are_those_of_the_results():
     text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
     found = {

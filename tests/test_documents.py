@@ -307,6 +307,9 @@ def test_the_numbers_of_the_plane_are_those_of_the_results():
     assert nearer("sc", "ce", "noisy test images", 2.992)
     assert "{:.5f} against {:.4f} in every seed. (d)".format(*errors(("sc_tenth", "ce"), "grid", 7.516)) in text
     assert nearer("sc_tenth", "ce", "grid", 7.516)
+    dlsm = np.mean([found["dlsm_apart", "grid", 7.516, s] for s in range(3)])
+    assert f"is nearest with all labels: {dlsm:.5f}" in text
+    assert all(dlsm < min(errors((cell,), "grid", 7.516)) for cell in ("ce", "sc", "sc_tenth"))
 
 
 def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_results():

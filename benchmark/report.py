@@ -4,7 +4,9 @@ import sys
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped
+from benchmark.results.results_file import read_results
 from benchmark.suite.jobs import PLAN, read_plan
+from benchmark.suite.suite import cells_and_floors, words_of
 from benchmark.system.surroundings import path_option
 
 
@@ -25,7 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{options.run} holds no results.json; run `python -m benchmark.run --suite NAME` first")
     jobs = read_plan(options.run)[1] if (options.run / PLAN).is_file() else []
     cells = list(dict.fromkeys(job.cell.name for job in jobs if job.part == "evaluate"))
-    print(escaped(write_report(options.run, cells, {job.cell.name for job in jobs if job.cell.floor})))
+    floors = {job.cell.name for job in jobs if job.cell.floor}
+    results = read_results(options.run / "results.json")
+    if not jobs:  # a committed table, or merged ones
+        known, floors = cells_and_floors(results.suite)
+        there = dict.fromkeys(record.cell for record in results.records)
+        cells = [*(cell for cell in known if cell in there), *(cell for cell in there if cell not in known)]
+    print(escaped(write_report(options.run, cells, floors, again=words_of(results.suite))))
     return OK
 
 

@@ -19,7 +19,7 @@ from benchmark.results.merge import merge
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_csv, to_markdown, write_tables
-from benchmark.suite.suite import load_suite
+from benchmark.suite.suite import cells_and_floors
 from benchmark.system.files import write_text
 from benchmark.system.surroundings import path_option
 
@@ -150,13 +150,8 @@ def _results_file(path: Path) -> Path:
 
 def _suite_of(results: Results) -> tuple[list[str] | None, set[str]]:
     """Order of the cells, and floors, of the suite that results name, if it ships."""
-    try:
-        cells = load_suite(results.suite).cells
-    except InputError:
-        return None, set()
-    return [name for name in cells if any(r.cell == name for r in results.records)], {
-        name for name, cell in cells.items() if cell.floor
-    }
+    cells, floors = cells_and_floors(results.suite)
+    return [name for name in cells if any(r.cell == name for r in results.records)] or None, floors
 
 
 if __name__ == "__main__":

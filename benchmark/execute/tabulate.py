@@ -26,7 +26,7 @@ from benchmark.suite.protocol import Protocol
 from benchmark.suite.questions import QUESTIONS
 from benchmark.suite.source_code import code_digest
 from benchmark.suite.stages import Stage
-from benchmark.suite.suite import Suite
+from benchmark.suite.suite import Suite, words_of
 from benchmark.system.files import digest, digest_file, read_json, write_text
 from benchmark.system.machine import versions
 
@@ -159,7 +159,7 @@ def _write(
     names = write_tables(out, table, cells, floors)
     names += write_per_class(out, shown, rows(table, cells))
     names += write_image_scores(out, protocol, [job for job in shown if (job.cell.name, job.seed) not in failures])
-    return {"outputs": [*names, write_report(out, cells, floors, run).name]}
+    return {"outputs": [*names, write_report(out, cells, floors, run, words_of(table.suite)).name]}
 
 
 def _print(table: Results, cells: list[str], floors: set[str], row: str | None, metrics: Sequence[str]) -> None:

@@ -256,7 +256,7 @@ def to_screen(
     headings = [Column(Text(_narrow(metric)), justify="right", no_wrap=True) for metric in metrics]
     other = [f"{NARROW[metric]}: {metric}" for metric in metrics if NARROW.get(metric, metric) != metric]
     screen = Table(
-        Column("cell", overflow="fold"), *headings,
+        Column("cell", overflow="fold", min_width=12), *headings,
         box=None, pad_edge=False, caption=Text("; ".join(other)), caption_justify="left",
     )  # fmt: skip
     for line in chosen_lines(results, cells, floors):

@@ -132,7 +132,8 @@ def here(judgement: Judgement) -> str:
     )
 
 
-def _margin(judgement: Judgement) -> str:
+def margin(judgement: Judgement) -> str:
+    """The least gain that counts; empty where nothing was judged."""
     return "" if judgement.delta is None else _gain(judgement, judgement.delta, signed=False)
 
 
@@ -192,14 +193,14 @@ def _cells(ledger: Ledger, claim: Claim, row: Sequence[Judgement]) -> list[str]:
     """Cells of a row; where files stand side by side, a verdict has its numbers on a second line."""
     first = [statement(claim), claim.paper]
     if len(ledger.files) == 1:
-        return [*first, here(row[0]), _n(row[0]), _margin(row[0]), row[0].verdict]
+        return [*first, here(row[0]), _n(row[0]), margin(row[0]), row[0].verdict]
     return [*first, *(_aside(judgement) for judgement in row)]
 
 
 def _aside(judgement: Judgement) -> str:
     if judgement.verdict == NOT_RUN:
         return NOT_RUN
-    return f"{judgement.verdict}\n{here(judgement)}, n {_n(judgement)}, margin {_margin(judgement)}"
+    return f"{judgement.verdict}\n{here(judgement)}, n {_n(judgement)}, margin {margin(judgement)}"
 
 
 def to_text(ledger: Ledger) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmark.errors import InputError
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.definitions import TABLES, column_order, definition_of
 from benchmark.results.headline import METRICS, chosen_lines, heading, labels_of, leaders, number
-from benchmark.results.ledger import here, judge_all, notes, summary
+from benchmark.results.ledger import here, judge_all, margin, notes, statement, summary
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
 from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
@@ -28,7 +29,11 @@ SECONDS = "cpu_seconds/total"
 
 
 def write_report(
-    run: Path, cells: list[str] | None = None, floors: Collection[str] = frozenset(), cells_in: Path | None = None
+    run: Path,
+    cells: list[str] | None = None,
+    floors: Collection[str] = frozenset(),
+    cells_in: Path | None = None,
+    again: str = "",
 ) -> Path:
     """Write the page of a run; returns its path.
 
@@ -37,6 +42,7 @@ def write_report(
         cells: Order of rows; by default that of the results.
         floors: Trivial cells for comparison, without some metrics.
         cells_in: Folder of the cells, if not ``run``.
+        again: Options that ask a run for this suite.
     """
     results = read_results(run / "results.json")
     order = cells or list(dict.fromkeys(record.cell for record in results.records))
@@ -56,6 +62,7 @@ def write_report(
         grids=grids(cells_in or run, results, order),
         unseen=without_pictures(results, order),
         confusions=confusions(cells_in or run, results, order),
+        again={"words": again or f"--suite {results.suite}", "seeds": _seeds(results)},
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -88,6 +95,12 @@ def _headline(results: Results, order: list[str], floors: Collection[str], answe
     }
 
 
+def _seeds(results: Results) -> str:
+    """Seeds of the methods, as an option takes them; the reference has one of its own."""
+    seeds = Counter(seed for _, seed in {(record.cell, record.seed) for record in results.records})
+    return ",".join(map(str, sorted(seed for seed in seeds if seeds[seed] > 1 or len(seeds) == 1)))
+
+
 def _seconds(entry: Entry | None) -> str:
     return number(entry) if entry is None or entry.status != MEASURED else f"{entry.mean:.0f}"
 
@@ -102,7 +115,13 @@ def _ledger(path: Path, results: Results, answers: Answers | None) -> dict[str, 
     if not any(claim.pair(results.suite) for claim in ledger.claims):
         return None
     body = [
-        {"claim": claim, "here": here(judged), "n": len(judged.seeds), "verdict": judged.verdict}
+        {
+            "says": statement(claim).partition("\n")[0],
+            "paper": claim.paper,
+            "here": f"{here(judged)}, margin {margin(judged)}",
+            "n": len(judged.seeds),
+            "verdict": judged.verdict,
+        }
         for claim, (judged,) in ledger.rows()
     ]
     waiting = {reason: ", ".join(names) for reason, names in ledger.not_run().items()}

@@ -48,6 +48,30 @@ def suites() -> list[str]:
     return sorted(path.stem for path in (CONFIGS / "suites").glob("*.yaml"))
 
 
+def suite_of(results_name: str) -> tuple[str, str] | None:
+    """Suite and budget that results carry as their name, ``SUITE`` or ``SUITE-BUDGET``, if that suite ships."""
+    name, _, budget = results_name.rpartition("-")
+    if results_name in suites():
+        return results_name, PAPER
+    return (name, budget) if name in suites() else None
+
+
+def words_of(results_name: str) -> str:
+    """Options by which a run is asked for the suite that results name."""
+    suite, budget = suite_of(results_name) or (results_name, PAPER)
+    return f"--suite {suite}" + ("" if budget == PAPER else f" --budget {budget}")
+
+
+def cells_and_floors(results_name: str) -> tuple[list[str], set[str]]:
+    """Cells in order, and floors, of the suite that results name; none if it does not ship."""
+    named = suite_of(results_name)
+    try:
+        cells = {} if named is None else load_suite(*named).cells
+    except InputError:  # a budget of that name there is none
+        cells = {}
+    return [*cells], {name for name, cell in cells.items() if cell.floor}
+
+
 def load_suite(
     name: str,
     budget: str = PAPER,

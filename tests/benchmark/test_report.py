@@ -5,7 +5,9 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,3 +315,15 @@ def test_the_page_made_again_knows_a_runs_floors_and_its_order(tmp_path):
     assert main([str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text(encoding="utf-8").split('id="table1"')[0]
     assert [*rows_in(text)] == ["floor (floor)", "z", "a"]
+
+
+def test_a_committed_table_has_its_suites_floors_order_and_command(tmp_path):
+    for end, name in ((".json", "results.json"), (".npz", "answers.npz")):
+        shutil.copy(Path(__file__).parents[2] / "results" / f"digits{end}", tmp_path / name)
+    assert main([str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert re.search(r'<tr data-cell="training_copies" class="floor">', page)
+    assert not re.search(r'<tr data-cell="(joint|cdm)" class="floor">', page)
+    assert "python -m benchmark.run --suite digits --only CELL --seeds 0,1,2,3,4<" in page
+    assert page.index('data-cell="gaussian"') < page.index('data-cell="score_model"') < page.index('data-cell="joint"')
+    assert "margin 0.03" in page

@@ -28,28 +28,20 @@ COLUMNS = (
     *("accuracy/clean", "accuracy/middle", "nll", "nll/ode", "level_ce", "mse/denoise/t=0.2"),
     *("accuracy/generated", "fd", "fd/intra", "precision", "nn_ratio"),
 )
+ASSISTED = ("accuracy/middle", "accuracy/generated", "fd")
+FEW = ("accuracy/clean", "accuracy/middle", "accuracy/generated")
 ANSWERS = (
     (
-        *("Denoising assistance", "denoising_assisted", "noisy_classifier"),
-        *("accuracy/middle", "accuracy/generated", "fd"),
+        ("Denoising assistance", "denoising_assisted", "noisy_classifier", *ASSISTED),
+        ("Temporal consistency, 5 labels a class", "few_ssl_da", "few_supervised_da", *FEW),
     ),
     (
-        *("Temporal consistency, 5 labels a class", "few_ssl_da", "few_supervised_da"),
-        *("accuracy/clean", "accuracy/middle", "accuracy/generated"),
+        ("Self-calibration, all labels", "self_calibrating", "noisy_encoder", *ASSISTED),
+        ("Joint training", "joint", "joint_classifier", "accuracy/clean"),
     ),
-    (
-        "Self-calibration, all labels",
-        "self_calibrating",
-        "noisy_encoder",
-        "accuracy/middle",
-        "accuracy/generated",
-        "fd",
-    ),
-    ("Classification diffusion", "cdm", "ddm", "fd", "precision", "recall"),
-    ("Joint training", "joint", "joint_classifier", "accuracy/clean"),
+    (("Classification diffusion", "cdm", "ddm", "fd", "precision", "recall"),),
 )
-"""Subject, the two cells compared, and the metrics: a line of the answer each."""
-FEW = ("accuracy/clean", "accuracy/middle", "accuracy/generated")
+"""Lines of the answer; in each: subject, the two cells compared, and the metrics."""
 VARIANTS = (
     ("Self-calibration on all images, 2 labels a class", "few2_cg_sc_all", "few2_cg", *FEW, "fd"),
     ("Self-calibration on all images, 7 labels a class", "few_cg_sc_all", "few_cg", *FEW, "fd"),
@@ -66,7 +58,7 @@ VARIANTS = (
     ("Classification diffusion on one Gaussian", "cdm_anchored", "cdm", "fd", "nll/ode"),
     ("Classification diffusion on straight lines", "cdm_transport", "cdm_pooled", "fd", "nll/ode"),
 )
-"""The same for variants and baselines."""
+"""Subject, cells and metrics of variants and baselines, a line each."""
 SIDES = ("ours", "theirs")
 ONE_SEED = (
     "The committed table has one seed, which says nothing of other trainings: no difference is told. "
@@ -112,14 +104,17 @@ def answer(suite: str) -> str:
     """A line for each of ``ANSWERS``; instead of all, that one seed of each tells nothing of others."""
     results, *_ = _committed(suite)
     judged = ledgers.ledger_of([_with_every_row(suite)])
-    lines = [*_answers(ANSWERS, results, answers_of(_file(suite), results)), *_verdicts(judged)]
+    answers = answers_of(_file(suite), results)
+    told = [" ".join(_answers(group, results, answers)) for group in ANSWERS]
+    lines = [*(f"- {line}" for line in told if line), *_verdicts(judged)]
     return "\n".join(lines or [ONE_SEED.format(suite=suite)]) + "\n"
 
 
 def variants(suite: str) -> str:
     """A line for each of ``VARIANTS`` that has run."""
     results, *_ = _committed(suite)
-    return "\n".join(_answers(VARIANTS, results, answers_of(_file(suite), results))) + "\n"
+    lines = _answers(VARIANTS, results, answers_of(_file(suite), results))
+    return "\n".join(f"- {line}" for line in lines) + "\n"
 
 
 def _answers(pairs: Iterable[tuple[str, ...]], results: Results, answers: Answers | None) -> Iterator[str]:
@@ -127,7 +122,7 @@ def _answers(pairs: Iterable[tuple[str, ...]], results: Results, answers: Answer
         changes = [difference(results, first, second, metric, answers) for metric in metrics]
         if found := [change for change in changes if change is not None]:
             told = [_told(verdict, found) for verdict in ("better", "worse", "undecided")]
-            yield f"- **{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
+            yield f"**{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
 
 
 def _verdicts(judged: ledgers.Ledger) -> Iterator[str]:

@@ -54,6 +54,7 @@ VARIANTS = (
     ("DiffAug", "diffaug", "noisy_classifier", *FEW, "fd"),
     ("Training-free guidance", "training_free", "noisy_classifier", "accuracy/generated", "fd"),
     ("Self-calibration of a denoising-assisted classifier", "few_da_sc", "few_da_encoder", *FEW, "fd"),
+    ("The same with temporal consistency", "few_ssl_da_sc", "few_ssl_da_encoder", *FEW, "fd"),
     ("Class-conditional classification diffusion", "cdm_conditional", "cfg", "accuracy/generated", "fd", "recall"),
     ("Classification diffusion on one Gaussian", "cdm_anchored", "cdm", "fd", "nll/ode"),
     ("Classification diffusion on straight lines", "cdm_transport", "cdm_pooled", "fd", "nll/ode"),

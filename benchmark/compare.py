@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _lost(old: Results, new: Results, answers: tuple[Answers | None, Answers | None]) -> str:
-    """What a table has that another lacks, beside the cells that a comparison misses: seeds, or scores of images."""
+    """Name a seed that ``new`` lacks, or the scores of images, if it does; empty if nothing would be lost."""
     of_new = {(record.cell, record.seed) for record in new.records}
     for record in old.records:
         if (record.cell, record.seed) not in of_new:

@@ -16,15 +16,13 @@ from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped, shown
-from benchmark.suite.class_paths import VARIABLE
+from benchmark.suite.class_paths import PACKAGES, VARIABLE
 from benchmark.system.files import write_text
 from benchmark.system.names import NAME
 from benchmark.system.surroundings import absolute, path_option
 
 LARGEST, SCALED = 64, 32
 """Largest side of square images that are kept as they are, and side that others are scaled to, in pixels."""
-SHIPPED = ("benchmark", "methods", "datamodules")
-"""Packages of this repository."""
 SHARE = 0.2
 """Share of the images that are set apart as test part, where there is none."""
 
@@ -180,7 +178,7 @@ def _installed(name: str) -> bool:
     """Tell whether Python finds a package or module of this name that is none of the user's own."""
     found = importlib.util.find_spec(name)
     places = [] if found is None else [found.origin or "", *(found.submodule_search_locations or ())]
-    return name in SHIPPED or any(Path(p).is_relative_to(sysconfig.get_path("purelib")) for p in places)
+    return name in PACKAGES or any(Path(p).is_relative_to(sysconfig.get_path("purelib")) for p in places)
 
 
 def _data(name: str, where: str, folder: Path) -> tuple[dict[str, str], list[str]]:

@@ -18,7 +18,7 @@ from benchmark.results.paired import ABSENT, CONTRADICTED, VERDICTS
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.results.tables import to_markdown
-from benchmark.suite.suite import load_suite, suites
+from benchmark.suite.suite import load_suite, suite_of
 from benchmark.system.files import read_json, write_text
 from benchmark.system.surroundings import path_option
 
@@ -69,7 +69,7 @@ ONE_SEED = (
 
 def _committed(name: str) -> tuple[Results, list[str], set[str]]:
     """Committed results of a suite, or of its budget as ``SUITE-BUDGET``, its cells but the judge, and its floors."""
-    suite = load_suite(name) if name in suites() else load_suite(*name.rsplit("-", 1))
+    suite = load_suite(*(suite_of(name) or (name,)))
     cells = [cell for cell in suite.cells if cell != suite.reference]
     results = read_results(_file(name))
     return results, cells, {cell for cell in cells if suite.cells[cell].floor}

@@ -13,6 +13,9 @@ from benchmark.suite.protocol import Protocol
 from benchmark.suite.stages import Stage
 from benchmark.system.arrays import load_arrays
 
+ROUNDING = 1e-5
+"""Least length of a true gradient over that of the score. A smaller one, a difference of scores in float32, is rounding
+and has no direction: the true class is certain there."""
 POINTS = {"test": "noisy test images", "grid": "grid"}
 """Points where gradients are compared, by their names in arrays."""
 
@@ -98,8 +101,7 @@ def _of_points(record: Recorder, points: str, found: dict[str, np.ndarray]) -> I
     answers = (found[f"{points}_{name}"] for name in ("estimate", "truth", "score"))
     for estimate, truth, score, sigma in zip(*answers, found["sigmas"], strict=True):
         at = {"sigma": float(f"{sigma:.4g}"), "points": POINTS[points]}
-        # Where the true posterior is certain its gradient is rounding, which has no direction.
-        told = np.linalg.norm(truth, axis=1) > 1e-5 * np.linalg.norm(score, axis=1)
+        told = np.linalg.norm(truth, axis=1) > ROUNDING * np.linalg.norm(score, axis=1)
         if told.sum() > 1:
             yield record("gradient/cosine", mean_estimate(cosines(estimate[told], truth[told])), **at)
         else:

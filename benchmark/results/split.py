@@ -36,7 +36,7 @@ def by_conditions(name: str, all_rows: Sequence[Row], metrics: Sequence[str]) ->
 
 
 def _condition(entry: Entry) -> str:
-    """How the number was measured, as the end of a heading; empty if there is only one way."""
+    """Condition of a number, worded as the end of a heading; empty if it has none."""
     if NETWORK in entry.protocol:
         return f" by {entry.protocol[NETWORK]}"
     if "points" in entry.protocol:

@@ -246,7 +246,7 @@ class BenchmarkCLI(LightningCLI):
         bars = [] if any(isinstance(own, ProgressBar) for own in _listed(trainer.callbacks)) else [StepBar()]
         return [
             KeyedRandomness(int(self._get(self.config, "seed_everything"))),
-            *(ShardStatistics(), FiniteLoss(), Logs(), SomeValidations()),
+            *[kind() for kind in (ShardStatistics, FiniteLoss, Logs, SomeValidations)],
             Views(self._get(self.config, "views_every")),
             *([CompiledNetworks(self.model)] if self._get(self.config, "compile") else []),
             StopsUnsaved(self._stop) if trainer.fast_dev_run else ResumePoints(every_n_steps=every, stop=self._stop),

@@ -1,4 +1,4 @@
-"""How often a training validates, and its views for TensorBoard: accuracy over noise, samples of averaged weights."""
+"""Views of a training for TensorBoard: accuracy over noise, samples of averaged weights; and how often it validates."""
 
 import math
 from typing import Any

@@ -52,29 +52,31 @@ class EmpiricalDenoiser(Denoiser):
             raise ValueError(f"train_images must be the {len(x)} training points, got {len(self.points)}")
         self.points.copy_(x.flatten(1)), self.labels.copy_(y)
 
-    def _queries(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Factors ``(B, D + 2)`` of the log kernels: ``|x - alpha x_i|^2`` multiplied out, one matrix product."""
+    def _factors(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors ``(B, D + 2)`` and ``(D + 2, N)`` of ``log N(x_t; alpha x_i, sigma^2 I)``, up to a common constant.
+
+        ``|x - alpha x_i|^2`` is multiplied out.
+        """
         x = x_t.flatten(1).double()
         alpha, sigma = self.process.scales(t.double(), like=x)
-        return torch.cat([alpha * x, -0.5 * alpha**2, -0.5 * x.square().sum(1, keepdim=True)], dim=1) / sigma**2
-
-    def _log_kernels(self, queries: Tensor) -> Tensor:
-        """``log N(x_t; alpha x_i, sigma^2 I)`` up to what is common to all points, ``(B, N)``."""
+        noisy = torch.cat([alpha * x, -0.5 * alpha**2, -0.5 * x.square().sum(1, keepdim=True)], dim=1) / sigma**2
         norms = self.points.square().sum(1, keepdim=True)
-        return queries @ torch.cat([self.points, norms, torch.ones_like(norms)], dim=1).T
+        return noisy, torch.cat([self.points, norms, torch.ones_like(norms)], dim=1).T
 
     def log_joint(self, x_t: Tensor, t: Tensor) -> Tensor:
         """``log p(x_t, y)`` up to what is common to all classes, ``(B, K)``."""
-        kernels = self._log_kernels(self._queries(x_t, t))
+        noisy, points = self._factors(x_t, t)
+        kernels = noisy @ points
         of_class = [kernels.masked_fill(self.labels != y, -math.inf).logsumexp(1) for y in range(self.classes)]
         return torch.stack(of_class, dim=1).to(x_t.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        noisy, points = self._factors(x_t, t)
         means = []
-        for rows in torch.arange(len(x_t), device=x_t.device).split(ROWS):
-            kernels = self._log_kernels(self._queries(x_t[rows], t.expand(len(x_t))[rows]))
+        for rows in range(0, len(noisy), ROWS):
+            kernels = noisy[rows : rows + ROWS] @ points
             if y is not None:
-                kernels = kernels.masked_fill(self.labels != y[rows, None], -math.inf)
+                kernels = kernels.masked_fill(self.labels != y[rows : rows + ROWS, None], -math.inf)
             means.append(kernels.softmax(1) @ self.points)
         return torch.cat(means).to(x_t.dtype).view_as(x_t)
 

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KernelDensity
 
 from methods.baselines.empirical import EmpiricalDenoiser, EmpiricalDistribution, EmpiricalGuidance
 from methods.diffusion.guidance import class_log_prob
@@ -33,6 +35,17 @@ def test_scores_are_gradients_of_the_log_density_of_the_noisy_points(process):
         (expected,) = torch.autograd.grad(log_density.sum(), x_t, retain_graph=True)
         labels = None if asked is None else torch.full((8,), asked)
         torch.testing.assert_close(denoiser.score(x_t, t, labels).detach(), expected, atol=1e-8, rtol=1e-6)
+
+
+def test_the_density_of_the_noisy_points_is_scikit_learns():
+    denoiser, points, y, x_t, _ = fitted(PROCESSES["ve"])
+    t = PROCESSES["ve"].times_at(torch.full((8,), 0.6, dtype=torch.float64))
+    sigma = float(PROCESSES["ve"].sigma(t)[0])
+    found = denoiser.log_joint(x_t, t)
+    kernels = [KernelDensity(bandwidth=sigma).fit(points[y == k].flatten(1).numpy()) for k in range(3)]
+    expected = np.stack([kernel.score_samples(x_t.flatten(1).numpy()) for kernel in kernels], 1)  # ten points each
+    np.testing.assert_allclose(found.softmax(1), torch.from_numpy(expected).softmax(1), rtol=1e-9)
+    np.testing.assert_allclose(found - math.log(10 * 2 * math.pi * sigma**2), expected, atol=1e-9)
 
 
 @every_process

@@ -112,6 +112,17 @@ def test_fields_are_of_one_class_and_the_true_one_comes_first(run):
         np.testing.assert_array_equal(arrays["arrows"], expected)
 
 
+def test_cells_of_other_data_stand_below_their_own_true_field(run):
+    with np.load(run / "first/seed0/gradients.npz") as answers:
+        other = {**answers, "grid_truth": 2 * answers["grid_truth"]}
+    finished(run / "second" / "seed0", "gradients", other)
+    (path,) = drawn(run, pictures=["gradient-fields"])
+    with np.load(path.with_suffix(".npz")) as arrays:
+        assert list(arrays["rows"]) == ["true gradient", "second", "true gradient", "first"]
+        assert list(arrays["truth"]) == [0, 0, 2, 2]
+        np.testing.assert_array_equal(arrays["arrows"][0], 2 * arrays["arrows"][2])
+
+
 def test_gradients_of_images_have_no_field(run):
     finished(run / "first" / "seed0", "gradients", {"test_truth": np.zeros((1, 5, 64)), "sigmas": np.ones(1)})
     assert drawn(run, pictures=["gradient-fields"]) == []

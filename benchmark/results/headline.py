@@ -26,6 +26,8 @@ HEADINGS = {
     "accuracy/generated": "as asked",
     "is": "IS",
 }
+SHORT = 12
+"""Characters of a heading that is never wrapped on a terminal: longer ones would leave no room for the cells' names."""
 NARROW = {**HEADINGS, "accuracy/clean": "clean", "accuracy/middle": "noisy", "precision": "prec."}
 """Headings of a narrow page."""
 LONG = 18
@@ -253,10 +255,14 @@ def to_screen(
     from rich.table import Column, Table
     from rich.text import Text
 
-    headings = [Column(Text(_narrow(metric)), justify="right", no_wrap=True) for metric in metrics]
+    headings = []
+    for name in map(_narrow, metrics):
+        short = len(name) <= SHORT
+        text = Text(name if short else name.replace("/", "/ "))
+        headings.append(Column(text, justify="right", overflow="fold", no_wrap=short))
     other = [f"{NARROW[metric]}: {metric}" for metric in metrics if NARROW.get(metric, metric) != metric]
     screen = Table(
-        Column("cell", overflow="fold", min_width=12), *headings,
+        Column("cell", overflow="fold"), *headings,
         box=None, pad_edge=False, caption=Text("; ".join(other)), caption_justify="left",
     )  # fmt: skip
     for line in chosen_lines(results, cells, floors):

@@ -10,7 +10,7 @@ from tables import number, results, table
 
 from benchmark.results.answers_file import Answers, Scored, write_answers
 from benchmark.results.headline import METRICS, difference, lines, to_headline, to_screen
-from benchmark.results.record import failed, not_applicable
+from benchmark.results.record import Results, failed, measured, not_applicable
 
 OURS, THEIRS = (0.81, 0.84, 0.80), (0.78, 0.80, 0.79)
 
@@ -112,6 +112,15 @@ def test_a_headline_marks_floors_kinds_and_what_was_not_measured():
     assert (found["b"]["nll"], found["b"]["fd"], found["b"]["recall"]) == ("–", "failed", "–")
     assert found["largest standard error"]["nll"] == ".010"
     assert len(found["a"]) == 2 + len(METRICS)
+
+
+def test_long_headings_leave_the_names_of_cells_their_room():
+    metrics = [f"counterfactual/{name}" for name in ("asked", "kept", "distance", "own")]
+    records = [measured(c, "m", 0, m, 0.5, n=4) for c in ("joint", "cdm") for m in metrics]
+    out = io.StringIO()
+    Console(file=out, width=80).print(to_screen(Results("s", "", {}, tuple(records)), ["joint", "cdm"], (), metrics))
+    names = [line.split()[0] for line in out.getvalue().splitlines() if ".500" in line]
+    assert names == ["joint", "cdm"]
 
 
 def test_the_table_of_a_terminal_has_six_columns_and_fits_eighty_characters():

@@ -19,7 +19,7 @@ def check_experiment(experiment: Experiment) -> None:
     Raises:
         InputError: Naming the first unknown one, and the nearest known.
     """
-    from benchmark.results.figures import PICTURES  # not for `--help`
+    from benchmark.results.answer_pictures import PICTURES  # not for `--help`
 
     for metric in experiment.metrics:
         try:
@@ -63,7 +63,7 @@ def tabulate_experiment(
     write_text(to / "experiment.md", _about(experiment, suite, cells))
     from benchmark.results.figures import write_figures  # not for `--help`
 
-    for path in write_figures(out, to, cells, families, experiment.figures):
+    for path in write_figures(out, to, cells, experiment.metrics, experiment.figures):
         print(f"figure:  {escaped(path)}")
     return code
 

@@ -16,6 +16,7 @@ from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.definitions import TABLES, column_order, definition_of
 from benchmark.results.headline import METRICS, chosen_lines, heading, labels_of, leaders, number
 from benchmark.results.ledger import here, judge_all, margin, notes, statement, summary
+from benchmark.results.page_figures import page_figures
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
 from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
@@ -59,6 +60,7 @@ def write_report(
         floors=frozenset(floors),
         tables=[_table(*table, floors) for name in TABLES for table in _by_conditions(name, found)],
         curve=curve(results, order),
+        figures=list(page_figures(cells_in or run, results, order)),
         grids=grids(cells_in or run, results, order),
         unseen=without_pictures(results, order),
         confusions=confusions(cells_in or run, results, order),

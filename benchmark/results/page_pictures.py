@@ -1,27 +1,23 @@
-"""Pictures of the HTML report: curves, samples and confusions of noise levels, each inside the page."""
+"""Pictures of the HTML report: accuracy over noise, samples and confusions of noise levels, each inside the page."""
 
-import base64
 import io
-import itertools
-import math
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from benchmark.errors import InputError, shown
+from benchmark.errors import InputError
+from benchmark.results.drawings import SIGMA, address, curves_figure, png, svg
 from benchmark.results.per_class import class_names
 from benchmark.results.record import FAILED, OK, Results
+from benchmark.results.series import distinct, family_curves, over_noise
 from benchmark.system.archive import Archive
 from benchmark.system.names import NAME
 
-CURVE = "accuracy/t="
+CURVE = "accuracy/t=*"
 LEVEL = "accuracy/level"
-NAMES = 20
-"""Curves in a column of the legend."""
 SHOWN_PER_CLASS = 8
 SIDE = 36
 """Least side in pixels at which an image is shown, unless it is larger itself."""
@@ -29,44 +25,13 @@ SIDE = 36
 
 def curve(results: Results, order: list[str]) -> Markup | None:
     """Accuracy over the noise level, a line per classifier, as inline SVG."""
-    points: dict[str, dict[float, list[float]]] = {cell: defaultdict(list) for cell in order}
-    for record in results.records:
-        sigma = record.protocol.get("sigma")
-        if record.metric.startswith(CURVE) and record.value is not None and type(sigma) in (int, float) and sigma > 0:
-            points[record.cell][sigma].append(record.value)
-    drawn: list[dict[float, list[float]]] = []
-    for cell in order:  # cells that share a classifier have one line with the first name
-        if points[cell] and points[cell] not in drawn:
-            drawn.append(points[cell])
-        else:
-            del points[cell]
-    if not points:
+    curves = distinct(family_curves(results, order, CURVE)) if over_noise(results, CURVE) else {}
+    if not curves:
         return None
-    import matplotlib  # without pyplot, whose import takes longer than the figure
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": results.suite, "svg.fonttype": "none", "font.size": 11}):
-        columns = math.ceil(len(points) / NAMES)
-        figure = Figure(figsize=(8 + 2 * columns, 4.8), layout="constrained")
-        axes = figure.add_subplot()
-        styles = itertools.product(("-", "--", ":", "-."), matplotlib.colormaps["tab10"].colors)
-        for (cell, found), (line, color) in zip(points.items(), itertools.cycle(styles), strict=False):
-            sigmas = sorted(found)
-            means = [np.mean(found[s]) for s in sigmas]
-            name = shown(cell).replace("$", r"\$")  # a pair would start mathematics
-            axes.plot(sigmas, means, label=name, color=color, linestyle=line, marker=".", linewidth=1.6)
-        axes.set(xscale="log", xlabel="noise level, sigma / alpha", ylabel="accuracy on test images", ylim=(0, 1.02))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
-        axes.grid(alpha=0.25)
-        handles = axes.get_legend_handles_labels()
-        figure.legend(*handles, loc="outside right upper", ncols=columns, fontsize=9, frameon=False)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return Markup(out.getvalue()[out.getvalue().index("<svg") :])
+    return svg(curves_figure({"accuracy on test images": curves}, SIGMA, low=0), results.suite)
 
 
-def _first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
+def first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
     """The folder of each cell's first seed that did not fail."""
     named = filter(NAME.fullmatch, order)  # other names are no folders of a run and could lead out of it
     seeds = {cell: _sound_seeds(results, cell) for cell in named}
@@ -91,7 +56,7 @@ def without_pictures(results: Results, order: list[str]) -> list[tuple[str, str]
 def grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]:
     """Samples of each cell's first seed at the scales of the results, a row per class for samples by class."""
     found_grids = []
-    for cell, folder in _first_seeds(run, results, order).items():
+    for cell, folder in first_seeds(run, results, order).items():
         scales = {record.protocol.get("guidance_scale") for record in results.records if record.cell == cell} - {None}
         found = {_scale(path): path for path in folder.glob("samples*.npz")}
         names = class_names(folder)
@@ -103,9 +68,9 @@ def grids(run: Path, results: Results, order: list[str]) -> list[dict[str, Any]]
             caption = cell + ("" if scale == "-inf" else f", scale {scale}")
             by_class = bool(labels.min() >= 0)
             shown = [names.get(int(k), str(k)) for k in np.unique(labels)[:10]] if by_class else []
-            address, width = _picture(images, labels)
+            picture, width = _picture(images, labels)
             found_grids.append(
-                {"cell": cell, "caption": caption, "image": address, "classes": shown, "width": width * enlarged}
+                {"cell": cell, "caption": caption, "image": picture, "classes": shown, "width": width * enlarged}
             )
     return found_grids
 
@@ -114,7 +79,7 @@ def confusions(run: Path, results: Results, order: list[str]) -> list[dict[str, 
     """Confusion matrices of classifiers of noise levels, for the first seed; shared ones appear once."""
     found: dict[bytes, dict[str, str]] = {}
     told = {record.cell for record in results.records if record.metric == LEVEL and record.status == OK}
-    for cell, folder in _first_seeds(run, results, order).items():
+    for cell, folder in first_seeds(run, results, order).items():
         path = folder / "diagnostics.npz"
         if cell in told and path.is_file():
             confusion = _arrays(path, "noise levels", "confusion")[0]
@@ -133,9 +98,7 @@ def _heat(confusion: np.ndarray) -> str:
     shown = axes.imshow(confusion, vmin=0, vmax=1, cmap="viridis", extent=(0, 1, 1, 0))
     axes.set(xlabel="predicted noise level, share of all", ylabel="true noise level")
     figure.colorbar(shown, label="mean probability")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return _address(out)
+    return png(figure)
 
 
 def _scale(path: Path) -> str:
@@ -179,9 +142,7 @@ def _picture(images: np.ndarray, labels: np.ndarray) -> tuple[str, int]:
 
     figure = Figure(figsize=(4, 3), dpi=100, layout="constrained")
     figure.add_subplot().scatter(images[:, 0, 0, 0], images[:, 0, 0, 1], c=labels, s=2, cmap="coolwarm")
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return _address(out), 400 // max(1, round(SIDE / images.shape[1]))
+    return png(figure), 400 // max(1, round(SIDE / images.shape[1]))
 
 
 def _arranged(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -209,8 +170,4 @@ def _png(grid: np.ndarray) -> str:
 
     out = io.BytesIO()
     Image.fromarray(grid[..., 0] if grid.shape[2] == 1 else grid).save(out, format="PNG", optimize=True)
-    return _address(out)
-
-
-def _address(png: io.BytesIO) -> str:
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    return address(out)

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from tables import number, results
 
-from benchmark.results.figures import PICTURES, write_figures
+from benchmark.results.answer_pictures import PICTURES
+from benchmark.results.figures import write_figures
 from benchmark.results.tables import write_tables
 from benchmark.suite.stages import Stage
 
@@ -43,7 +44,8 @@ def run(tmp_path):
             "labels": np.arange(10) % 5, "probabilities": RNG.dirichlet(np.ones(5), (20, 10)),
         },
         "counterfactual@1": {
-            "original": grey(12, 8, 8, 1), "changed": grey(12, 8, 8, 1), "noisy": real(10, 8, 8, 1)
+            "original": grey(12, 8, 8, 1), "changed": grey(12, 8, 8, 1), "noisy": real(10, 8, 8, 1),
+            "labels": np.arange(12), "asked": np.arange(12) + 1, "judged": np.arange(12),
         },
         "gradients": {
             "grid_places": real(12, 2), "grid_classes": np.arange(12) // 6, "sigmas": np.array([1.0, 7.5]),

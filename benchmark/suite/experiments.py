@@ -42,7 +42,7 @@ class Experiment:
         paper: Description of the paper's experiment.
         expect: Expected outcome, by the paper.
         metrics: Metrics to look at, or families such as ``accuracy/t=*``.
-        figures: Figures beside the curves of families, see ``results.figures``.
+        figures: Figures beside the curves of families, see ``results.answer_pictures``.
         ask: Questions to its cells beside those that all methods are asked.
         data: Cells by name of the suite.
     """

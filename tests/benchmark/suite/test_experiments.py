@@ -28,7 +28,9 @@ def test_every_cell_of_an_experiment_is_one_of_its_suite(name):
         assert set(cells) <= suite.cells.keys()
         assert len(cells) == len(set(cells))
         asked = {cell for cell in cells if suite.cells[cell].config is not None}
-        assert all(suite.cells[cell].ask == (experiment.ask if cell in asked else []) for cell in suite.cells)
+        assert all(set(experiment.ask) <= set(suite.cells[cell].ask) for cell in asked)
+        others = load_suite(data, experiment.data[data].budget).cells
+        assert all(suite.cells[cell].ask == others[cell].ask for cell in suite.cells.keys() & others.keys() - asked)
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -47,7 +49,7 @@ def test_cells_of_an_experiment_are_those_of_the_suite_so_that_finished_work_is_
     suite, cells = load_experiment(experiment, "digits")
     whole = selected(load_suite("digits", "full"), cells)
     assert (suite.name, suite.protocol, suite.reference) == (whole.name, whole.protocol, whole.reference)
-    assert {n: dataclasses.replace(cell, ask=[]) for n, cell in suite.cells.items()} == whole.cells
+    assert {n: dataclasses.replace(cell, ask=whole.cells[n].ask) for n, cell in suite.cells.items()} == whole.cells
 
 
 def test_the_page_lists_every_experiment_of_the_papers_as_a_file_or_with_the_reason_why_not():

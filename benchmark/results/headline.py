@@ -122,9 +122,21 @@ def leaders(
         if len(alike) > 1:
             best = max(alike, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
             others = _of_line(results, best, metric)
-            gaps = {line.cell: _between(_of_line(results, line, metric), others, metric, answers) for line in alike}
-            ahead |= {cell for cell, gap in gaps.items() if gap is not None and gap.verdict == "undecided"}
+            ahead |= {
+                line.cell for line in alike if _undecided(_of_line(results, line, metric), others, metric, answers)
+            }
     return ahead
+
+
+def _undecided(new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None) -> bool:
+    """Tell whether the interval of a gain, as claims are judged by, holds 0; False without two common seeds."""
+    found = _common(new, old, metric, answers)
+    if found is None:
+        return False
+    definition = definition_of(metric)
+    positive = all((values > 0).all() for values in found[:2])
+    gain = paired_gain(replace(definition, ratio=definition.ratio and positive), *found, level=WIDE)
+    return gain.low <= 0 <= gain.high
 
 
 def _competes(entry: Entry | None) -> bool:
@@ -225,15 +237,25 @@ def difference(
 
 def _between(new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None) -> Difference | None:
     """``new`` minus ``old``, records by seed; None without two common seeds."""
+    sides = _common(new, old, metric, answers)
+    if sides is None:
+        return None
+    definition = replace(definition_of(metric), ratio=False)
+    plain = replace(definition, target=None, higher_is_better=True)  # whose gains are differences
+    found = paired_gain(plain, *sides, level=WIDE)
+    return Difference(metric, found.mean, found.low, found.high, float(gains(definition, *sides[:2]).mean()))
+
+
+def _common(
+    new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None] | None:
+    """Values of common seeds of both sides, and scores of single test images; None without two such seeds."""
     seeds = sorted(new.keys() & old.keys())
     if len(seeds) < 2:
         return None
-    values = [np.array([side[seed].value for seed in seeds]) for side in (new, old)]
-    scores = [answers and answers.of_seeds(side[seeds[0]].cell, seeds, metric) for side in (new, old)]
-    definition = replace(definition_of(metric), ratio=False)
-    plain = replace(definition, target=None, higher_is_better=True)  # whose gains are differences
-    found = paired_gain(plain, *values, *scores, level=WIDE)
-    return Difference(metric, found.mean, found.low, found.high, float(gains(definition, *values).mean()))
+    values = (np.array([side[seed].value for seed in seeds]) for side in (new, old))
+    scores = (answers and answers.of_seeds(side[seeds[0]].cell, seeds, metric) for side in (new, old))
+    return (*values, *scores)
 
 
 def _by_scale(results: Results, cell: str, metric: str) -> dict[Any, dict[int, Record]]:

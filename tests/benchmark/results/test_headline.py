@@ -74,6 +74,14 @@ def test_rows_of_other_labels_do_not_compete():
     assert {name for name, row in found.items() if row["clean"].startswith("**")} == {"a", "b", "c"}
 
 
+def test_leaders_of_a_distance_are_told_apart_by_its_ratio():
+    near = [number("a", seed, "fd", value) for seed, value in enumerate((1.0, 2.0, 40.0))]
+    far = [number("b", seed, "fd", 1.3 * record.value) for seed, record in enumerate(near)]  # further by .3, .6 and 12
+    assert difference(results(*near, *far), "a", "b", "fd").verdict == "undecided"
+    found = body(to_headline(results(*near, *far), ["a", "b"]))
+    assert [found[name]["fd"].startswith("**") for name in ("a", "b")] == [True, False]
+
+
 def test_samples_are_compared_at_the_largest_scale_that_both_have():
     low = two("fd", guidance_scale=1)
     high = [number(c, seed, "fd", v, guidance_scale=3) for c, v in (("a", 3.0), ("b", 1.0)) for seed in (0, 1)]

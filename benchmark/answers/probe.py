@@ -1,5 +1,6 @@
 """Features of noisy images, read by logistic regressions."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
 from datamodules.base import ImageData
 from methods.base import KeyedNoise, Method
+from methods.diffusion.denoiser import EpsDenoiser
+from methods.diffusion.noise_process import NoiseProcess
+from methods.networks.unet import UNet
 
 TIMES = tuple(round(0.1 * k, 1) for k in range(10))
 """Times at which features are read."""
@@ -29,13 +33,14 @@ def probe(method: Method, data: ImageData, protocol: Protocol, folder: Path, rep
     attribute of data that have several, is fitted to the features ``r(x_t, t)`` of training images, and asked about
     test images: ``right (L, N, A)``, with ``names (A,)`` of the attributes.
 
+    Features are those of the method's classifier, or else the pooled ones of a ``UNet`` that predicts noise.
+
     Source: (e) Sec. 3, Fig. 2b.
     """
-    features = getattr(method.classifier, "features", None)
-    inner = getattr(method.classifier, "denoiser", None)
-    process = getattr(method.classifier, "process", None) or getattr(inner, "process", None)
-    if features is None or process is None:
+    reader = _reader(method)
+    if reader is None:
         return {"outputs": [], "reason": "no features of noisy images"}
+    features, process = reader
     names = list(getattr(data, "attribute_names", ["class"]))
     times = process.times_at(torch.tensor(TIMES, device=method.device))
     parts = {part: _some(data, part, protocol) for part in ("train", "test")}
@@ -61,6 +66,19 @@ def probe(method: Method, data: ImageData, protocol: Protocol, folder: Path, rep
         folder / "probe.npz", right=np.stack(right), times=np.array(TIMES), sigmas=sigmas, names=np.array(names)
     )
     return {"outputs": ["probe.npz"], "images": len(parts["train"][0])}
+
+
+def _reader(method: Method) -> tuple[Callable[[Tensor, Tensor], Tensor], NoiseProcess] | None:
+    """Features of noisy images at times, and the noise process; None if the method has none."""
+    features = getattr(method.classifier, "features", None)
+    inner = getattr(method.classifier, "denoiser", None)
+    process = getattr(method.classifier, "process", None) or getattr(inner, "process", None)
+    if features is not None and process is not None:
+        return features, process
+    denoiser = method.denoiser
+    if isinstance(denoiser, EpsDenoiser) and isinstance(denoiser.network, UNet):
+        return lambda x, t: denoiser.network.features(x, denoiser.process.log_sigma(t)), denoiser.process
+    return None
 
 
 def _some(data: ImageData, part: Literal["train", "test"], protocol: Protocol) -> tuple[Tensor, np.ndarray]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Pretrained
 from methods.networks.joint_head import JointHead
-from methods.networks.unet import UNet, pool
+from methods.networks.unet import UNet
 
 
 class FrozenFeatures(Method):
@@ -55,8 +55,7 @@ class FrozenClassifier(nn.Module):
     def features(self, x: Tensor, t: Tensor) -> Tensor:
         """Pooled features ``(B, D)``."""
         trained = self.denoiser.trained()
-        skips, middle, _ = trained.network.encode(x, trained.process.log_sigma(t))
-        return pool(skips, middle)
+        return trained.network.features(x, trained.process.log_sigma(t))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Logits ``(B, K)``."""

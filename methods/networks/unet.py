@@ -298,6 +298,11 @@ class UNet(nn.Module):
         emb = self.embed(log_sigma, y)
         return *self.encoder(x, emb), emb
 
+    def features(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        """Pooled maps ``(B, D)``, see ``pool``."""
+        skips, middle, _ = self.encode(x, log_sigma)
+        return pool(skips, middle)
+
     def decode(self, skips: Sequence[Tensor], middle: Tensor, emb: Tensor) -> Tensor:
         """Output ``(B, out_channels, H, W)`` from what ``encode`` answered."""
         return self.decoder(skips, middle, emb)

@@ -17,8 +17,11 @@ from benchmark.suite.stages import Stage
 from benchmark.system.arrays import load_arrays
 from datamodules.grey_levels import GreyLevels
 from methods.base import Method
+from methods.baselines.frozen_features import FrozenClassifier
+from methods.diffusion.denoiser import EpsDenoiser
 from methods.diffusion.levels import LevelClassifier, LevelDenoiser, SinglePass
 from methods.diffusion.process import DiscreteVP, VarianceExploding
+from methods.networks.unet import UNet
 
 SHAPE = (1, 4, 4)
 GREY = GreyLevels(2**16)
@@ -120,6 +123,21 @@ def test_the_class_is_read_where_data_have_no_attributes(tmp_path):
     x, bits = two_attributes(90)
     found = asked(probe, probe_records, Parts(classifier=Pixels()), data_of(x, bits[:, 0]), tmp_path)
     assert (found["probe/t=0"].value, found["probe/t=0"].n) == (1, 90)
+
+
+def test_an_unconditional_diffusion_model_is_read_as_a_head_on_its_frozen_features_is(tmp_path):
+    class Held(EpsDenoiser):
+        def trained(self):
+            return self
+
+    x, bits = two_attributes(90)
+    denoiser = Held(UNet(SHAPE[0], width=8, multipliers=[1], blocks=1, attention=[]), DiscreteVP(100)).eval()
+    right = []
+    for parts in (Parts(denoiser), Parts(classifier=FrozenClassifier(denoiser, torch.nn.Identity()))):
+        asked(probe, probe_records, parts, data_of(x, bits[:, 0]), tmp_path)
+        right.append(load_arrays(tmp_path / "probe.npz")["right"])
+    np.testing.assert_array_equal(*right)
+    assert right[0][0].mean() > right[0][-1].mean()
 
 
 def test_methods_without_the_part_say_why(tmp_path):

@@ -277,13 +277,43 @@ def test_the_numbers_of_choices_are_of_validation_images_and_the_settings_are_th
     assert "({:.2f}, {:.2f}, {:.2f} and {:.2f} bits, with standard errors".format(*bits) in text
 
 
-def test_the_numbers_of_the_plane_are_those_of_the_results():
-    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
-    found = {
+def gradients_in_the_plane(metric):
+    """Values of a metric of unscaled gradients by cell, kind of points, noise level and seed."""
+    return {
         (r.cell, r.protocol["points"], r.protocol["sigma"], r.seed): r.value
         for r in read_results(ROOT / "results/toy2d.json").records
-        if (r.metric, r.status, r.protocol.get("scaling")) == ("gradient/mse", "ok", "none")
+        if (r.metric, r.status, r.protocol.get("scaling", "none")) == (metric, "ok", "none")
     }
+
+
+def test_the_numbers_of_overlapping_moons_are_those_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    found, cosines = (gradients_in_the_plane(metric) for metric in ("gradient/mse", "gradient/cosine"))
+    grid, noisy = "grid", "noisy test images"
+
+    def told(first, second, points, sigma, values=found):
+        sides = [[values[f"{cell}_overlapping", points, sigma, s] for s in range(5)] for cell in (first, second)]
+        return *map(np.mean, sides), all(a < b for a, b in zip(*sides, strict=True))
+
+    sc, ce, always = told("sc", "ce", grid, 7.516)
+    assert f"too, far from the points: {sc:.4f} against {ce:.4f} on the grid at sigma 7.516, in every seed" in text
+    assert always
+    assert f"and {told('sc_tenth', 'ce', grid, 7.516)[0]:.4f} with a tenth of the weight" in text
+    sc, ce, always = told("sc", "ce", noisy, 2.992)
+    assert f"noisy points ({sc:.6f} against {ce:.5f}, in every seed)" in text
+    assert always
+    assert "not on the grid ({:.3f} against {:.3f})".format(*told("sc", "ce", grid, 2.992)[:2]) in text
+    sc, ce, always = told("few_sc_all", "few_ce", grid, 7.516)
+    assert f"at sigma 7.516 ({sc:.4f} against {ce:.4f})" in text
+    assert always
+    assert all(told("few_sc_all", "few_ce", noisy, sigma)[2] for sigma in (1.0, 2.992, 7.516))
+    sc, ce, _ = told("few_sc_all", "few_ce", grid, 7.516, cosines)
+    assert f"(cosine {sc:.3f} against {ce:.3f})" in text
+
+
+def test_the_numbers_of_the_plane_are_those_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    found = gradients_in_the_plane("gradient/mse")
     places = [(points, sigma) for points in ("grid", "noisy test images") for sigma in (1.0, 2.992, 7.516)]
     seeds = range(5)
     for points, sigma in places:
@@ -307,7 +337,7 @@ def test_the_numbers_of_the_plane_are_those_of_the_results():
     assert nearer("sc", "ce", "noisy test images", 2.992)
     assert "{:.5f} against {:.4f} in every seed. (d)".format(*errors(("sc_tenth", "ce"), "grid", 7.516)) in text
     assert nearer("sc_tenth", "ce", "grid", 7.516)
-    dlsm = np.mean([found["dlsm_apart", "grid", 7.516, s] for s in range(3)])
+    (dlsm,) = errors(("dlsm",), "grid", 7.516)
     assert f"is nearest with all labels: {dlsm:.5f}" in text
     assert all(dlsm < min(errors((cell,), "grid", 7.516)) for cell in ("ce", "sc", "sc_tenth"))
 

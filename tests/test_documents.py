@@ -17,11 +17,10 @@ from PIL import Image
 from benchmark.errors import InputError
 from benchmark.readme import PICTURE, with_tables
 from benchmark.results.answers_file import Answers
-from benchmark.results.picture import SOURCE
+from benchmark.results.picture import SOURCE, digest_of_curves
 from benchmark.results.results_file import read_results
 from benchmark.suite.experiments import EXPERIMENTS, experiments, load_experiment, read_experiment
 from benchmark.suite.suite import CONFIGS, load_suite, suites
-from benchmark.system.files import digest_file
 from methods.diffusion.denoiser import EDMDenoiser
 from methods.diffusion.process import VarianceExploding
 from methods.networks.wrn import WideResNet
@@ -213,7 +212,8 @@ def test_a_page_without_blocks_of_numbers_is_left_as_it_is():
 
 def test_the_picture_is_drawn_from_the_committed_results():
     with Image.open(PICTURE) as picture:
-        assert picture.text[SOURCE] == digest_file(ROOT / "results/digits.json"), "run benchmark.readme --picture RUN"
+        expected = digest_of_curves(read_results(ROOT / "results/digits.json"))
+        assert picture.text[SOURCE] == expected, "run benchmark.readme --picture RUN"
 
 
 def test_the_loading_example_of_the_readme_and_of_the_page_are_one():
@@ -340,6 +340,29 @@ def test_the_numbers_of_the_plane_are_those_of_the_results():
     (dlsm,) = errors(("dlsm",), "grid", 7.516)
     assert f"is nearest with all labels: {dlsm:.5f}" in text
     assert all(dlsm < min(errors((cell,), "grid", 7.516)) for cell in ("ce", "sc", "sc_tenth"))
+
+
+def test_the_numbers_of_gradients_and_counterfactuals_are_those_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    records = [r for r in read_results(ROOT / "results/digits.json").records if r.status == "ok"]
+
+    def values(cell, metric, **protocol):
+        own = [r for r in records if (r.cell, r.metric) == (cell, metric) and protocol.items() <= r.protocol.items()]
+        return [r.value for r in sorted(own, key=lambda r: r.seed)]
+
+    def pair(metric):
+        sides = [values(cell, metric) for cell in ("denoising_assisted", "noisy_classifier")]
+        assert [len(side) for side in sides] == [5, 5]
+        return (*map(np.mean, sides), all(a > b for a, b in zip(*sides, strict=True)))
+
+    at, more, most = (pair(f"gradient/alignment/t={t}") for t in ("0.35", "0.6", "0.8"))
+    assert "{:.3f} with denoising assistance and {:.3f} without, so".format(*at[:2]) in text
+    assert "{:.3f} against {:.3f} at 0.956, {:.3f} against {:.3f} at 4.373".format(*more[:2], *most[:2]) in text
+    assert more[2]
+    assert most[2]
+    assert "({:.3f} against {:.3f} at 0.143)".format(*pair("gradient/smoothness")[:2]) in text
+    changed = [np.mean(values("joint", "counterfactual/asked", guidance_scale=scale)) for scale in (3, 1)]
+    assert "at scale 3, {:.3f} of the images become the class asked for, at scale 1 {:.3f}".format(*changed) in text
 
 
 def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_results():

@@ -251,6 +251,14 @@ def family(pattern: str) -> MetricDefinition:
     return found
 
 
+_ALWAYS = {definition.stage for definition in DEFINITIONS if definition.expected}
+
+
+def is_asked(metric: str) -> bool:
+    """Tell whether a metric answers a question that only some cells are asked."""
+    return definition_of(metric).stage not in _ALWAYS
+
+
 def column_order(metric: str) -> tuple[int, float]:
     """Sort key of a metric's name: place in ``DEFINITIONS``, then the number after ``=``."""
     definition = definition_of(metric)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from benchmark.errors import InputError
 from benchmark.results.answers_file import Answers, answers_of
-from benchmark.results.definitions import TABLES, column_order, definition_of
+from benchmark.results.definitions import definition_of
 from benchmark.results.headline import METRICS, chosen_lines, heading, labels_of, leaders, number
 from benchmark.results.ledger import here, judge_all, margin, notes, statement, summary
 from benchmark.results.page_figures import page_figures
@@ -22,7 +22,7 @@ from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
 from benchmark.results.results_file import read_results
 from benchmark.results.rows import Entry, Row, rows
-from benchmark.results.split import by_conditions
+from benchmark.results.split import all_tables
 from benchmark.results.tables import by_reason, reasons_of, rows_of
 from benchmark.system.files import write_text
 
@@ -58,7 +58,7 @@ def write_report(
         headline=_headline(results, order, floors, answers),
         ledger=_ledger(run / "results.json", results, answers),
         floors=frozenset(floors),
-        tables=[_table(*table, floors) for name in TABLES for table in _by_conditions(name, found)],
+        tables=[_table(*table, floors) for table in all_tables(found, _metrics(found))],
         curve=curve(results, order),
         figures=list(page_figures(cells_in or run, results, order)),
         grids=grids(cells_in or run, results, order),
@@ -134,22 +134,10 @@ def _told(entry: Entry | None) -> bool:
     return entry is not None and entry.status != NOT_APPLICABLE
 
 
-def _by_conditions(name: str, all_rows: list[Row]) -> list[tuple[str, list[Row], list[str]]]:
-    metrics = _metrics(name, all_rows)
-    return by_conditions(name, all_rows, metrics) if metrics else []
-
-
-def _metrics(name: str, all_rows: list[Row]) -> list[str]:
-    """Metrics of a table with a number, failure or gap in any row, in order."""
-    return sorted(
-        {
-            metric
-            for row in all_rows
-            for metric in row.entries
-            if definition_of(metric).table == name and not definition_of(metric).is_plotted and _asked(row, metric)
-        },
-        key=column_order,
-    )
+def _metrics(all_rows: list[Row]) -> set[str]:
+    """Metrics with a number, failure or gap in any row, those of figures left out."""
+    found = {metric for row in all_rows for metric in row.entries if _asked(row, metric)}
+    return {metric for metric in found if not definition_of(metric).is_plotted}
 
 
 def _table(heading: str, all_rows: list[Row], metrics: list[str], floors: Collection[str]) -> dict[str, Any]:

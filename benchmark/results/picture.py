@@ -12,7 +12,7 @@ from benchmark.errors import InputError
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 from benchmark.system.archive import Archive
-from benchmark.system.files import digest_file, replacing
+from benchmark.system.files import digest, replacing
 
 SAMPLES = (
     ("held_out_images", "test images", ""),
@@ -37,7 +37,7 @@ BASE = "noisy_classifier"
 """Cell from which the accuracies of the others are subtracted, at equal noise by interpolation."""
 COLUMNS, GAP = 10, 1
 SOURCE = "Source"
-"""Key of the picture's text that holds the hash of the results it was drawn from."""
+"""Key of the picture's text that holds the hash of the numbers it was drawn from, see ``digest_of_curves``."""
 
 
 def draw(run: Path, target: Path) -> None:
@@ -78,8 +78,13 @@ def draw(run: Path, target: Path) -> None:
     axes["accuracy"].legend(frameon=False, fontsize=9, loc="lower left")
     axes["gain"].set_xlabel("noise level, sigma / alpha", fontsize=11)
     with replacing(target) as temporary:
-        about = {"Software": None, SOURCE: digest_file(run / "results.json")}
+        about = {"Software": None, SOURCE: digest_of_curves(results)}
         figure.savefig(temporary, format="png", metadata=about)
+
+
+def digest_of_curves(results: Results) -> str:
+    """Hash of the accuracies that a picture of these results shows."""
+    return digest({cell: [*_curve(results, cell).items()] for cell, _ in CURVES})
 
 
 def _show(axes: Any, strips: Sequence[tuple[str, np.ndarray]]) -> None:

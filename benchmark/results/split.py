@@ -1,14 +1,29 @@
-"""Splits a table of results whose numbers were measured under several conditions: a table for each."""
+"""Tables of results: those of every cell, those of questions that some cells are asked, and one for each condition."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+from benchmark.results.definitions import TABLES, column_order, definition_of, is_asked
 from benchmark.results.record import OK
 from benchmark.results.rows import Entry, Row
 
 NETWORK = "feature_network"
 JUDGED = "accuracy/generated"
 """Metric whose feature network also judges classes."""
+
+
+def all_tables(all_rows: Sequence[Row], metrics: Collection[str]) -> Iterator[tuple[str, list[Row], list[str]]]:
+    """Heading, rows and columns of each table of some metrics: ``TABLES``, each followed by its asked questions."""
+    for name in TABLES:
+        own = sorted((metric for metric in metrics if definition_of(metric).table == name), key=column_order)
+        usual = [metric for metric in own if not is_asked(metric)]
+        if usual:
+            yield from by_conditions(name, all_rows, usual)
+        asked = [metric for metric in own if is_asked(metric)]
+        for stage in dict.fromkeys(definition_of(metric).stage for metric in asked):
+            columns = [metric for metric in asked if definition_of(metric).stage == stage]
+            some = [row for row in all_rows if not row.entries.keys().isdisjoint(columns)]
+            yield from by_conditions(stage.capitalize(), some, columns)
 
 
 def by_conditions(name: str, all_rows: Sequence[Row], metrics: Sequence[str]) -> list[tuple[str, list[Row], list[str]]]:

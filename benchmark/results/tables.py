@@ -13,12 +13,12 @@ from statistics import mode
 from typing import Any
 
 from benchmark.errors import shown
-from benchmark.results.definitions import GENERATION, TABLES, MetricDefinition, column_order, definition_of
+from benchmark.results.definitions import GENERATION, MetricDefinition, definition_of
 from benchmark.results.markdown import escape, table
 from benchmark.results.record import NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.results_file import write_results
 from benchmark.results.rows import Entry, Row, rows
-from benchmark.results.split import by_conditions
+from benchmark.results.split import all_tables
 from benchmark.system.files import write_text
 
 __all__ = ["Entry", "Row", "rows", "to_csv", "to_markdown", "write_tables"]
@@ -98,10 +98,8 @@ def to_markdown(
         f"Suite {escape(results.suite)}, commit {escape(results.commit) or 'unknown'}. Mean ± standard error over"
         " seeds; **bold**: best of the rows measured alike, floors aside."
     )
-    for name in TABLES:
-        metrics = sorted((metric for metric in shown if definition_of(metric).table == name), key=column_order)
-        for heading, some, own in by_conditions(name, all_rows, metrics) if metrics else ():
-            parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes).text())
+    for heading, some, own in all_tables(all_rows, shown):
+        parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes).text())
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"

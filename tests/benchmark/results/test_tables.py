@@ -128,10 +128,24 @@ def test_each_kind_of_points_and_noise_level_has_a_table_and_numbers_without_the
         )
     )
     headings = [line[4:].split(" (")[0] for line in markdown.splitlines() if line.startswith("### ")]
-    points = [f"Density and denoising, {points}, sigma {s}" for points in ("grid", "noisy") for s in ("1", "7.5")]
+    points = [f"Gradients, {points}, sigma {s}" for points in ("grid", "noisy") for s in ("1", "7.5")]
     assert headings == ["Density and denoising", *points]
     assert "6 (scaling a); 7 (scaling b)" in markdown.split(points[-1])[1]
     assert "gradient" not in markdown.split(points[0])[0]
+
+
+def test_a_question_that_some_cells_are_asked_has_a_table_of_these_alone():
+    markdown = to_markdown(
+        results(
+            *(number(cell, metric="fd", value=0.2, guidance_scale=1) for cell in "ab"),
+            number("a", metric="counterfactual/asked", value=0.5, guidance_scale=1),
+        )
+    )
+    generation, asked = markdown.split("### ")[1:]
+    assert asked.startswith("Counterfactual (1 seed")
+    assert cells_of("### " + asked, "counterfactual/asked") == {"a@1": "0.500"}
+    assert "counterfactual" not in generation
+    assert "missing" not in markdown
 
 
 def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():

@@ -185,7 +185,11 @@ PICTURES = {
     "gradient-fields": Picture("gradients", _gradient_fields, "Gradients of classifiers in the plane"),
     "steps": Picture("steps", _steps, "From noise to a sample"),
     "steps-by-class": Picture("steps", _steps_by_class, "Probability of the class asked for at each step"),
-    "counterfactuals": Picture("counterfactual", _counterfactuals, "Test images changed towards another class"),
+    "counterfactuals": Picture(
+        "counterfactual",
+        _counterfactuals,
+        "Test images changed towards another class; below, the class asked for, ✓ where it is seen, else what is seen",
+    ),
     "denoised": Picture("curves", _denoised, "Test images, denoised from rising noise, and the mean image"),
     "log-error-ratio": Picture("curves", _log_error_ratio, "Log of the error of predicted noise over the first one's"),
     "log-levels": Picture("curves", _log_levels, "Log-probability of noise levels, less the largest"),

@@ -54,7 +54,7 @@ def curves_figure(
     Args:
         panels: Lines by the name of their ordinate.
         across: Name of the abscissa.
-        log: Ordinates that are logarithmic, if all their values are above 0.
+        log: Ordinates that are logarithmic, if their values are above 0 and far apart.
         low: Lower end of the ordinates, whose upper end is then that of fractions.
     """
     import matplotlib  # without pyplot, whose import takes longer than the figure
@@ -73,7 +73,8 @@ def curves_figure(
             axes.plot([*points], [*points.values()], color=color, linestyle=line, marker=".", linewidth=1.6)
         _scale_abscissa(axes, sorted({x for points in curves.values() for x in points}))
         axes.set(xlabel=across, ylabel=of)
-        if of in log and min(value for points in curves.values() for value in points.values()) > 0:
+        values = [value for points in curves.values() for value in points.values()]
+        if of in log and max(values) > 3 * min(values) > 0:
             axes.set_yscale("log")
         if low is not None:
             axes.set_ylim(low, 1.02)

@@ -5,6 +5,7 @@ import pytest
 from tables import number, results
 
 from benchmark.errors import InputError
+from benchmark.results.answer_pictures import PICTURES
 from benchmark.results.page_figures import page_figures
 from benchmark.results.record import UNNORMALISED
 from benchmark.results.series import likelihoods, sweep_curves
@@ -80,7 +81,7 @@ def test_gradients_have_a_figure_for_each_kind_of_points(tmp_path):
 def test_pictures_are_of_cells_whose_answers_the_results_hold(tmp_path):
     for cell in ("a", "b"):
         counterfactual(tmp_path, cell)
-    title = "Test images changed towards another class"
+    title = PICTURES["counterfactuals"].title
     asked = number("a", 0, metric="counterfactual/asked", value=0.5, guidance_scale=1)
     other = number("b", 0, metric="accuracy/clean", value=0.5)
     assert title not in titles(tmp_path, other)

@@ -15,10 +15,7 @@ from benchmark.suite.protocol import Protocol
 from benchmark.system.arrays import batches, save_arrays
 from benchmark.system.report import Report
 from datamodules.base import ImageData
-from methods.base import KeyedNoise, Method
-from methods.diffusion.denoiser import EpsDenoiser
-from methods.diffusion.noise_process import NoiseProcess
-from methods.networks.unet import UNet
+from methods.base import KeyedNoise, Method, NoiseProcess
 
 TIMES = tuple(round(0.1 * k, 1) for k in range(10))
 """Times at which features are read."""
@@ -33,7 +30,7 @@ def probe(method: Method, data: ImageData, protocol: Protocol, folder: Path, rep
     attribute of data that have several, is fitted to the features ``r(x_t, t)`` of training images, and asked about
     test images: ``right (L, N, A)``, with ``names (A,)`` of the attributes.
 
-    Features are those of the method's classifier, or else the pooled ones of a ``UNet`` that predicts noise.
+    Features are those of the method's classifier, or else those of its denoiser's network.
 
     Source: (e) Sec. 3, Fig. 2b.
     """
@@ -70,14 +67,11 @@ def probe(method: Method, data: ImageData, protocol: Protocol, folder: Path, rep
 
 def _reader(method: Method) -> tuple[Callable[[Tensor, Tensor], Tensor], NoiseProcess] | None:
     """Features of noisy images at times, and the noise process; None if the method has none."""
-    features = getattr(method.classifier, "features", None)
-    inner = getattr(method.classifier, "denoiser", None)
-    process = getattr(method.classifier, "process", None) or getattr(inner, "process", None)
-    if features is not None and process is not None:
-        return features, process
-    denoiser = method.denoiser
-    if isinstance(denoiser, EpsDenoiser) and isinstance(denoiser.network, UNet):
-        return lambda x, t: denoiser.network.features(x, denoiser.process.log_sigma(t)), denoiser.process
+    for part in (method.classifier, method.denoiser):
+        features = getattr(part, "features", None)
+        process = getattr(part, "process", None) or getattr(getattr(part, "denoiser", None), "process", None)
+        if features is not None and process is not None:
+            return features, process
     return None
 
 

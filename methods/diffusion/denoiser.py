@@ -70,6 +70,12 @@ class EpsDenoiser(Denoiser):
     def eps(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return self.network(x_t, self.process.log_sigma(t), y).to(x_t.dtype)  # autocast halves its precision
 
+    @property
+    def features(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Features ``(B, D)`` that the network reads in noisy images at times ``(B,)``; None if it has none."""
+        read = getattr(self.network, "features", None)
+        return None if read is None else lambda x_t, t: read(x_t, self.process.log_sigma(t))
+
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         alpha, sigma = self.process.scales(t, like=x_t)
         return (x_t - sigma * self.eps(x_t, t, y)) / alpha

@@ -51,7 +51,7 @@ class GaussianImages(DrawnData):
         covariance = (1 - self.gamma) ** 0.5 * _covariance(self.like)
         covariance.diagonal().add_(self.gamma**0.5)
         factor, failed = torch.linalg.cholesky_ex(covariance / self.unit**2)
-        if failed or factor.diagonal().min() < 2 / self.grey.count:
+        if failed or factor.diagonal().min() < self.grey.width:
             raise ValueError(f"gamma {self.gamma:g} is too small: some pixels of {self.like.name} follow from others")
         return factor
 

@@ -108,13 +108,13 @@ class TwoMoons(DrawnData):
 class UniformCube(DrawnData):
     """Images of independent pixels, each uniform on ``[-gamma / 2, gamma / 2]``, all of one class.
 
-    The unit is 1 up to ``gamma = 2``, which fills the images' range, and ``gamma / 2`` above. The log-density is
-    ``-ln gamma`` a pixel in the toy, ``-ln(gamma / unit)`` in the images.
+    Images have the toy's unit, so that noise is as large beside them as in the source. Up to ``gamma = 2`` they lie in
+    [-1, 1]; above, their grey levels reach to ``gamma / 2``. The log-density is ``-ln gamma`` a pixel.
 
     Source: Yadin et al. 2024 (arXiv:2402.10095), the toy of uniform densities, with gamma 0.25, 0.5, 1, 2 and 3.
 
     Args:
-        gamma: Width of the interval, rounded to 2**-14 units so that it covers whole levels.
+        gamma: Width of the interval, rounded so that it covers whole levels.
         image_shape: Shape ``(C, H, W)`` of the images.
         kwargs: Arguments of every drawn data set.
 
@@ -124,25 +124,26 @@ class UniformCube(DrawnData):
 
     name = "uniform-cube"
     data_classes = 1
+    unit = 1.0
 
     def __init__(
         self, gamma: PositiveFloat = 1.0, image_shape: tuple[int, int, int] = (3, 32, 32), **kwargs: Any
     ) -> None:
         if min(image_shape) < 1:
             raise ValueError(f"image_shape must be three positive numbers, got {tuple(image_shape)}")
-        self.unit = max(1.0, gamma / 2)
-        self.half_levels = round(gamma / self.unit * self.grey.count / 4)
+        self.grey = GreyLevels(2**16, reach=max(1.0, gamma / 2))
+        self.half_levels = round(gamma / self.grey.width / 2)
         if not self.half_levels:
-            raise ValueError(f"gamma must be at least {2 / self.grey.count:g}, got {gamma}")
-        self.gamma = 4 * self.half_levels * self.unit / self.grey.count
+            raise ValueError(f"gamma must be at least {self.grey.width:g}, got {gamma}")
+        self.gamma = 2 * self.half_levels * self.grey.width
         self.shape = tuple(image_shape)
         self.data_task = f"gamma {gamma:g}"
         super().__init__(**kwargs)
 
     @property
     def nats_per_dim(self) -> float:
-        """Log-density of every image of the toy, in nats a pixel, over [-1, 1]."""
-        return -math.log(self.gamma / self.unit)
+        """Log-density of every image, in nats a pixel."""
+        return -math.log(self.gamma)
 
     def load(self, part: Part) -> tuple[np.ndarray, np.ndarray]:
         count, middle = self.sizes[part], self.grey.count // 2

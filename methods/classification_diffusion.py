@@ -86,7 +86,7 @@ class ClassificationDiffusion(Method):
         if data is None:
             raise ValueError("an anchor is fitted to the training images of a datamodule, and there is none")
         x = data.grey.centre(data.images("train")[0]).flatten(1).double()
-        bin_variance = (2 / data.grey.count) ** 2 / 12  # what dequantisation adds to every pixel
+        bin_variance = data.grey.width**2 / 12  # what dequantisation adds to every pixel
         anchor.fit(x.mean(0), torch.cov(x.T) + bin_variance * torch.eye(x.shape[1], dtype=x.dtype, device=x.device))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmark.results.drawings import Curves, Strip
+from benchmark.results.drawings import SHARE, SIGMA, Curves, Strip
 from benchmark.results.per_class import class_names
 from benchmark.results.vector_fields import Fields, gradient_fields
 from benchmark.system.archive import Archive
@@ -58,7 +58,8 @@ def _alignment(folders: Mapping[str, Path]) -> list[Strip]:
             images, gradients, times = (archive.read(name) for name in ("images", "gradients", "times"))
             at = gradients[np.abs(times - TIME).argmin()]
             found = found or [Strip("test images", images / max(1, images.max()))]
-            found += [Strip(cell, _stretched(at, 0, 100)), Strip(f"{cell}, contrast", _stretched(at, 1, 99))]
+            label = f"{cell}, sigma {archive.read('sigmas')[np.abs(times - TIME).argmin()]:.3g}"
+            found += [Strip(label, _stretched(at, 0, 100)), Strip("the same, contrast", _stretched(at, 1, 99))]
     return found
 
 
@@ -142,13 +143,18 @@ def _denoised(folders: Mapping[str, Path]) -> list[Strip]:
 
 
 def _log_error_ratio(folders: Mapping[str, Path]) -> Curves:
-    """Log of each cell's mean error of predicted noise over that of the first cell, by time."""
-    errors: dict[str, dict[float, float]] = {}
+    """Log of each cell's mean error of predicted noise over the first cell's, interpolated, at the same noise level."""
+    errors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for cell, folder in folders.items():
         for archive in map(Archive, _answers(folder, "curves")):
-            errors[cell] = dict(zip(archive.read("times").tolist(), archive.read("errors").mean(1), strict=True))
-    first = next(iter(errors.values()), {})
-    return {cell: {t: float(np.log(e / first[t])) for t, e in of.items()} for cell, of in errors.items()}
+            errors[cell] = np.log(archive.read("sigmas")), np.log(archive.read("errors").mean(1))
+    levels, first = next(iter(errors.values()), (np.zeros(1), np.zeros(1)))
+    found: dict[str, dict[float, float]] = {}
+    for cell, (own, error) in errors.items():
+        within = (own > levels[0] - 1e-6) & (own < levels[-1] + 1e-6)
+        ratio = error - np.interp(own, levels, first)
+        found[cell] = dict(zip(np.exp(own[within]).tolist(), ratio[within].tolist(), strict=True))
+    return found
 
 
 def _log_levels(folders: Mapping[str, Path]) -> Curves:
@@ -170,12 +176,14 @@ class Picture(NamedTuple):
     Attributes:
         kind: Stage whose answers it shows.
         drawn: What it shows, of the folders of the cells' first seeds by cell: rows of images, lines, or fields.
-        title: What the page of a run says above it; empty for pictures that the page shows in another way.
+        title: What the page of a run says below it; empty for pictures that the page shows in another way.
+        across: Name of the abscissa of lines.
     """
 
     kind: str
     drawn: Callable[[Mapping[str, Path]], list[Strip] | Curves | Fields | None]
     title: str = ""
+    across: str = SHARE
 
 
 PICTURES = {
@@ -184,14 +192,20 @@ PICTURES = {
     "alignment": Picture("alignment", _alignment, "Gradients of classifiers at test images with noise"),
     "gradient-fields": Picture("gradients", _gradient_fields, "Gradients of classifiers in the plane"),
     "steps": Picture("steps", _steps, "From noise to a sample"),
-    "steps-by-class": Picture("steps", _steps_by_class, "Probability of the class asked for at each step"),
+    "steps-by-class": Picture(
+        "steps",
+        _steps_by_class,
+        "Probability of the class asked for, of each class (rows) from noise (left) to image; black 0, white 1",
+    ),
     "counterfactuals": Picture(
         "counterfactual",
         _counterfactuals,
         "Test images changed towards another class; below, the class asked for, ✓ where it is seen, else what is seen",
     ),
     "denoised": Picture("curves", _denoised, "Test images, denoised from rising noise, and the mean image"),
-    "log-error-ratio": Picture("curves", _log_error_ratio, "Log of the error of predicted noise over the first one's"),
+    "log-error-ratio": Picture(
+        "curves", _log_error_ratio, "Log of the error of predicted noise over the first one's", SIGMA
+    ),
     "log-levels": Picture("curves", _log_levels, "Log-probability of noise levels, less the largest"),
 }
 """Pictures by name."""

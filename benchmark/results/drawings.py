@@ -17,8 +17,12 @@ Curves = Mapping[str, Mapping[float, float]]
 
 SIGMA, SHARE = "noise level, sigma / alpha", "noise level, share of all"
 """Names of abscissas."""
-NAMES = 20
-"""Labels in a column of a legend."""
+NAME = 0.2
+"""Height of a label in a legend, in inches."""
+TICKS = 6
+"""Most values of an abscissa that each have a tick."""
+LONGEST = 3000
+"""Most pixels of a side of a picture inside a page."""
 PANELS = 3
 """Panels of a figure side by side."""
 
@@ -47,7 +51,12 @@ class Spread(NamedTuple):
 
 
 def curves_figure(
-    panels: Mapping[str, Curves], across: str, *, log: Collection[str] = (), low: float | None = None
+    panels: Mapping[str, Curves],
+    across: str,
+    *,
+    log: Collection[str] = (),
+    low: float | None = None,
+    order: Sequence[str] = (),
 ) -> Any:
     """Lines that differ in colour or dashes, the same in all panels, and their labels beside them.
 
@@ -56,15 +65,14 @@ def curves_figure(
         across: Name of the abscissa.
         log: Ordinates that are logarithmic, if their values are above 0 and far apart.
         low: Lower end of the ordinates, whose upper end is then that of fractions.
+        order: Cells, of which each has its own look in all figures; the first word of a label names one.
     """
-    import matplotlib  # without pyplot, whose import takes longer than the figure
     from matplotlib.figure import Figure
 
-    labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
-    styles = itertools.cycle(itertools.product(("-", "--", ":", "-."), matplotlib.colormaps["tab10"].colors))
-    style = dict(zip(labels, styles, strict=False))
-    beside, wide = math.ceil(len(labels) / NAMES), min(len(panels), PANELS)
+    style = _styles(list(dict.fromkeys(label for curves in panels.values() for label in curves)), order)
+    wide = min(len(panels), PANELS)
     size = (8, 4.8) if wide == 1 else (3.3 * wide, 2.7 * math.ceil(len(panels) / PANELS))
+    beside = math.ceil(len(style) * NAME / (size[1] - 0.4))
     figure = Figure(figsize=(size[0] + 2 * beside, size[1]), dpi=120, layout="constrained")
     places = figure.subplots(math.ceil(len(panels) / PANELS), wide, squeeze=False).ravel()
     for axes, (of, curves) in zip(places, panels.items(), strict=False):
@@ -87,12 +95,29 @@ def curves_figure(
     return figure
 
 
+def _styles(labels: Sequence[str], order: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """Dashes and colour of each label: those of the cell that it names, or the next free ones."""
+    import matplotlib  # without pyplot, whose import takes longer than the figure
+
+    looks = list(itertools.product(("-", "--", ":", "-."), matplotlib.colormaps["tab20"].colors))
+    dark_first = [look for start in (0, 1) for look in looks[start::2]]
+    places = {cell: place for place, cell in enumerate(order)}
+    found: dict[str, tuple[str, Any]] = {}
+    for label in labels:
+        wanted = places.get(label.partition(" ")[0], len(found))
+        free = [look for look in (*dark_first[wanted % len(looks) :], *dark_first) if look not in found.values()]
+        found[label] = free[0] if free else dark_first[wanted % len(looks)]
+    return found
+
+
 def _scale_abscissa(axes: Any, xs: Sequence[float]) -> None:
     """Make the abscissa logarithmic where its values are far apart, from 1 on if there is a 0."""
     if xs[-1] > 20 * max(xs[0], 1e-12) and xs[0] >= 0:
         axes.set_xscale("log") if xs[0] > 0 else axes.set_xscale("symlog", linthresh=1)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
+    if len(xs) <= TICKS and all(float(f"{x:.3g}") == x for x in xs):  # such as guidance scales
+        axes.set_xticks(xs, [f"{x:g}" for x in xs])
 
 
 def spreads_figure(spreads: Sequence[Spread], across: str) -> Any:
@@ -160,9 +185,13 @@ def svg(figure: Any, salt: str) -> Markup:
 
 
 def png(figure: Any) -> str:
-    """A figure as a PNG in a data address."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    """A figure as a PNG of at most 256 colours and ``LONGEST`` pixels a side, in a data address."""
+    from PIL import Image
+
+    dpi = min(120, LONGEST / max(figure.get_size_inches()))
+    drawn, out = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    Image.open(drawn).convert("RGB").quantize(256).save(out, format="PNG", optimize=True)
     return address(out)
 
 

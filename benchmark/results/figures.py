@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmark.results.answer_pictures import PICTURES
 from benchmark.results.definitions import definition_of, family
-from benchmark.results.drawings import SHARE, Curves, Strip, curves_figure, strips_figure
+from benchmark.results.drawings import Curves, Strip, curves_figure, strips_figure
 from benchmark.results.results_file import read_results
 from benchmark.results.series import abscissa, family_curves, networks_of, sweep_curves
 from benchmark.results.vector_fields import Fields, figure_of
@@ -39,32 +39,36 @@ def write_figures(
         if metric.endswith("=*"):
             if curves := family_curves(results, cells, metric):
                 across = abscissa(results, metric)
-                figure = drawing(curves, metric.rpartition("/")[0], across, log=family(metric).ratio)
+                figure = drawing(curves, metric.rpartition("/")[0], across, log=family(metric).ratio, order=cells)
                 found.append(_save(folder / f"{name}.png", figure, **_arrays(curves, across)))
             continue
         for network in networks_of(results, metric):
             if curves := sweep_curves(results, cells, metric, network):
                 path = folder / f"{name}-over-scale{'' if network is None else f'-{network}'}.png"
-                figure = drawing(curves, metric, SCALE, log=definition_of(metric).ratio)
+                figure = drawing(curves, metric, SCALE, log=definition_of(metric).ratio, order=cells)
                 found.append(_save(path, figure, **_arrays(curves, SCALE)))
     seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in {r.cell for r in results.records}}
     folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
     for name in pictures:
         if drawn := PICTURES[name].drawn(folders):
-            found.append(_save(folder / f"{name}.png", drawing(drawn, name), **_arrays(drawn)))
+            across = PICTURES[name].across
+            figure = drawing(drawn, name, across, order=cells)
+            found.append(_save(folder / f"{name}.png", figure, **_arrays(drawn, across)))
     return found
 
 
-def drawing(drawn: list[Strip] | Curves | Fields, of: str, across: str = SHARE, *, log: bool = False) -> Any:
+def drawing(
+    drawn: list[Strip] | Curves | Fields, of: str, across: str, *, log: bool = False, order: Sequence[str] = ()
+) -> Any:
     """What a picture shows, or lines, as a figure; ``of`` and ``across`` name the axes of lines."""
     if isinstance(drawn, Fields):
         return figure_of(drawn)
     if isinstance(drawn, list):
         return strips_figure(drawn)
-    return curves_figure({of: drawn}, across, log={of} if log else ())
+    return curves_figure({of: drawn}, across, log={of} if log else (), order=order)
 
 
-def _arrays(drawn: list[Strip] | Curves | Fields, across: str = SHARE) -> dict[str, np.ndarray]:
+def _arrays(drawn: list[Strip] | Curves | Fields, across: str) -> dict[str, np.ndarray]:
     """Arrays of what is drawn; of lines their values, ``(R, X)``, at all abscissas, ``(X,)``."""
     if isinstance(drawn, Fields):
         return {**drawn._asdict(), "rows": np.array(drawn.rows)}

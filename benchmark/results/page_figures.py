@@ -44,7 +44,7 @@ GRADIENTS = ("gradient/mse", "gradient/cosine", "score/cosine")
 
 
 class Shown(NamedTuple):
-    """A figure of the page: lines as an inline SVG, or a picture as a data address."""
+    """A figure of the page: lines as an inline SVG, or a picture as a data address; without either, one that failed."""
 
     title: str
     svg: Markup | None
@@ -67,7 +67,8 @@ def page_figures(run: Path, results: Results, order: list[str]) -> Iterator[Show
         if any(len(points) > 1 for points in curves.values()):
             name = pattern.rpartition("/")[0]
             log = {name} if family(pattern).ratio else ()
-            yield Shown(title, svg(curves_figure({name: curves}, abscissa(results, pattern), log=log), results.suite))
+            figure = curves_figure({name: curves}, abscissa(results, pattern), log=log, order=order)
+            yield Shown(title, svg(figure, results.suite))
     yield from _gradients(results, order)
     yield from _pictures(run, results, order)
 
@@ -78,7 +79,8 @@ def _sweeps(results: Results, order: list[str]) -> Iterator[Shown]:
     for network in networks:
         found = {metric: sweep_curves(results, order, metric, network) for metric in SWEPT}
         if panels := {metric: curves for metric, curves in found.items() if curves}:
-            figure = curves_figure(panels, SCALE, log={metric for metric in panels if definition_of(metric).ratio})
+            log = {metric for metric in panels if definition_of(metric).ratio}
+            figure = curves_figure(panels, SCALE, log=log, order=order)
             by = f", by {network}" if len(networks) > 1 else ""
             yield Shown(f"Guided samples over the guidance scale{by}", svg(figure, results.suite))
 
@@ -88,7 +90,8 @@ def _gradients(results: Results, order: list[str]) -> Iterator[Shown]:
     for points in kinds_of_points(results):
         found = {metric: noise_curves(results, order, metric, points) for metric in GRADIENTS}
         if panels := {metric: curves for metric, curves in found.items() if curves}:
-            figure = curves_figure(panels, SIGMA, log={metric for metric in panels if definition_of(metric).ratio})
+            log = {metric for metric in panels if definition_of(metric).ratio}
+            figure = curves_figure(panels, SIGMA, log=log, order=order)
             yield Shown(f"Gradients against the true ones, {points}", svg(figure, results.suite))
 
 
@@ -96,15 +99,16 @@ def _pictures(run: Path, results: Results, order: list[str]) -> Iterator[Shown]:
     """Pictures of answers whose numbers the results hold; others in the folders are of other questions."""
     answered = {(r.cell, definition_of(r.metric).stage) for r in results.records if r.status == OK}
     folders = first_seeds(run, results, order)
-    for name, (kind, of_folders, title) in PICTURES.items():
+    for name, (kind, of_folders, title, across) in PICTURES.items():
         own = {cell: folder for cell, folder in folders.items() if (cell, kind) in answered}
         if not title or not own:
             continue
         try:
             drawn = of_folders(own)
-            figure = drawing(drawn, name) if drawn else None
-        except (KeyError, ValueError, IndexError, TypeError, OSError):
-            raise InputError(f"{run}: {name}: unusable answers of {', '.join(own)}; run the suite again") from None
+            figure = drawing(drawn, name, across, order=order) if drawn else None
+        except (InputError, KeyError, ValueError, IndexError, TypeError, OSError):
+            yield Shown(f"{title}: cannot be drawn from the answers of {', '.join(own)}; run the suite again", None)
+            continue
         if figure is not None:
             lines = isinstance(drawn, dict)
             yield Shown(title, svg(figure, results.suite) if lines else None, "" if lines else png(figure))

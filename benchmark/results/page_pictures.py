@@ -28,7 +28,7 @@ def curve(results: Results, order: list[str]) -> Markup | None:
     curves = distinct(family_curves(results, order, CURVE)) if over_noise(results, CURVE) else {}
     if not curves:
         return None
-    return svg(curves_figure({"accuracy on test images": curves}, SIGMA, low=0), results.suite)
+    return svg(curves_figure({"accuracy on test images": curves}, SIGMA, low=0, order=order), results.suite)
 
 
 def first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:

@@ -43,7 +43,7 @@ def abscissa(results: Results, pattern: str) -> str:
 
 
 def sweep_curves(results: Results, cells: Sequence[str], metric: str, network: Any = None) -> Curves:
-    """Means over seeds of a metric by guidance scale, of the cells that have three at least.
+    """Means over seeds of a metric by guidance scale, of the cells that have two at least.
 
     Args:
         results: Numbers of the run.
@@ -54,7 +54,7 @@ def sweep_curves(results: Results, cells: Sequence[str], metric: str, network: A
     own = (r for r in _measured(results, cells) if r.metric == metric and r.protocol.get("feature_network") == network)
     scaled = ((record, record.protocol.get("guidance_scale")) for record in own)
     found = _curves(((record, scale) for record, scale in scaled if scale is not None), apart=())
-    return {label: points for label, points in found.items() if len(points) > 2}
+    return {label: points for label, points in found.items() if len(points) > 1}
 
 
 def noise_curves(results: Results, cells: Sequence[str], metric: str, points: str) -> Curves:

@@ -37,7 +37,8 @@ def run(tmp_path):
         "samples@1": {"images": grey(12, 8, 8, 1)},
         "diagnostics": {"confusion": RNG.random((10, 10))},
         "alignment": {
-            "images": grey(10, 8, 8, 1), "gradients": real(3, 10, 8, 8, 1), "times": np.array([0.3, 0.35, 0.8])
+            "images": grey(10, 8, 8, 1), "gradients": real(3, 10, 8, 8, 1), "times": np.array([0.3, 0.35, 0.8]),
+            "sigmas": np.array([0.1, 0.14, 4.0]),
         },
         "steps@1": {
             "noisy": real(11, 10, 8, 8, 1), "denoised": real(11, 10, 8, 8, 1),
@@ -53,7 +54,7 @@ def run(tmp_path):
         },
         "curves": {
             "images": grey(10, 8, 8, 1), "mean": RNG.random((8, 8, 1)), "denoised": real(7, 10, 8, 8, 1),
-            "times": np.array([0.2, 0.9]), "errors": RNG.random((2, 30)),
+            "times": np.array([0.2, 0.9]), "sigmas": np.array([0.1, 4.0]), "errors": RNG.random((2, 30)),
             "log_levels": -RNG.random((4, 12)), "true": np.array([0.2, 0.4, 0.6, 0.8]),
         },
     }  # fmt: skip
@@ -100,7 +101,7 @@ def test_samples_of_all_scales_stand_below_one_another_in_order(run):
 def test_gradients_are_shown_from_least_to_most_of_each_picture(run):
     (path,) = drawn(run, pictures=["alignment"])
     with np.load(path.with_suffix(".npz")) as arrays:
-        shown = arrays["01 first"]
+        shown = arrays["01 first, sigma 0.14"]
         np.testing.assert_array_equal(shown.min((1, 2, 3)), 0)
         np.testing.assert_array_equal(shown.max((1, 2, 3)), 1)
 
@@ -158,13 +159,20 @@ def test_steps_of_a_sampler_that_evaluates_nothing_have_no_picture(run):
     assert drawn(run, pictures=["steps"]) == []
 
 
-def test_the_ratio_of_errors_is_to_those_of_the_first_cell(run):
-    with np.load(run / "first" / "seed0" / "curves.npz") as arrays:
-        finished(run / "second" / "seed0", "curves", {**arrays, "errors": arrays["errors"] * np.array([[2.0], [0.5]])})
+def test_the_ratio_of_errors_is_to_those_of_the_first_cell_at_the_same_noise(run):
+    """Two processes, whose levels lie at other places: errors that follow one power of the noise have one ratio."""
+    for cell, sigmas, factor in (("second", [0.1, 1.0, 10.0], 1.0), ("first", [0.03, 0.2, 3.0], 2.0)):
+        sigmas = np.array(sigmas)
+        errors = factor * sigmas[:, None] ** -0.5 * np.ones((3, 30))
+        finished(run / cell / "seed0", "curves", {"times": sigmas / 20, "sigmas": sigmas, "errors": errors})
     (path,) = drawn(run, pictures=["log-error-ratio"])
     with np.load(path.with_suffix(".npz")) as arrays:
         assert list(arrays["rows"]) == ["second", "first"]
-        np.testing.assert_allclose(arrays["values"], [[0, 0], [-np.log(2), np.log(2)]], atol=1e-12)
+        assert arrays["across"] == "noise level, sigma / alpha"
+        np.testing.assert_allclose(arrays["x"], [0.1, 0.2, 1.0, 3.0, 10.0])
+        nan = np.nan  # the first cell has nothing at .03 to compare with
+        expected = [[0, nan, 0, nan, 0], [nan, np.log(2), nan, np.log(2), nan]]
+        np.testing.assert_allclose(arrays["values"], expected, atol=1e-12)
 
 
 def test_steps_by_class_are_the_mean_probabilities_of_what_was_asked(run):

@@ -1,11 +1,16 @@
 """Figures of a run's page: what was measured in a row is drawn, and pictures are of what the results tell."""
 
+import base64
+import io
+import re
+
 import numpy as np
 import pytest
+from PIL import Image
 from tables import number, results
 
-from benchmark.errors import InputError
 from benchmark.results.answer_pictures import PICTURES
+from benchmark.results.drawings import Strip, curves_figure, png, strips_figure, svg
 from benchmark.results.page_figures import page_figures
 from benchmark.results.record import UNNORMALISED
 from benchmark.results.series import likelihoods, sweep_curves
@@ -40,12 +45,10 @@ def test_a_run_without_courses_has_no_figures(tmp_path):
     assert titles(tmp_path, number("a", 0, metric="accuracy/clean", value=0.5)) == {}
 
 
-def test_three_scales_are_a_sweep_and_two_are_not(tmp_path):
-    records = [scaled("a", s, value=s + seed, seed=seed) for s in (0, 1, 3) for seed in (0, 1)] + [
-        scaled("b", s) for s in (1, 3)
-    ]
+def test_several_scales_are_a_sweep_and_one_is_not(tmp_path):
+    records = [scaled("a", s, value=s + seed, seed=seed) for s in (1, 3) for seed in (0, 1)] + [scaled("b", 1)]
     curves = sweep_curves(results(*records), ["a", "b"], "fd", "reference")
-    assert curves == {"a": {0: 0.5, 1: 1.5, 3: 3.5}}
+    assert curves == {"a": {1: 1.5, 3: 3.5}}
     drawn = titles(tmp_path, *records)["Guided samples over the guidance scale"].svg
     assert ">a<" in drawn
     assert ">b<" not in drawn
@@ -89,7 +92,43 @@ def test_pictures_are_of_cells_whose_answers_the_results_hold(tmp_path):
 
 
 @pytest.mark.parametrize("changed", [{"noisy": np.zeros(3)}, {"labels": np.zeros((2, 2))}])
-def test_unusable_answers_are_one_line_that_names_the_cells(tmp_path, changed):
+def test_unusable_answers_of_one_cell_leave_the_page_its_other_figures(tmp_path, changed):
     counterfactual(tmp_path, "a", **changed)
-    with pytest.raises(InputError, match="counterfactuals: unusable answers of a; run the suite again"):
-        titles(tmp_path, number("a", 0, metric="counterfactual/asked", value=0.5, guidance_scale=1))
+    asked = number("a", 0, metric="counterfactual/asked", value=0.5, guidance_scale=1)
+    sweep, failed = titles(tmp_path, asked, *(scaled("a", s) for s in (1, 3)))
+    assert sweep == "Guided samples over the guidance scale"
+    assert failed.endswith("cannot be drawn from the answers of a; run the suite again")
+
+
+def look(drawing, name):
+    """Colours and dashes of the line of a label, the first of the legend's lines that the figure holds."""
+    (legend,) = drawing.legends
+    handles = dict(zip((t.get_text() for t in legend.get_texts()), legend.get_lines(), strict=True))
+    return handles[name].get_color(), handles[name].get_linestyle()
+
+
+def test_a_cell_looks_the_same_in_every_figure_and_no_two_alike():
+    order = [f"cell{i}" for i in range(70)]
+    few = curves_figure({"fd": {"cell9": {0: 1.0}, "cell40": {0: 2.0}}}, "x", order=order)
+    many = curves_figure({"fd": {f"{cell} @1": {0: 1.0} for cell in order}}, "x", order=order)
+    assert look(few, "cell9") == look(many, "cell9 @1")
+    assert look(few, "cell40") == look(many, "cell40 @1")
+    assert len({look(many, f"{cell} @1") for cell in order}) == 70
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_all_labels_lie_inside_the_picture(panels):
+    curves = {f"cell{i}": {0: 1.0, 1: 2.0} for i in range(22)}
+    drawn = svg(curves_figure({f"metric{i}": curves for i in range(panels)}, "x"), "salt")
+    width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups())
+    places = re.findall(r'x="([-\d.]+)" y="([-\d.]+)"[^>]*>(cell\d+)<', drawn)
+    assert len(places) == 22
+    assert all(0 < float(x) < width - 20 and 0 < float(y) < height for x, y, _ in places)
+
+
+def test_pictures_inside_a_page_are_small():
+    noise = [Strip(f"cell{i}", RNG.random((10, 32, 32, 3))) for i in range(60)]
+    content = base64.b64decode(png(strips_figure(noise)).partition(",")[2])
+    with Image.open(io.BytesIO(content)) as picture:
+        assert max(picture.size) < 3200
+    assert len(content) < 3e6

@@ -333,10 +333,13 @@ def test_the_numbers_of_the_plane_are_those_of_the_results():
     assert "on noisy points {:.5f} against {:.5f}.".format(*errors(cells[:2], "noisy test images", 7.516)) in text
     assert "of the gradient: {:.4f} against {:.4f}, at weight 1".format(*errors(("sc", "ce"), "grid", 7.516)) in text
     noisy = errors(("sc", "ce"), "noisy test images", 2.992)
-    assert "{:.6f} against {:.5f} in every seed; far".format(*noisy) in text
+    assert "{:.6f} against {:.5f} in every seed, and on".format(*noisy) in text
     assert nearer("sc", "ce", "noisy test images", 2.992)
-    assert "{:.5f} against {:.4f} in every seed. (d)".format(*errors(("sc_tenth", "ce"), "grid", 7.516)) in text
+    assert "{:.5f} against {:.4f} in every seed, and further".format(*errors(("sc_tenth", "ce"), "grid", 7.516)) in text
     assert nearer("sc_tenth", "ce", "grid", 7.516)
+    assert nearer("sc", "ce", "grid", 1.0)
+    assert nearer("ce", "sc", "noisy test images", 7.516)
+    assert all(nearer("ce", "sc_tenth", "grid", sigma) for sigma in (1.0, 2.992))
     (dlsm,) = errors(("dlsm",), "grid", 7.516)
     assert f"is nearest with all labels: {dlsm:.5f}" in text
     assert all(dlsm < min(errors((cell,), "grid", 7.516)) for cell in ("ce", "sc", "sc_tenth"))
@@ -395,3 +398,6 @@ def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_res
     for scale, words in ((1, ".{:03.0f} against .{:03.0f} with an interval"), (3, ".{:03.0f} against .{:03.0f}.")):
         asked = [1000 * mean(cell, "accuracy/generated", scale) for cell in ("self_calibrating", "noisy_encoder")]
         assert words.format(*asked) in text
+    near = [mean(cell, "fd", None) for cell in ("cdm_pooled_linear", "cdm_uniform", "cdm_linear")]
+    assert "{:.2f} with the linear schedule and {:.2f} with the uniform one".format(*near) in text
+    assert f"the linear schedule has {near[2]:.2f} (`cdm_linear`)" in text

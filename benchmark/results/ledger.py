@@ -14,12 +14,12 @@ from benchmark.results.definitions import definition_of
 from benchmark.results.judgement import NOT_RUN, Judgement, judge
 from benchmark.results.markdown import escape, table
 from benchmark.results.paired import BETTER, FEWEST, LEVEL, VERDICTS
-from benchmark.results.published import PublishedNumbers
+from benchmark.results.published import PUBLISHED, PublishedNumbers
 from benchmark.results.record import Results
 from benchmark.results.results_file import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS, PUBLISHED = ROOT / "configs" / "claims.yaml", ROOT / "results" / "published.yaml"
+CLAIMS = ROOT / "configs" / "claims.yaml"
 WIDTH = 100
 """Characters of a line of text."""
 LARGEST = 700.0

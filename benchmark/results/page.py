@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from benchmark.results.headline import METRICS, chosen_lines, heading, labels_of
 from benchmark.results.ledger import here, judge_all, margin, notes, statement, summary
 from benchmark.results.page_figures import page_figures
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
+from benchmark.results.published import printed_beside
 from benchmark.results.record import FAILED, NOT_APPLICABLE, Results
 from benchmark.results.record import OK as MEASURED
 from benchmark.results.results_file import read_results
@@ -58,13 +59,13 @@ def write_report(
         headline=_headline(results, order, floors, answers),
         ledger=_ledger(run / "results.json", results, answers),
         floors=frozenset(floors),
-        tables=[_table(*table, floors) for table in all_tables(found, _metrics(found))],
+        tables=[_table(*t, floors, printed_beside(results.suite)) for t in all_tables(found, _metrics(found))],
         curve=curve(results, order),
         figures=list(page_figures(cells_in or run, results, order)),
         grids=grids(cells_in or run, results, order),
         unseen=without_pictures(results, order),
         confusions=confusions(cells_in or run, results, order),
-        again={"words": again or f"--suite {results.suite}", "seeds": _seeds(results)},
+        again=_commands(results, order, again or f"--suite {results.suite}"),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -97,10 +98,15 @@ def _headline(results: Results, order: list[str], floors: Collection[str], answe
     }
 
 
-def _seeds(results: Results) -> str:
-    """Seeds of the methods, as an option takes them; the reference has one of its own."""
+def _commands(results: Results, order: list[str], words: str) -> list[tuple[str, str]]:
+    """Each cell with the command that runs it and what it needs; a cell whose seed is its own needs no seeds."""
+    found = []
     seeds = Counter(seed for _, seed in {(record.cell, record.seed) for record in results.records})
-    return ",".join(map(str, sorted(seed for seed in seeds if seeds[seed] > 1 or len(seeds) == 1)))
+    several = sorted(seed for seed in seeds if seeds[seed] > 1 or len(seeds) == 1)
+    for cell in order:
+        own = sorted({record.seed for record in results.records if record.cell == cell} & {*several}) or several
+        found.append((cell, f"python -m benchmark.run {words} --only {cell} --seeds {','.join(map(str, own))}"))
+    return found
 
 
 def _seconds(entry: Entry | None) -> str:
@@ -140,26 +146,34 @@ def _metrics(all_rows: list[Row]) -> set[str]:
     return {metric for metric in found if not definition_of(metric).is_plotted}
 
 
-def _table(heading: str, all_rows: list[Row], metrics: list[str], floors: Collection[str]) -> dict[str, Any]:
+def _table(
+    heading: str,
+    all_rows: list[Row],
+    metrics: list[str],
+    floors: Collection[str],
+    published: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
     """Head and body of one table, and notes of failures and inapplicable cells."""
     chosen = rows_of(all_rows, metrics, floors)
     absent = {row.cell: reasons_of(row, metrics) for row in chosen}
     kept = [row for row in chosen if not reasons_of(row, metrics)]
     elsewhere = {(row.cell, metric) for row in kept for metric in row.entries}  # in another row of the cell
     head = [(metric, f"{definition_of(metric).arrow} {definition_of(metric).unit}".strip()) for metric in metrics]
-    body = []
+    body, numbers = [], {}
     for row in kept:
         scale = "" if row.guidance_scale is None else f"{row.guidance_scale:g}"
         cells = []
         for metric in metrics:
             nothing = ("", "") if (row.cell, metric) in elsewhere else ("missing", "not finished")
-            cells.append(_cell(row.entries.get(metric, ())) or nothing)
+            text, detail = _cell(row.entries.get(metric, ()), numbers) or nothing
+            cells.append((text + row.paper(published, metric), detail))
         body.append((row.cell, scale, cells))
     failed: dict[str, dict[str, None]] = {}
     for row in kept:
         for entry in (entry for metric in metrics for entry in row.entries.get(metric, ()) if entry.status == FAILED):
             failed.setdefault(row.cell, {}).update(dict.fromkeys(entry.reasons))
     notes = [("failed", cell, "; ".join(reasons)) for cell, reasons in failed.items()]
+    notes += [("n/a", f"[{number}]", reason) for reason, number in numbers.items()]
     notes += [("n/a throughout", ", ".join(cells), reason) for reason, cells in by_reason(absent).items()]
     return {"name": heading, "head": head, "body": body, "scaled": any(s for _, s, _ in body), "notes": notes}
 
@@ -168,10 +182,19 @@ def _asked(row: Row, metric: str) -> bool:
     return any(entry.status != NOT_APPLICABLE for entry in row.entries.get(metric, ()))
 
 
-def _cell(entries: tuple[Entry, ...]) -> tuple[str, str] | None:
-    """Text and tooltip of a table cell; None without entries."""
-    found = [_entry(entry) for entry in sorted(entries, key=lambda entry: entry.status != FAILED)]
-    return ("; ".join(text for text, _ in found), "; ".join(detail for _, detail in found)) if found else None
+def _cell(entries: tuple[Entry, ...], numbers: dict[str, int]) -> tuple[str, str] | None:
+    """Text and tooltip of a table cell; None without entries. Reasons for n/a get numbers, which are noted once."""
+    found, texts = sorted(entries, key=lambda entry: entry.status != FAILED), []
+    told = [entry.protocol for entry in found if entry.status == MEASURED]
+    apart = {key for of in told for key in of if any(of[key] != other.get(key) for other in told)}
+    for entry in found:
+        text, _ = _entry(entry)
+        if entry.status == NOT_APPLICABLE and entry.reasons:
+            marks = ", ".join(str(numbers.setdefault(reason, len(numbers) + 1)) for reason in entry.reasons)
+            text += f" [{marks}]"
+        about = ", ".join(f"{key} {value}" for key, value in entry.protocol.items() if key in apart)
+        texts.append(f"{text} ({about})" if about else text)
+    return ("; ".join(texts), "; ".join(_entry(entry)[1] for entry in found)) if found else None
 
 
 def _entry(entry: Entry) -> tuple[str, str]:

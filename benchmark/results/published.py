@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from benchmark.system.yaml_files import mapping, read_yaml
 
 TABLE = {"source": True, "setting": True, "differs": True, "columns": True, "rows": True, "cells": False}
 COLUMN = {"heading": True, "metric": False, "percent": False, "suite": False, "put": False}
+PUBLISHED = Path(__file__).parents[2] / "results" / "published.yaml"
 PRINTED = re.compile(r"(\d+(?:\.\d+)?)(?:±\d+(?:\.\d+)?)?")
 
 
@@ -81,6 +83,13 @@ class PublishedNumbers:
             if number.suite == suite and number.cell and number.metric:
                 found.setdefault((number.cell, number.metric), []).append(number)
         return found
+
+
+@cache
+def printed_beside(suite: str) -> dict[tuple[str, str], str]:
+    """Numbers that ship, as printed, of a suite's data and setting, by row, ``cell`` or ``cell@scale``, and metric."""
+    beside = PublishedNumbers(PUBLISHED).beside(suite) if PUBLISHED.is_file() else {}
+    return {place: " / ".join(dict.fromkeys(number.printed for number in of)) for place, of in beside.items()}
 
 
 def _numbers(table: str, raw: dict[str, Any], where: str) -> list[Published]:

@@ -1,6 +1,6 @@
 """Rows of a table: each cell at each guidance scale, its metrics as means over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
@@ -41,6 +41,17 @@ class Row:
     method: str
     guidance_scale: float | None
     entries: dict[str, tuple[Entry, ...]]
+
+    def paper(self, published: Mapping[tuple[str, str], str], metric: str) -> str:
+        """The published number beside this row's, as `` (paper 54.79 %)``; empty if there is none.
+
+        Args:
+            published: Numbers as printed by row, ``cell`` or ``cell@scale``, and metric.
+            metric: Name of the metric.
+        """
+        scaled = [] if self.guidance_scale is None else [f"{self.cell}@{self.guidance_scale:g}"]
+        found = [published[name, metric] for name in (*scaled, self.cell) if (name, metric) in published]
+        return f" (paper {found[0]})" if found and self.entries.get(metric) else ""
 
 
 def rows(results: Results, cells: Sequence[str] | None = None) -> list[Row]:

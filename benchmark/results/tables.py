@@ -6,7 +6,7 @@ Only Markdown rounds.
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import mode
@@ -92,14 +92,17 @@ def to_markdown(
         shown = {metric for metric in measured if not definition_of(metric).is_plotted}
     else:
         shown = {metric for metric in columns if definition_of(metric)}
+    from benchmark.results.published import printed_beside  # reads YAML, which comparisons do without
+
     notes: dict[str, int] = {}
+    published = printed_beside(results.suite)
     parts = [f"**Incomplete**: not finished are {', '.join(map(escape, unfinished))}."] if unfinished else []
     parts.append(
         f"Suite {escape(results.suite)}, commit {escape(results.commit) or 'unknown'}. Mean ± standard error over"
         " seeds; **bold**: best of the rows measured alike, floors aside."
     )
     for heading, some, own in all_tables(all_rows, shown):
-        parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes).text())
+        parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes, published).text())
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"
@@ -138,13 +141,17 @@ def by_reason(left_out: dict[str, list[str]]) -> dict[str, list[str]]:
 
 @dataclass
 class _Table:
-    """One Markdown table; ``notes`` (reason -> number) is shared by all tables of a document."""
+    """One Markdown table; ``notes`` (reason -> number) is shared by all tables of a document.
+
+    ``published`` has numbers as printed, see ``Row.paper``.
+    """
 
     name: str
     metrics: list[str]
     rows: list[Row]
     floors: frozenset[str]
     notes: dict[str, int]
+    published: Mapping[tuple[str, str], str]
     labels: list[str] = field(init=False)
     left_out: dict[str, list[str]] = field(init=False)
     asked: set[tuple[str, str]] = field(init=False)
@@ -190,11 +197,14 @@ class _Table:
                 aside = {key for key in self.labels if len(self._of_row(row, key)) == 1}
                 # A number of the whole cell is in one of its rows; the others leave it blank.
                 elsewhere = not entries and (row.cell, column.metric) in self.asked
-                line.append("" if elsewhere else self._cell(column, entries, best, aside))
+                paper = escape(row.paper(self.published, column.metric))
+                line.append("" if elsewhere else self._cell(column, entries, best, aside) + paper)
             for fact in column.facts():
                 beneath.setdefault(fact, []).append(column.metric)
         title = f"### {self.name} ({_seeds(self.seeds)}{f', n={counts.pop()}' if len(counts) == 1 else ''})"
         facts = [f"- {fact}: {', '.join(metrics)}" for fact, metrics in beneath.items()]
+        if any(row.paper(self.published, metric) for row in self.rows for metric in self.metrics):
+            facts.append("- paper: as printed there; results/published.yaml has source, setting and what differs")
         facts += [
             f"- n/a throughout, {escape(reason)}: {', '.join(map(escape, cells))}"
             for reason, cells in by_reason(self.left_out).items()

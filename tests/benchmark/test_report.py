@@ -324,6 +324,6 @@ def test_a_committed_table_has_its_suites_floors_order_and_command(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert re.search(r'<tr data-cell="training_copies" class="floor">', page)
     assert not re.search(r'<tr data-cell="(joint|cdm)" class="floor">', page)
-    assert "python -m benchmark.run --suite digits --only CELL --seeds 0,1,2,3,4<" in page
+    assert "python -m benchmark.run --suite digits --only joint --seeds 0,1,2,3,4\n<" in page
     assert page.index('data-cell="gaussian"') < page.index('data-cell="score_model"') < page.index('data-cell="joint"')
     assert "margin 0.03" in page

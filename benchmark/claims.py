@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     if len(options.results) > MOST:
         raise InputError(f"{len(options.results)} results; name at most {MOST}")
     paths = [given / "results.json" if given.is_dir() else given for given in options.results]
+    twice = next((path for i, path in enumerate(paths) if path.resolve() in {p.resolve() for p in paths[:i]}), None)
+    if twice is not None:
+        raise InputError(f"{twice} is named twice; leave one out")
     print(FORMATS[options.format](ledger_of(paths, options.claims)), end="")
     return OK
 

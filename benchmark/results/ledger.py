@@ -38,6 +38,11 @@ class Judged:
     answers: bool
     judgements: tuple[Judgement, ...]
 
+    @property
+    def label(self) -> str:
+        """Name of the file, with its run's folder where all runs name it alike."""
+        return f"{self.path.parent.name}/{self.path.name}" if self.path.name == "results.json" else self.path.name
+
     def count(self, verdict: str) -> int:
         """Number of claims with a verdict."""
         return sum(judgement.verdict == verdict for judgement in self.judgements)
@@ -70,7 +75,7 @@ class Ledger:
             for file in own or self.files[:1]:
                 judgement = file.judgements[index]
                 if judgement.verdict == NOT_RUN:
-                    told = f" ({file.path.name})" if own and len(self.files) > 1 else ""
+                    told = f" ({file.label})" if own and len(self.files) > 1 else ""
                     found.setdefault(f"{judgement.reason}{told}", []).append(claim.name)
         return found
 
@@ -148,7 +153,7 @@ def summary(file: Judged) -> str:
     """Number of claims with each verdict, in words."""
     counts = ", ".join(f"{file.count(verdict)} {verdict}" for verdict in (*VERDICTS, NOT_RUN))
     commit = f", commit {file.commit}" if file.commit else ""
-    return f"{file.path.name} (suite {file.suite}{commit}): {counts}"
+    return f"{file.label} (suite {file.suite}{commit}): {counts}"
 
 
 def notes(ledger: Ledger) -> list[str]:
@@ -169,12 +174,12 @@ def notes(ledger: Ledger) -> list[str]:
     for file in ledger.files:
         if not file.answers:
             found.append(
-                f"{file.path.name}: no scores of single test images lie beside it, so that the error over test images "
+                f"{file.label}: no scores of single test images lie beside it, so that the error over test images "
                 "(SE_test) is left out everywhere. Intervals are too narrow, the more so with more seeds."
             )
         if file.judged:
             found.append(
-                f"{file.path.name}: of {file.judged} claims judged, up to about {(1 - LEVEL) * file.judged:.1f} would "
+                f"{file.label}: of {file.judged} claims judged, up to about {(1 - LEVEL) * file.judged:.1f} would "
                 f"read reproduced by chance if none were true: each is one-sided at {1 - LEVEL:.0%}."
             )
     return found
@@ -186,7 +191,7 @@ def notes(ledger: Ledger) -> list[str]:
 def _header(ledger: Ledger) -> list[str]:
     if len(ledger.files) == 1:
         return ["claim", "paper", "here", "n", "margin", "verdict"]
-    return ["claim", "paper", *(f"{file.path.name}: verdict" for file in ledger.files)]
+    return ["claim", "paper", *(f"{file.label}: verdict" for file in ledger.files)]
 
 
 def _cells(ledger: Ledger, claim: Claim, row: Sequence[Judgement]) -> list[str]:

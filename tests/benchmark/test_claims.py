@@ -188,6 +188,17 @@ def test_markdown_escapes_what_files_say(tmp_path, capsys):
     assert all(row.count("|") == 7 for row in rows)
 
 
+def test_runs_side_by_side_are_told_apart_by_their_folders_and_none_is_named_twice(tmp_path, capsys):
+    for name in ("mine", "yours"):
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name / "results.json", results(*measured()))
+    words = [f"--claims={claims_file(tmp_path)}", "--format=markdown"]
+    assert main([str(tmp_path / "mine"), str(tmp_path / "yours"), *words]) == 0
+    assert "mine/results.json: verdict | yours/results.json: verdict" in capsys.readouterr().out
+    assert main([str(tmp_path / "mine"), str(tmp_path / "mine" / "results.json"), *words]) == 2
+    assert "is named twice; leave one out" in capsys.readouterr().err
+
+
 def test_the_claims_that_ship_are_held_against_any_results(tmp_path, capsys):
     pair = (("denoising_assisted", 0.7), ("noisy_classifier", 0.6))
     records = [number(cell, seed, "accuracy/noisy", value, n=4) for cell, value in pair for seed in range(3)]

@@ -166,7 +166,7 @@ def _table(
         for metric in metrics:
             nothing = ("", "") if (row.cell, metric) in elsewhere else ("missing", "not finished")
             text, detail = _cell(row.entries.get(metric, ()), numbers) or nothing
-            cells.append((text + row.paper(published, metric), detail))
+            cells.append((f"{text} {row.paper(published, metric)}".strip(), detail))
         body.append((row.cell, scale, cells))
     failed: dict[str, dict[str, None]] = {}
     for row in kept:

@@ -43,7 +43,7 @@ class Row:
     entries: dict[str, tuple[Entry, ...]]
 
     def paper(self, published: Mapping[tuple[str, str], str], metric: str) -> str:
-        """The published number beside this row's, as `` (paper 54.79 %)``; empty if there is none.
+        """The published number beside this row's, as ``(paper 54.79 %)``; empty if there is none.
 
         Args:
             published: Numbers as printed by row, ``cell`` or ``cell@scale``, and metric.
@@ -51,7 +51,7 @@ class Row:
         """
         scaled = [] if self.guidance_scale is None else [f"{self.cell}@{self.guidance_scale:g}"]
         found = [published[name, metric] for name in (*scaled, self.cell) if (name, metric) in published]
-        return f" (paper {found[0]})" if found and self.entries.get(metric) else ""
+        return f"(paper {found[0]})" if found and self.entries.get(metric) else ""
 
 
 def rows(results: Results, cells: Sequence[str] | None = None) -> list[Row]:

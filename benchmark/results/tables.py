@@ -198,7 +198,8 @@ class _Table:
                 # A number of the whole cell is in one of its rows; the others leave it blank.
                 elsewhere = not entries and (row.cell, column.metric) in self.asked
                 paper = escape(row.paper(self.published, column.metric))
-                line.append("" if elsewhere else self._cell(column, entries, best, aside) + paper)
+                text = "" if elsewhere else self._cell(column, entries, best, aside)
+                line.append(f"{text} {paper}" if paper else text)
             for fact in column.facts():
                 beneath.setdefault(fact, []).append(column.metric)
         title = f"### {self.name} ({_seeds(self.seeds)}{f', n={counts.pop()}' if len(counts) == 1 else ''})"

@@ -134,6 +134,18 @@ def test_each_kind_of_points_and_noise_level_has_a_table_and_numbers_without_the
     assert "gradient" not in markdown.split(points[0])[0]
 
 
+def test_published_numbers_stand_beside_those_of_their_setting_alone():
+    measured = [
+        number("denoising_assisted", metric="accuracy/noisy", value=0.56),
+        number("denoising_assisted", metric="fid", value=3.1, guidance_scale=1, feature_network="inception"),
+        number("denoising_assisted", metric="fid", value=9.9, guidance_scale=3, feature_network="inception"),
+    ]
+    tables = to_markdown(results(*measured, suite="cifar10"))
+    assert cells_of(tables, "accuracy/noisy") == {"denoising_assisted": "0.560 (paper 57.16 %)"}
+    assert cells_of(tables, "fid") == {"denoising_assisted@1": "**3.10** (paper 2.85)", "denoising_assisted@3": "9.90"}
+    assert "paper" not in to_markdown(results(*measured, suite="cifar10-medium"))
+
+
 def test_a_question_that_some_cells_are_asked_has_a_table_of_these_alone():
     markdown = to_markdown(
         results(

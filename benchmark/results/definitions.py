@@ -148,7 +148,7 @@ DEFINITIONS = (
     *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True)),
     *_of(
         "calibrate",
-        MetricDefinition("mse/calibration/t=*", DENSITY, DOWN, 1e-3, 0.10, low=0.0, shown=".3g", ratio=True),
+        MetricDefinition("mse/calibration/t=*", DENSITY, DOWN, 1e-3, 0.10, low=0.0, shown=".4g", ratio=True),
     ),
     *_of(
         "gradients",

@@ -70,7 +70,7 @@ class StoredImages(ImagesInMemory):
         if average_to is not None:
             if average_to > min(native[1:]):
                 raise ValueError(f"average_to must be at most the image's {min(native[1:])} pixels, got {average_to}")
-            self.name, native = f"{self.name}-{average_to}", (native[0], average_to, average_to)
+            self.name, native = f"{self.name}-{average_to}", (native[0], int(average_to), int(average_to))
         self.preparation = Preparation(resize, pad_to, rgb)
         self.shape = self.preparation.shape(native)
         self.augmentation = Augmentation(flip, crop_padding)

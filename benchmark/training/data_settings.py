@@ -14,13 +14,16 @@ from datamodules.base import ImageData
 DATA = "data"
 """Placeholder of the data set's value in a configuration."""
 FROM_DATA: dict[str, Callable[[ImageData], int | list[int]]] = {
-    "classes": lambda data: data.classes,
-    "in_channels": lambda data: data.shape[0],
-    "image_size": lambda data: data.shape[2],
-    "shape": lambda data: list(data.shape),
+    "classes": lambda data: int(data.classes),
+    "in_channels": lambda data: int(data.shape[0]),
+    "image_size": lambda data: int(data.shape[2]),
+    "shape": lambda data: [int(side) for side in data.shape],
     "train_images": lambda data: len(data.images("train")[1]),
 }
-"""Parameters by name, and their values; classes are those of the task."""
+"""Parameters by name, and their values; classes are those of the task.
+
+Numbers are plain: a parser's own types, of which a data set's side may be, cannot be written to a configuration.
+"""
 
 
 def open_to_data(parser: ArgumentParser) -> None:

@@ -102,11 +102,15 @@ def accuracy_over_noise(method: Method, data: ImageData) -> dict[str, float]:
 
 
 def sample_grid(method: Method, data: ImageData) -> np.ndarray | None:
-    """Samples side by side, uint8 ``(H, W, 3)``; None if one is not finite, as may be early in a training."""
+    """Samples side by side, uint8 ``(H, W, 3)``.
+
+    None if one is not finite, as may be early in a training, or if weights that are needed for sampling alone are still
+    being trained.
+    """
     labels = torch.arange(IMAGES) % data.classes if _is_guided(method) else None
     try:
         images = draw_images(method, data, range(IMAGES), labels, 0, IMAGES, lambda drawn: None)
-    except FloatingPointError:
+    except (FloatingPointError, FileNotFoundError):
         return None
     return np.array(picture(images, data.grey.count).convert("RGB"))
 

@@ -105,6 +105,16 @@ def test_a_shipped_configuration_fits_images_of_another_shape(folder, name):
     assert cli.datamodule.shape == (3, 8, 8)
 
 
+@pytest.mark.parametrize("name", ["class_gaussians", "cdm_anchored", "joint"])
+def test_a_side_that_the_data_take_from_settings_can_be_written_to_a_configuration(folder, name):
+    _, config = folder
+    data = [f"--data={yaml.safe_dump(config['data'], default_flow_style=True)}", "--data.init_args.average_to=4"]
+    cli = build([f"--config=digits/{name}.yaml", *data, "--trainer.logger=false"])
+    assert cli.datamodule.shape == (3, 4, 4)
+    (folder[0] / FILE).write_text(cli.settings)
+    assert build([f"--config={folder[0] / FILE}"]).settings == cli.settings
+
+
 def test_exact_points_are_as_many_as_the_data_trains_on(folder):
     points = "methods.baselines.empirical.EmpiricalDenoiser"
     denoiser = {"class_path": points, "init_args": {"process": PROCESS}}

@@ -4,14 +4,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from lightning import Trainer
 from oracles import ExactClassifier, ExactDenoiser, GaussianMixture
 
 from benchmark.training.views import Views, sample_grid
 from datamodules.grey_levels import GreyLevels
 from methods.base import Denoiser, Method, Unsupported
+from methods.diffusion.denoiser import EpsDenoiser, Pretrained
 from methods.diffusion.process import VarianceExploding
 from methods.diffusion.samplers import DDIM
+from methods.networks.unet import UNet
 
 SHAPE, VE = (1, 4, 4), VarianceExploding(sigma_min=0.01, sigma_max=5.0)
 DATA = SimpleNamespace(grey=GreyLevels(256), shape=SHAPE, classes=3)
@@ -65,6 +68,16 @@ def test_there_is_no_picture_of_samples_that_are_not_finite():
     method = Exact(0.0)
     method.denoiser = Overflowing(method.denoiser)
     assert sample_grid(method, DATA) is None
+
+
+def test_there_is_no_picture_while_weights_that_sampling_alone_needs_are_trained(tmp_path):
+    method = Exact(0.0)
+    other = EpsDenoiser(UNet(SHAPE[0], width=8, multipliers=[1], blocks=1, attention=[]), VE)
+    method.denoiser = Pretrained(other, str(tmp_path / "final.ckpt"))
+    assert sample_grid(method, DATA) is None
+    weights = {f"denoiser.{name}": value for name, value in other.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "final.ckpt")
+    assert sample_grid(method, DATA) is not None
 
 
 def test_a_long_training_is_viewed_twenty_times_at_most():

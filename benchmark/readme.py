@@ -88,7 +88,7 @@ def table(suite: str) -> str:
 def headline(suite: str) -> str:
     """One row a method, with the seeds and counts that hold for all."""
     results, cells, floors = _committed(suite)
-    own = [record for record in results.records if record.cell in cells]
+    own = [record for record in results.records if record.cell in cells and record.cell not in floors]
     seeds = len({record.seed for record in own})
     tests, samples = (
         max((record.n or 0 for record in own if record.metric == metric), default=0)

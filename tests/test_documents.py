@@ -368,6 +368,29 @@ def test_the_numbers_of_gradients_and_counterfactuals_are_those_of_the_results()
     assert "at scale 3, {:.3f} of the images become the class asked for, at scale 1 {:.3f}".format(*changed) in text
 
 
+def test_the_numbers_of_fashion_are_those_of_its_one_seed():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    records = [r for r in read_results(ROOT / "results/fashion_mnist-medium.json").records if r.status == "ok"]
+
+    def value(cell, metric, scale=None):
+        own = [r for r in records if (r.cell, r.metric, r.protocol.get("guidance_scale")) == (cell, metric, scale)]
+        (found,) = (r.value for r in own if "lite0" not in str(r.protocol.get("feature_network")))
+        return found
+
+    both = ("noisy_classifier", "denoising_assisted")
+    clean = [value(cell, "accuracy/clean") for cell in ("supervised", *both)]
+    told = "{:.3f} by the classifier of clean images, {:.3f} by the noisy classifier, {:.3f} with denoising assistance"
+    assert told.format(*clean) in text
+    assert "at random noise {:.3f} and {:.3f}.".format(*(value(cell, "accuracy/noisy") for cell in both)) in text
+    guided = [value(cell, "fd", 1) for cell in both]
+    free = value("score_model", "fd")
+    assert f"`fd` is {value('held_out_images', 'fd'):.3f} of test images, {free:.2f} of the score model" in text
+    assert "{:.2f} and {:.2f} of the same model guided".format(*guided) in text
+    assert min(guided) > free
+    assert "where {:.3f} and {:.3f} of".format(*(value(cell, "accuracy/generated", 1) for cell in both)) in text
+    assert {r.seed for r in records if r.cell in both} == {0}
+
+
 def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_results():
     text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
     path = ROOT / "results/digits-full.json"

@@ -14,6 +14,7 @@ from benchmark.results.markdown import escape, table
 from benchmark.results.paired import WIDE, gains, paired_gain
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.rows import Entry, Row, rows
+from benchmark.results.split import JUDGED, NETWORK
 
 METRICS = (
     *("accuracy/clean", "accuracy/middle", "accuracy/generated", "fd"),
@@ -40,7 +41,8 @@ KINDS = {"estimate": "ᵉ", "bound": "ᵇ", "unnormalised": "ᵘ"}
 class Line:
     """Numbers of one cell, those of samples at its largest guidance scale.
 
-    ``entries`` holds one entry a metric: a failed one, or the first measured one where protocols differ.
+    ``entries`` holds one entry a metric: a failed one, or the first measured one where protocols differ, by the feature
+    network that judges classes where there are several.
     """
 
     cell: str
@@ -53,14 +55,20 @@ def lines(results: Results, cells: Sequence[str] | None = None) -> list[Line]:
     by_cell: dict[str, list[Row]] = {}
     for row in rows(results, cells):
         by_cell.setdefault(row.cell, []).append(row)
-    return [_line(cell, of_cell) for cell, of_cell in by_cell.items()]
+    judges = {record.protocol.get(NETWORK) for record in results.records if record.metric == JUDGED}
+    return [_line(cell, of_cell, judges) for cell, of_cell in by_cell.items()]
 
 
-def _line(cell: str, of_cell: list[Row]) -> Line:
+def _line(cell: str, of_cell: list[Row], judges: Collection[str | None]) -> Line:
     entries: dict[str, Entry] = {}
+
+    def rank(entry: Entry) -> tuple[int, bool]:
+        aside = bool(judges) and entry.protocol.get(NETWORK) not in {None, *judges}
+        return (FAILED, OK, NOT_APPLICABLE).index(entry.status), aside
+
     for row in of_cell:  # scales rise, so that the largest is last
         for metric, found in row.entries.items():
-            entries[metric] = min(found, key=lambda entry: (FAILED, OK, NOT_APPLICABLE).index(entry.status))
+            entries[metric] = min(found, key=rank)
     return Line(cell, of_cell[-1].guidance_scale, entries)
 
 

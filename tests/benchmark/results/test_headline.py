@@ -74,6 +74,14 @@ def test_rows_of_other_labels_do_not_compete():
     assert {name for name, row in found.items() if row["clean"].startswith("**")} == {"a", "b", "c"}
 
 
+def test_a_line_has_the_distance_of_the_network_that_judges_classes():
+    judged = number("a", metric="accuracy/generated", value=0.9, feature_network="reference")
+    fds = [number("a", metric="fd", value=v, feature_network=n) for n, v in (("lite0", 9.0), ("reference", 1.5))]
+    assert body(to_headline(results(judged, *fds), ["a"]))["a"]["fd"] == "1.50"
+    unjudged = [number("b", metric="fd", value=v, feature_network=n) for n, v in (("lite0", 9.0), ("reference", 1.5))]
+    assert body(to_headline(results(judged, *fds, *unjudged), ["a", "b"]))["b"]["fd"] == "1.50"
+
+
 def test_leaders_of_a_distance_are_told_apart_by_its_ratio():
     near = [number("a", seed, "fd", value) for seed, value in enumerate((1.0, 2.0, 40.0))]
     far = [number("b", seed, "fd", 1.3 * record.value) for seed, record in enumerate(near)]  # further by .3, .6 and 12

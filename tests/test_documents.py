@@ -341,7 +341,7 @@ def test_the_numbers_of_the_plane_are_those_of_the_results():
     assert nearer("ce", "sc", "noisy test images", 7.516)
     assert all(nearer("ce", "sc_tenth", "grid", sigma) for sigma in (1.0, 2.992))
     (dlsm,) = errors(("dlsm",), "grid", 7.516)
-    assert f"is nearest with all labels: {dlsm:.5f}" in text
+    assert f"on the grid at sigma 7.516: {dlsm:.5f}" in text
     assert all(dlsm < min(errors((cell,), "grid", 7.516)) for cell in ("ce", "sc", "sc_tenth"))
 
 
@@ -366,6 +366,19 @@ def test_the_numbers_of_gradients_and_counterfactuals_are_those_of_the_results()
     assert "({:.3f} against {:.3f} at 0.143)".format(*pair("gradient/smoothness")[:2]) in text
     changed = [np.mean(values("joint", "counterfactual/asked", guidance_scale=scale)) for scale in (3, 1)]
     assert "at scale 3, {:.3f} of the images become the class asked for, at scale 1 {:.3f}".format(*changed) in text
+
+
+def test_the_gain_at_two_labels_is_that_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    records = read_results(ROOT / "results/digits-full.json").records
+    pair = [
+        np.array([r.value for s in range(5) for r in records if (r.cell, r.seed, r.metric) == (c, s, "accuracy/clean")])
+        for c in ("few2_cg_sc_all", "few2_cg")
+    ]
+    gains = pair[0] - pair[1]
+    half = 2.1318 * gains.std(ddof=1) / 5**0.5  # t of .95 at 4 degrees of freedom
+    told = "{:.3f} against {:.3f}, a gain of {:+.3f} over five seeds with the 90 % interval [{:+.3f}, {:+.3f}]"
+    assert told.format(*(side.mean() for side in pair), gains.mean(), gains.mean() - half, gains.mean() + half) in text
 
 
 def test_the_numbers_of_fashion_are_those_of_its_one_seed():

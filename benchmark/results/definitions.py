@@ -35,6 +35,7 @@ class MetricDefinition:
         target: Best value where it is neither the largest nor the smallest.
         stage: Kind of the stage whose result it is computed from.
         expected: Whether every cell with that stage has a record of it.
+        ranked: Whether tables mark the best value: not of densities without known mass, nor of signs of one.
         ratio: Whether claims compare two values by their ratio; the margin is then ``relative`` alone.
     """
 
@@ -52,6 +53,7 @@ class MetricDefinition:
     stage: str = ""
     expected: bool = True
     ratio: bool = False
+    ranked: bool = True
 
     @property
     def is_curve(self) -> bool:
@@ -138,12 +140,18 @@ DEFINITIONS = (
     *_of(
         "diagnose",
         MetricDefinition("nll/ode", DENSITY, DOWN, 0.02, unit="bits/dim"),
-        MetricDefinition("nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim"),  # a density at points: unbounded
-        MetricDefinition("nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim"),  # of noisy images, which have no grey levels
+        MetricDefinition(
+            "nll/lattice", DENSITY, DOWN, 0.02, unit="bits/dim", ranked=False
+        ),  # a density at points: unbounded
+        MetricDefinition(
+            "nll/t=*", DENSITY, DOWN, 0.02, unit="bits/dim", ranked=False
+        ),  # of noisy images, which have no grey levels
         MetricDefinition("level_ce", DENSITY, DOWN, 0.02, unit="nats", low=0.0),
         _fraction("accuracy/level", DENSITY, UP, 0.01),
         MetricDefinition("mse/level", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True),
-        MetricDefinition("level_balance", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0),
+        MetricDefinition(
+            "level_balance", DENSITY, None, 0.2, 0.10, unit="nats", shown="z.2f", target=0.0, ranked=False
+        ),
     ),
     *_of("denoise", MetricDefinition("mse/denoise/t=*", DENSITY, DOWN, 1e-4, 0.05, low=0.0, shown=".3g", ratio=True)),
     *_of(

@@ -268,6 +268,8 @@ class _Column:
 
     def best(self, is_floor: Sequence[bool]) -> set[int]:
         """``id`` of the entries to print bold: the best among at least two with the same protocol."""
+        if not self.definition.ranked:
+            return set()
         groups: dict[Any, list[Entry]] = {}
         for of_row, floor in zip(self.entries, is_floor, strict=True):
             for entry in of_row:

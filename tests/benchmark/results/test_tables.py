@@ -175,8 +175,7 @@ def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():
     [
         ("accuracy/clean", (0.9, 0.8), "a"),
         ("nll", (1.8, 1.9), "a"),
-        ("level_balance", (-0.1, -1.9), "a"),
-        ("level_balance", (-2.0, 0.5), "b"),
+        ("nn_ratio", (0.9, 1.9), "a"),
         ("nn_ratio", (0.0, 1.1), "b"),
         ("cpu_seconds/train", (100, 10), "b"),
     ],
@@ -184,6 +183,13 @@ def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():
 def test_bold_follows_the_direction_of_the_metric(metric, values, best):
     table = results(*(number(cell, metric=metric, value=value) for cell, value in zip("ab", values, strict=True)))
     assert [cell for cell, text in cells_of(to_markdown(table), metric).items() if "**" in text] == [best]
+
+
+@pytest.mark.parametrize("metric", ["level_balance", "nll/lattice", "nll/t=0.2"])
+def test_nothing_is_bold_where_no_mass_is_known(metric):
+    table = results(number("a", metric=metric, value=-0.1), number("b", metric=metric, value=-5.6))
+    assert "| a |" in to_markdown(table)
+    assert [text for text in cells_of(to_markdown(table), metric).values() if "**" in text] == []
 
 
 def test_nothing_is_bold_among_equals_or_alone():

@@ -143,7 +143,7 @@ def _told(verdict: str, changes: list[Difference]) -> str:
 
 
 def _name(metric: str) -> str:
-    names = {"accuracy/middle": "accuracy over noise", "accuracy/generated": "samples of the asked class"}
+    names = {"accuracy/middle": "accuracy at middle noise", "accuracy/generated": "samples of the asked class"}
     return names.get(metric, metric.removesuffix("/clean"))
 
 

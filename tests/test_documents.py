@@ -17,6 +17,7 @@ from PIL import Image
 from benchmark.errors import InputError
 from benchmark.readme import PICTURE, with_tables
 from benchmark.results.answers_file import Answers
+from benchmark.results.paired import interval
 from benchmark.results.picture import SOURCE, digest_of_curves
 from benchmark.results.results_file import read_results
 from benchmark.suite.experiments import EXPERIMENTS, experiments, load_experiment, read_experiment
@@ -376,9 +377,9 @@ def test_the_gain_at_two_labels_is_that_of_the_results():
         for c in ("few2_cg_sc_all", "few2_cg")
     ]
     gains = pair[0] - pair[1]
-    half = 2.1318 * gains.std(ddof=1) / 5**0.5  # t of .95 at 4 degrees of freedom
+    low, high = interval(gains)
     told = "{:.3f} against {:.3f}, a gain of {:+.3f} over five seeds with the 90 % interval [{:+.3f}, {:+.3f}]"
-    assert told.format(*(side.mean() for side in pair), gains.mean(), gains.mean() - half, gains.mean() + half) in text
+    assert told.format(*(side.mean() for side in pair), gains.mean(), low, high) in text
 
 
 def test_the_numbers_of_fashion_are_those_of_its_one_seed():

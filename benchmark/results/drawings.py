@@ -105,8 +105,8 @@ def _styles(labels: Sequence[str], order: Sequence[str]) -> dict[str, tuple[str,
     found: dict[str, tuple[str, Any]] = {}
     for label in labels:
         wanted = places.get(label.partition(" ")[0], len(found))
-        free = [look for look in (*dark_first[wanted % len(looks) :], *dark_first) if look not in found.values()]
-        found[label] = free[0] if free else dark_first[wanted % len(looks)]
+        own = dark_first[wanted % len(looks) :] + dark_first
+        found[label] = next((look for look in own if look not in found.values()), own[0])
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from benchmark.results.answer_pictures import PICTURES
 from benchmark.results.definitions import definition_of, family
 from benchmark.results.drawings import Curves, Strip, curves_figure, strips_figure
+from benchmark.results.page_pictures import first_seeds
 from benchmark.results.results_file import read_results
 from benchmark.results.series import abscissa, family_curves, networks_of, sweep_curves
 from benchmark.results.vector_fields import Fields, figure_of
@@ -38,29 +39,25 @@ def write_figures(
         name = metric.removesuffix("=*").replace("/", "-")
         if metric.endswith("=*"):
             if curves := family_curves(results, cells, metric):
-                across = abscissa(results, metric)
-                figure = drawing(curves, metric.rpartition("/")[0], across, log=family(metric).ratio, order=cells)
-                found.append(_save(folder / f"{name}.png", figure, **_arrays(curves, across)))
+                of, across, log = metric.rpartition("/")[0], abscissa(results, metric), family(metric).ratio
+                found.append(_write(folder / f"{name}.png", curves, of, across, log=log, order=cells))
             continue
         for network in networks_of(results, metric):
             if curves := sweep_curves(results, cells, metric, network):
                 path = folder / f"{name}-over-scale{'' if network is None else f'-{network}'}.png"
-                figure = drawing(curves, metric, SCALE, log=definition_of(metric).ratio, order=cells)
-                found.append(_save(path, figure, **_arrays(curves, SCALE)))
-    seeds = {cell: min(r.seed for r in results.records if r.cell == cell) for cell in {r.cell for r in results.records}}
-    folders = {cell: run / cell / f"seed{seeds[cell]}" for cell in cells if cell in seeds}
+                log = definition_of(metric).ratio
+                found.append(_write(path, curves, metric, SCALE, log=log, order=cells))
+    folders = first_seeds(run, results, cells)
     for name in pictures:
         if drawn := PICTURES[name].drawn(folders):
-            across = PICTURES[name].across
-            figure = drawing(drawn, name, across, order=cells)
-            found.append(_save(folder / f"{name}.png", figure, **_arrays(drawn, across)))
+            found.append(_write(folder / f"{name}.png", drawn, name, PICTURES[name].across, order=cells))
     return found
 
 
 def drawing(
     drawn: list[Strip] | Curves | Fields, of: str, across: str, *, log: bool = False, order: Sequence[str] = ()
 ) -> Any:
-    """What a picture shows, or lines, as a figure; ``of`` and ``across`` name the axes of lines."""
+    """Draw a picture's images, lines or fields; returns the figure. ``of`` and ``across`` name the axes of lines."""
     if isinstance(drawn, Fields):
         return figure_of(drawn)
     if isinstance(drawn, list):
@@ -79,10 +76,11 @@ def _arrays(drawn: list[Strip] | Curves | Fields, across: str) -> dict[str, np.n
     return {"rows": np.array([*drawn]), "x": np.array(xs), "across": np.array(across), "values": values}
 
 
-def _save(path: Path, figure: Any, **arrays: np.ndarray) -> Path:
-    """Write a picture, and its arrays beside it."""
+def _write(path: Path, drawn: list[Strip] | Curves | Fields, of: str, across: str, **looks: Any) -> Path:
+    """Write a figure, see ``drawing``, and its arrays beside it; returns the path."""
+    figure = drawing(drawn, of, across, **looks)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", bbox_inches="tight", metadata={"Software": None})
-    save_arrays(path.with_suffix(".npz"), **arrays)
+    save_arrays(path.with_suffix(".npz"), **_arrays(drawn, across))
     return path

@@ -26,8 +26,6 @@ from benchmark.results.series import (
 
 SWEPT = ("accuracy/generated", "fd", "fid", "is", "precision", "recall")
 """Metrics whose course over guidance scales the page shows."""
-
-
 FAMILIES = {
     "top5/t=*": "Top-5 accuracy of test images with noise",
     "nll/t=*": "Likelihood of test images with noise",

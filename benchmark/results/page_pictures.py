@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def curve(results: Results, order: list[str]) -> Markup | None:
     return svg(curves_figure({"accuracy on test images": curves}, SIGMA, low=0, order=order), results.suite)
 
 
-def first_seeds(run: Path, results: Results, order: list[str]) -> dict[str, Path]:
+def first_seeds(run: Path, results: Results, order: Sequence[str]) -> dict[str, Path]:
     """The folder of each cell's first seed that did not fail."""
     named = filter(NAME.fullmatch, order)  # other names are no folders of a run and could lead out of it
     seeds = {cell: _sound_seeds(results, cell) for cell in named}

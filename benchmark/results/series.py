@@ -11,8 +11,6 @@ from benchmark.results.record import OK, UNNORMALISED, Record, Results
 
 LIKELIHOODS = {"nll": "", "nll/ode": "by the ODE"}
 """Metrics of likelihood, each with the end of its name in a legend."""
-KINDS = {"exact": "exact", "bound": "bound", "estimate": "estimate"}
-"""Kinds of likelihood that are shown; one of unknown mass is not, as it is on no common scale."""
 
 
 def family_curves(results: Results, cells: Sequence[str], pattern: str) -> Curves:
@@ -90,9 +88,9 @@ def likelihoods(results: Results, cells: Sequence[str]) -> list[Spread]:
     """Bits per dimension of each cell by kind and way of measurement, those of unknown mass left out."""
     found: dict[tuple[str, str], list[float]] = {}
     for record in _measured(results, cells):
-        kind = record.protocol.get("kind", "")
+        kind = record.protocol.get("kind", "estimate")
         if record.metric in LIKELIHOODS and kind != UNNORMALISED:
-            group = " ".join(filter(None, (KINDS.get(kind, "estimate"), LIKELIHOODS[record.metric])))
+            group = f"{kind} {LIKELIHOODS[record.metric]}".strip()
             found.setdefault((record.cell, group), []).append(record.value)
     return [
         Spread(cell, group, fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0)

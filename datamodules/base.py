@@ -188,6 +188,10 @@ class ImageData(LightningDataModule, ABC):
         rows = torch.from_numpy(take_per_class(y.numpy(), counts, np.random.default_rng(seed)))
         return u[rows], y[rows]
 
+    def blocks(self, part: Part, size: int) -> Iterator[Tensor]:
+        """Grey levels ``(<= size, C, H, W)`` of all images of a part, in order, also where ``images`` gives a subset."""
+        return iter(self.images(part)[0].split(size))
+
     @property
     def device(self) -> torch.device:
         """The trainer's device, where batches are wanted; the CPU without a trainer."""

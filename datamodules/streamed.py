@@ -110,14 +110,15 @@ class Reader(Dataset):
         read: How to read one, to pixels uint8 ``(H, W, 3)``.
         augmentation: What is done to it at random.
         grey: Its grey levels.
-        device: Where its batches are wanted. For the CPU they are dequantised here; elsewhere that is done there.
+        device: Where its batches are wanted. For the CPU they are dequantised here; elsewhere that is done there. None
+            leaves them in grey levels.
     """
 
     files: Files
     read: Read
     augmentation: Augmentation
     grey: GreyLevels
-    device: torch.device
+    device: torch.device | None
 
     def __getitem__(self, batch: dict[str, Any]) -> dict[str, Any] | ValueError | MemoryError:
         try:
@@ -129,7 +130,7 @@ class Reader(Dataset):
         if isinstance(value, tuple):
             return self._filled(value[0]), _sendable(torch.from_numpy(value[1]))
         images = _sendable(torch.stack([self.image(row, seed) for row, seed in value.tolist()]))
-        if self.device.type == "cpu":
+        if self.device is None or self.device.type == "cpu":
             return images
         return Seeded(images, _sendable(torch.from_numpy(value[:, 1].copy())))
 
@@ -138,7 +139,7 @@ class Reader(Dataset):
         rng = np.random.default_rng(seed)
         u = torch.from_numpy(self.read(self.files[row]).transpose(2, 0, 1))
         u = self.augmentation(u[None], rng)[0]
-        if self.device.type != "cpu":
+        if self.device is None or self.device.type != "cpu":
             return u
         return self.grey.dequantise(u, torch.from_numpy(rng.random(u.shape, dtype=np.float32)))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmark.answers.question import asked_images
 from benchmark.metrics.features import ClassifierFeatures, FeatureNetwork, extract
@@ -17,13 +18,16 @@ from methods.base import Method
 
 LARGE = 64
 """Batch size of networks that enlarge images."""
+BLOCK = 1024
+"""Images read at once where statistics are of all of them."""
 
 
 def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, Any]:
     """Write ``real.npz``: the real images that samples are compared with, and those that methods are asked about.
 
     It holds ``train_images (N, H, W, C)``, ``train_labels (N,)``, the same of ``test``, the part that the protocol asks
-    about, and ``neighbours``, the rows of the training images that precision and recall use.
+    about, ``neighbours``, the rows of the training images that precision and recall use, and ``train_count``, the
+    number of all training images.
     """
     arrays = {}
     real = data.some_images("train", protocol.real_images, [protocol.seed, 5])
@@ -31,7 +35,8 @@ def real_images(data: ImageData, protocol: Protocol, folder: Path) -> dict[str, 
         arrays |= {f"{part}_images": u.permute(0, 2, 3, 1).numpy(), f"{part}_labels": y.numpy()}
     n = len(arrays["train_labels"])
     rows = np.random.default_rng([protocol.seed, 6]).permutation(n)[: protocol.neighbour_images]
-    save_arrays(folder / "real.npz", **arrays, neighbours=np.sort(rows))
+    count = np.array(len(data.splits["train"]))
+    save_arrays(folder / "real.npz", **arrays, neighbours=np.sort(rows), train_count=count)
     return {"outputs": ["real.npz"]}
 
 
@@ -41,7 +46,7 @@ def real_features(
     """Write ``real+<name>.npz``: a network's outputs for the training images of ``real.npz``.
 
     It holds ``features (N, D)`` and all other outputs but probabilities, each with ``<output>_mean`` and
-    ``<output>_scatter`` in double.
+    ``<output>_scatter`` in double, and ``count``, the number of images that these are of.
 
     Args:
         name: Name of the network; see ``Protocol.features``.
@@ -64,12 +69,30 @@ def real_features(
         network, images, _batch(name, protocol.batch), reference.device,
         lambda done: report(f"real+{name}", done, len(images)),
     )  # fmt: skip
-    for what in sorted(set(found) - {"probabilities"}):
-        statistics = Statistics.of(found[what])
-        arrays |= {what: found[what], f"{what}_mean": statistics.mean, f"{what}_scatter": statistics.scatter}
+    kept = sorted(set(found) - {"probabilities"})
+    statistics = {what: Statistics.of(found[what]) for what in kept}
+    if protocol.whole_statistics:
+        statistics = whole_statistics(network, data, kept, _batch(name, protocol.batch), reference.device, report)
+    for what in kept:
+        arrays |= {what: found[what], f"{what}_mean": statistics[what].mean}
+        arrays |= {f"{what}_scatter": statistics[what].scatter, "count": np.array(statistics[what].n)}
     file = f"real+{name}.npz"
     save_arrays(folder / file, **arrays)
     return {"outputs": [file], "network": network.name}
+
+
+def whole_statistics(
+    network: FeatureNetwork, data: ImageData, names: list[str], batch: int, device: torch.device, report: Report
+) -> dict[str, Statistics]:
+    """Statistics of a network's outputs for all training images, by name; images are read block by block."""
+    sums: dict[str, Statistics] = {}
+    total, done = len(data.splits["train"]), 0
+    for images in data.blocks("train", BLOCK):
+        found = extract(network, images, batch, device)
+        seen = {name: Statistics.of(found[name]) for name in names}
+        sums = {name: sums[name] + seen[name] if sums else seen[name] for name in names}
+        report(f"real+{network.name}, all", done := done + len(images), total)
+    return sums
 
 
 def sample_features(

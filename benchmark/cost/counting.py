@@ -37,12 +37,14 @@ class Reference:
         batch: Images at once.
         row: Bytes of all outputs for an image.
         data: Number of images of the training and test parts.
+        seen: Images that all networks see before those of any cell; the reference's centre and scale come first.
     """
 
     call: Call
     batch: int
     row: int
     data: dict[str, int]
+    seen: int
 
     def work(self, images: int) -> Work:
         """Work of ``images`` images."""
@@ -104,7 +106,7 @@ def _of_cell(
     disk = {"train": training.disk, "evaluate": 0.0}
     if cell.name == suite.reference and reference is not None:
         images = sum(reference.data.values())
-        work["train"] += [reference.work(images + reference.data["train"])]  # centre and scale come first
+        work["train"] += [reference.work(reference.seen)]
         disk["train"] += images * (reference.row + math.prod(cli.datamodule.shape))
     evaluation.answer()
     for scale in cell.guidance_scales or [None]:
@@ -133,7 +135,8 @@ def _reference(cli: Any, suite: Suite) -> Reference:
     call = call._replace(flops=call.flops + batch * sum(network.flops for network in others))
     asked = {"train": ("train", protocol.real_images), "test": (protocol.part, protocol.test_images)}
     sizes = {name: _asked(data, part, count) for name, (part, count) in asked.items()}
-    return Reference(call, batch, 4 * row, sizes)
+    every = len(data.splits["train"]) if protocol.whole_statistics else 0
+    return Reference(call, batch, 4 * row, sizes, sum(sizes.values()) + sizes["train"] + every)
 
 
 def _asked(data: ImageData, part: Part, count: int | None) -> int:

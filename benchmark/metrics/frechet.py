@@ -42,6 +42,12 @@ class Statistics:
             upper = dsyrk(1.0, part.T, beta=1.0, c=upper, overwrite_c=True)
         return cls(len(x), mean, _mirrored(upper).T)
 
+    def __add__(self, other: "Statistics") -> "Statistics":
+        """Statistics of the rows of both."""
+        n, apart = self.n + other.n, other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(apart, apart) * (self.n * other.n / n)
+        return Statistics(n, self.mean + apart * (other.n / n), scatter)
+
     @property
     def freedom(self) -> int:
         """Degrees of freedom of the covariance, ``n - 1``.

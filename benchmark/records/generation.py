@@ -70,8 +70,21 @@ class Real:
     def statistics(self) -> dict[str, Statistics]:
         """Statistics of the outputs for training images, by name."""
         names = [name.removesuffix("_mean") for name in self.seen if name.endswith("_mean")]
-        n = len(self.images["train_labels"])
+        n = int(self.seen["count"])
         return {name: Statistics(n, self.seen[f"{name}_mean"], self.seen[f"{name}_scatter"]) for name in names}
+
+    @property
+    def kept(self) -> str:
+        """Which images the outputs are of: the training part, or how many of it."""
+        return self._part(len(self.images["train_labels"]))
+
+    @property
+    def counted(self) -> str:
+        """Which images the statistics are of."""
+        return self._part(int(self.seen["count"]))
+
+    def _part(self, n: int) -> str:
+        return "train" if n == self.images["train_count"] else f"{n} of train"
 
     @functools.cached_property
     def kernel_mean(self) -> float:
@@ -92,7 +105,7 @@ class Real:
 
 @functools.lru_cache(maxsize=1)
 def _images(folder: Path, key: str) -> dict[str, np.ndarray]:
-    return load_arrays(folder / "real.npz", "train_images", "train_labels", "test_labels", "neighbours")
+    return load_arrays(folder / "real.npz", "train_images", "train_labels", "train_count", "test_labels", "neighbours")
 
 
 @functools.lru_cache(maxsize=2)
@@ -133,7 +146,7 @@ def generation_records(job: Job, protocol: Protocol) -> Iterator[Record]:
             per_class += compared.per_class
         held_out = _held_out_distance(job.reference, _key(job.reference))
         near = mean_estimate(nearest_distances(images, real.images["train_images"], device=device()))
-        among = {} if protocol.real_images is None else {"against": _against(protocol, real)}
+        among = {} if protocol.real_images is None else {"against": real.kept}
         yield record("nn_ratio", distance_ratio(near, held_out), **among)
     write_json(job.folder / FILE, [asdict(row) for row in per_class])
 
@@ -163,19 +176,18 @@ class _Compared:
         self.names = record.manifest["class_names"]
         if self.judge:
             name = f"{job.reference.parent.name}, {job.reference.name}"
-        self.by: dict[str, Any] = {"feature_network": name, "against": _against(protocol, real)}
+        self.by: dict[str, Any] = {"feature_network": name, "against": real.kept}
         self.per_class: list[PerClass] = []
 
     def records(self) -> Iterator[Record]:
         names, features = fidelity_names(self.real.network), self.seen["features"]
         if self.judge:
             yield from self._of_asked_class()
-        yield self._record(names.frechet, frechet_estimate(self.real.statistics["features"], features))
+        yield self._distance(names.frechet, "features", features)
         yield self._matched(names.matched, features)
         yield from self._within_classes(names.intra)
         if "spatial" in self.seen:
-            distance = frechet_estimate(self.real.statistics["spatial"], self.seen["spatial"])
-            yield self._record("sfid", distance, layer="mixed_6d")
+            yield self._distance("sfid", "spatial", self.seen["spatial"], layer="mixed_6d")
         mean = self.real.kernel_mean
         kernel = kernel_distance(self.real.seen["features"], features, device=device(), real_mean=mean)
         yield self._record(names.kernel, kernel, pairs="all")
@@ -186,13 +198,18 @@ class _Compared:
         yield from self._manifolds(features)
 
     def _record(self, metric: str, estimate: Estimate, **protocol: Any) -> Record:
-        return self.record(metric, estimate, **self.by, **protocol)
+        return self.record(metric, estimate, **self.by | protocol)
+
+    def _distance(self, metric: str, output: str, seen: np.ndarray, **protocol: Any) -> Record:
+        """Frechet distance of the samples' outputs from the statistics of the training images."""
+        estimate = frechet_estimate(self.real.statistics[output], seen)
+        return self._record(metric, estimate, against=self.real.counted, **protocol)
 
     def _matched(self, metric: str, features: np.ndarray) -> Record:
         """Frechet distance of at most as many samples as there are test images, so that a row of those compares."""
         most = len(self.real.images["test_labels"])
         rows = np.random.default_rng([self.protocol.seed, 8]).permutation(len(features))[:most]
-        return self._record(metric, frechet_estimate(self.real.statistics["features"], features[np.sort(rows)]))
+        return self._distance(metric, "features", features[np.sort(rows)])
 
     def _of_asked_class(self) -> Iterator[Record]:
         """Accuracy of the reference classifier on the requested classes."""
@@ -243,11 +260,6 @@ class _Compared:
         curve = prd(*parts, clusters=CLUSTERS)
         yield self._record("prd/precision", curve.precision, clusters=CLUSTERS)
         yield self._record("prd/recall", curve.recall, clusters=CLUSTERS)
-
-
-def _against(protocol: Protocol, real: Real) -> str:
-    """Description of the real images: all of the training part, or the protocol's number of them."""
-    return "train" if protocol.real_images is None else f"{len(real.images['train_labels'])} of train"
 
 
 def device() -> torch.device:

@@ -68,7 +68,7 @@ def plan(suite: Suite, resolved: dict[str, dict[str, Any]], out: Path, seeds: li
                 on = {k: protocol[k] for k in ("seed", "part", "test_images", "real_images", "neighbour_images")}
                 code = code_digest(("benchmark.answers.features",))
                 stages.append(Stage("real", real := digest([key, on, code, data_key(config)])))
-                seen = [real, protocol["batch"]]
+                seen = [real, protocol["batch"], protocol["whole_statistics"]]
                 stages += [Stage("real", digest([*seen, net]), net) for net in protocol["features"]]
             job = Job(
                 cell, seed, "train", folder, tuple(stages), folder,

@@ -27,6 +27,8 @@ class Protocol:
             is trained on, is for choosing settings: the choice then has not seen the numbers that will be reported.
         test_images: Number of images of that part that methods are asked about, a stratified choice; all by default.
         real_images: Number of training images that samples are compared with, a stratified choice; all by default.
+        whole_statistics: Whether means and covariances, those of the Frechet distances, are of all training images all
+            the same, which are read once; kernel distances, precision and recall keep to ``real_images``.
         neighbour_images: Number of those that precision and recall use, a random choice; all by default.
     """
 
@@ -42,4 +44,5 @@ class Protocol:
     part: Literal["test", "validation"] = "test"
     test_images: int | None = None
     real_images: int | None = None
+    whole_statistics: bool = False
     neighbour_images: int | None = None

@@ -327,3 +327,13 @@ def test_a_damaged_file_stops_the_batches_in_one_line_that_names_it(tmp_path, wo
 def test_a_number_of_reference_images_that_is_not_balanced_is_refused(made):
     with pytest.raises(ValueError, match="reference_images must be a multiple of the 3 classes, got 10"):
         imagenet(made, reference_images=10)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_blocks_give_every_image_in_order_where_a_subset_stands_for_the_part(made, workers):
+    data, whole = imagenet(made, reference_images=3, workers=workers), imagenet(made)
+    assert len(data.images("train")[1]) == 3
+    for part in ("train", "test"):
+        blocks = list(data.blocks(part, 7))
+        assert [len(block) for block in blocks[:-1]] == [7] * (len(blocks) - 1)
+        assert torch.equal(torch.cat(blocks), whole.images(part)[0])

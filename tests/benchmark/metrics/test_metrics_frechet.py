@@ -140,3 +140,11 @@ def test_unusable_sets_are_refused_by_name():
         intra_class_frechet(features(9), [4] * 9, features(9), [5] * 9)
     with pytest.raises(ValueError, match="features holds NaN"):
         Statistics.of(np.full((3, 2), np.nan))
+
+
+def test_statistics_of_two_sets_of_rows_are_the_sum_of_theirs():
+    x = np.random.default_rng(0).normal(1000.0, 1.0, (57, 5))
+    whole, parts = Statistics.of(x), Statistics.of(x[:20]) + Statistics.of(x[20:56]) + Statistics.of(x[56:])
+    assert parts.n == whole.n
+    np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(parts.scatter, whole.scatter, rtol=1e-9, atol=1e-9)

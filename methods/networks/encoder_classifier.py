@@ -20,6 +20,7 @@ from methods.networks.layers import (
     TellNoise,
     as_inputs,
     head_count,
+    near_zero,
     standardise,
 )
 from methods.networks.unet import Encoder, Resampling, ResidualBlock
@@ -105,9 +106,7 @@ class EncoderClassifier(nn.Module):
         else:
             self.pool = nn.Flatten()
         self.head = Logits(channels if pool == "attention" else channels * side**2, classes)
-        for conv in self.encoder.stem.convs[1:]:
-            nn.init.normal_(conv.weight, std=1e-4)
-            nn.init.zeros_(conv.bias)
+        near_zero(self.encoder.stem.convs[1:])
 
     def features(self, x: Images, log_sigma: Tensor) -> Tensor:
         """Penultimate vector ``(B, D)``, ``D`` the channels of the lowest level, times its pixels if flattened."""

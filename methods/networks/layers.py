@@ -1,7 +1,7 @@
 """Pieces that the networks share. All keep the memory layout of their input and have second derivatives."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -168,6 +168,13 @@ class Stem(nn.Module):
             raise ValueError(f"this network takes {len(self.convs)} image batches, got {len(x)}")
         first, *others = (conv(image) for conv, image in zip(self.convs, x, strict=True))
         return sum(others, start=first)
+
+
+def near_zero(convs: Iterable[nn.Module]) -> None:
+    """Draw weights of standard deviation 1e-4 and set biases to zero: further inputs that hardly count at the start."""
+    for conv in convs:
+        nn.init.normal_(conv.weight, std=1e-4)
+        nn.init.zeros_(conv.bias)
 
 
 def as_inputs(x: Images) -> Sequence[Tensor]:

@@ -15,7 +15,17 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from methods.networks.fir import FirConv, FirDown, FirUp
-from methods.networks.layers import Backend, NormAct, SelfAttention, Stem, check_size, class_index, zero_init
+from methods.networks.layers import (
+    Backend,
+    Images,
+    NormAct,
+    SelfAttention,
+    Stem,
+    as_inputs,
+    check_size,
+    class_index,
+    zero_init,
+)
 from methods.networks.unet import Decoder, Stage
 
 EPS = 1e-6
@@ -121,6 +131,7 @@ class ProgressiveEncoder(nn.Module):
         attention: Down-factors of the levels with attention, e.g. 2 for 16 px of images of 32 px.
         block: ``(in_channels, channels) -> BigGANBlock``; takes ``resample`` too.
         backend: How attention is computed.
+        inputs: Image batches per call, summed after a convolution each; the first is the image that is shown again.
 
     Raises:
         ValueError: If ``attention`` names a level that there is not, or on images that cannot be halved so often.
@@ -135,13 +146,14 @@ class ProgressiveEncoder(nn.Module):
         attention: Sequence[int],
         block: Callable[..., BigGANBlock],
         backend: Backend = "plain",
+        inputs: int = 1,
     ) -> None:
         super().__init__()
         factors = [2**level for level in range(len(multipliers))]
         if not set(attention) <= set(factors):
             raise ValueError(f"attention must name down-factors among {factors}, got {list(attention)}")
         self.factor = factors[-1]
-        self.stem = fan_average(Stem(in_channels, width))
+        self.stem = fan_average(Stem(in_channels, width, inputs))
         self.levels, self.downs, self.pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.skip_channels = [width]
         shown = in_channels
@@ -162,10 +174,11 @@ class ProgressiveEncoder(nn.Module):
         attends = RescaledAttention(out, backend)
         self.middle = nn.ModuleList([Stage(block(out, out), attends), Stage(block(out, out), None)])
 
-    def forward(self, x: Tensor, emb: Tensor) -> tuple[list[Tensor], Tensor]:
+    def forward(self, x: Images, emb: Tensor) -> tuple[list[Tensor], Tensor]:
         """Outputs of the input convolution, of every stage and of every halving; and of the middle."""
-        check_size(x, self.factor)
-        shown, skips = x, [self.stem(x)]
+        shown = as_inputs(x)[0]
+        check_size(shown, self.factor)
+        skips = [self.stem(x)]
         for level, stages in enumerate(self.levels):
             if level:
                 shown = HALF * (self.pyramid[level - 1](shown) + self.downs[level - 1](skips[-1], emb))

@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from methods.networks.layers import AttentionPool, Backend, Logits, NormAct, head_count
+from methods.networks.layers import (
+    AttentionPool,
+    Backend,
+    Images,
+    Logits,
+    NormAct,
+    as_inputs,
+    head_count,
+    near_zero,
+)
 from methods.networks.ncsnpp import EPS, BigGANBlock, FourierEmbedding, ProgressiveEncoder
 
 
@@ -33,6 +42,7 @@ class NCSNppEncoderClassifier(nn.Module):
         fourier_scale: As in ``NCSNpp``; so is ``sigma_unit``.
         data_std: Standard deviation of the pixels: divide images by ``sqrt(data_std^2 + sigma^2)`` first. Without it
             the network reads images of noise levels up to 100 as they are, and its energy is hard to calibrate.
+        inputs: Image batches per call; weights of all but the first start near zero.
         backend: How attention is computed; losses with second derivatives need ``plain``.
 
     Raises:
@@ -53,29 +63,33 @@ class NCSNppEncoderClassifier(nn.Module):
         fourier_scale: PositiveFloat = 16.0,
         sigma_unit: PositiveFloat = 2.0,
         data_std: PositiveFloat | None = None,
+        inputs: PositiveInt = 1,
         backend: Backend = "plain",
     ) -> None:
         super().__init__()
         self.in_channels, self.classes, self.image_size, self.data_std = in_channels, classes, image_size, data_std
         self.noise = FourierEmbedding(width, 4 * width, fourier_scale, sigma_unit)
         block = partial(BigGANBlock, embedding=4 * width, dropout=dropout)
-        self.encoder = ProgressiveEncoder(in_channels, width, multipliers, blocks, attention, block, backend)
+        self.encoder = ProgressiveEncoder(in_channels, width, multipliers, blocks, attention, block, backend, inputs)
         channels, factor = self.encoder.out_channels, self.encoder.factor
         if image_size % factor:
             raise ValueError(f"image_size must be a multiple of {factor}, got {image_size}")
         self.norm = NormAct(channels, eps=EPS)
         self.pool = AttentionPool(image_size // factor, channels, head_count(channels, head_channels), backend)
         self.head = Logits(channels, classes)
+        near_zero(self.encoder.stem.convs[1:])
 
-    def features(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+    def features(self, x: Images, log_sigma: Tensor) -> Tensor:
         """Penultimate vector ``(B, D)``, ``D`` the channels of the lowest level."""
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(f"images must have sides of {self.image_size} pixels, got {tuple(x.shape[2:])}")
+        x = as_inputs(x)
+        if x[0].shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(f"images must have sides of {self.image_size} pixels, got {tuple(x[0].shape[2:])}")
         if self.data_std is not None:
-            x = x * torch.rsqrt(self.data_std**2 + torch.exp(2 * log_sigma))[:, None, None, None]
+            scale = torch.rsqrt(self.data_std**2 + torch.exp(2 * log_sigma))[:, None, None, None]
+            x = [scale * image for image in x]
         _, middle = self.encoder(x, F.silu(self.noise(log_sigma)))
         return self.pool(self.norm(middle))
 
-    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+    def forward(self, x: Images, log_sigma: Tensor) -> Tensor:
         """Logits ``(B, K)``."""
         return self.head(self.features(x, log_sigma))

@@ -233,9 +233,10 @@ def test_two_inputs_are_standardised_apart_and_summed():
         net(x, log_sigma)
 
 
-def test_a_second_input_hardly_changes_a_new_encoder_classifier():
+@pytest.mark.parametrize("encoder", ["encoder", "ncsnpp-encoder"])
+def test_a_second_input_hardly_changes_a_new_encoder_classifier(encoder):
     x, log_sigma = batch()
-    one, two = NETWORKS["encoder"](), NETWORKS["encoder"](inputs=2)
+    one, two = NETWORKS[encoder](), NETWORKS[encoder](inputs=2)
     two.load_state_dict(one.state_dict(), strict=False)
     torch.testing.assert_close(two((x, torch.randn_like(x)), log_sigma), one(x, log_sigma), atol=5e-3, rtol=0)
 

@@ -189,7 +189,7 @@ class ImageData(LightningDataModule, ABC):
         return u[rows], y[rows]
 
     def blocks(self, part: Part, size: int) -> Iterator[Tensor]:
-        """Grey levels ``(<= size, C, H, W)`` of all images of a part, in order, even where ``images`` gives a subset."""
+        """Grey levels ``(<= size, C, H, W)`` of all images of a part, in order, where ``images`` may give fewer."""
         return iter(self.images(part)[0].split(size))
 
     @property

@@ -10,6 +10,7 @@ from methods.base import Batch, Method
 from methods.diffusion.denoised_guidance import DenoisedClassifier, TrainingFreeGuidance
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.samplers import Sampler
+from methods.networks.published.choice import weights_of
 
 
 class CleanClassifierGuidance(Method):
@@ -23,7 +24,7 @@ class CleanClassifierGuidance(Method):
 
     Args:
         denoiser: Trained denoiser, to guide and for ``D(x_t)``; with weight 0 training does not use it.
-        network: ``x -> logits``, with ``features(x)``.
+        network: ``x -> logits``, with ``features(x)``. If it has ``weights``, its ``start`` reads them.
         denoised_weight: Weight of the cross-entropy of estimates.
         sampler: See ``Method``.
         guidance_rule: ``(denoiser, classifier, scale) -> denoiser`` with a ``scale``: how labels steer sampling.
@@ -40,7 +41,9 @@ class CleanClassifierGuidance(Method):
         guidance_scale: float = 1.0,
     ) -> None:
         classifier = DenoisedClassifier(denoiser, network)
-        super().__init__(denoiser, classifier, sampler, None, guidance_scale, None, denoiser.process.t_min)
+        super().__init__(
+            denoiser, classifier, sampler, None, guidance_scale, None, denoiser.process.t_min, start=weights_of(network)
+        )
         self.denoised_weight = denoised_weight
         # Past nn.Module's registration: guidance has no weights of its own, and checkpoints are the same for any rule.
         self.__dict__["guided"] = guidance_rule(denoiser, classifier, guidance_scale)

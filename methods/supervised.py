@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Method
 from methods.diffusion.guidance import CleanClassifier
+from methods.networks.published.choice import weights_of
 
 
 class Supervised(Method):
@@ -20,8 +21,7 @@ class Supervised(Method):
     def __init__(
         self, network: nn.Module, label_smoothing: ClosedUnitInterval = 0.0, augmentation: nn.Module | None = None
     ) -> None:
-        start = network.start if getattr(network, "weights", None) else None
-        super().__init__(classifier=CleanClassifier(network), start=start)
+        super().__init__(classifier=CleanClassifier(network), start=weights_of(network))
         self.label_smoothing, self.augmentation = label_smoothing, augmentation
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

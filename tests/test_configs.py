@@ -76,6 +76,13 @@ def test_every_part_is_included_somewhere():
     assert set(BUDGET_PARTS) <= included
 
 
+def test_every_method_is_a_cell_of_a_suite_or_of_an_experiment():
+    cells = [cell for name, budget in BUDGETS for cell in load_suite(name, budget).cells.values()]
+    experiments = {CONFIGS / text for path in EXPERIMENTS for text in strings(READ[path]) if text.endswith(".yaml")}
+    used = {Path(cell.config) for cell in cells if cell.config} | experiments
+    assert not {CONFIGS / path for path in METHODS} - used
+
+
 @pytest.mark.parametrize("path", METHODS, ids=str)
 def test_every_method_builds_takes_its_data_and_keeps_its_settings(path, tmp_path):
     """Weights that it needs from another training may be missing; those of large networks have shapes alone."""

@@ -20,7 +20,7 @@ class Overrides:
     """Settings that a budget changes in some cells.
 
     Cells are chosen by ``configs`` or by ``cells``; without either, all methods are: cells with a configuration
-    that are no floors, which a budget has no need to shorten.
+    that are no floors, which a budget has no need to shorten, but for those of the configurations ``without``.
 
     Attributes:
         set: Overrides of the configuration, by dotted key.
@@ -28,6 +28,7 @@ class Overrides:
         configs: Names of configuration files, without folder and suffix.
         cells: Names of cells, or patterns such as ``cg_sc_*``.
         guidance_scales: Scales that replace those of the cells.
+        without: Names of configuration files that a change of all methods leaves out: those with nothing to train.
     """
 
     set: dict[str, Any] = field(default_factory=dict)
@@ -35,14 +36,16 @@ class Overrides:
     configs: list[str] | None = None
     cells: list[str] | None = None
     guidance_scales: list[float] | None = None
+    without: list[str] = field(default_factory=list)
 
     def concern(self, cell: Cell) -> bool:
         """Tell whether they change a cell."""
         if cell.config is None:
             return False
+        stem = Path(cell.config).stem
         if self.configs is self.cells is None:
-            return not cell.floor
-        return Path(cell.config).stem in (self.configs or ()) or any(_matches(cell, name) for name in self.cells or ())
+            return not cell.floor and stem not in self.without
+        return stem in (self.configs or ()) or any(_matches(cell, name) for name in self.cells or ())
 
     def on(self, cell: Cell) -> Cell:
         """The cell with these settings."""

@@ -2,11 +2,11 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.networks.published.ncsnpp import with_averages
 from methods.weight_files import check_plain, read_weights, told
@@ -128,3 +128,8 @@ def _unwrapped(weights: Weights) -> Weights:
     if len(found) < len(weights):
         raise ValueError("holds weights both with and without the names of a wrapper")
     return found
+
+
+def weights_of(network: nn.Module) -> Callable[[], None] | None:
+    """What reads a network's published weights, where it has some: the ``start`` of a method."""
+    return network.start if getattr(network, "weights", None) else None

@@ -108,6 +108,15 @@ def test_a_budget_in_a_file_of_its_own_chooses_cells_by_their_configuration_and_
     assert sets == {"ref": {"a": 1, "b": 1}, "other": {"a": 1, "b": 2}, "supervised": {}}
 
 
+def test_a_change_of_all_methods_leaves_out_configurations_that_it_names(tmp_path):
+    content = changed("budgets", to={"small": {"overrides": [{"without": ["supervised"], "set": {"a": 1}}]}})
+    content["cells"]["guided"] = {"config": GUIDED, "needs": {"denoiser": None}}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    cells = load_suite(str(path), "small").cells
+    assert [name for name, cell in cells.items() if cell.set == {"a": 1}] == ["guided"]
+
+
 def test_a_budget_may_add_cells_that_its_overrides_reach_and_that_need_cells_of_the_suite(tmp_path):
     content = changed("cells", "score_model", to={"config": "digits/score_model.yaml"})
     more = {"sweep": {"for": {"n": [1, 2]}, "cells": {"guided_{n}": {"config": GUIDED}}}}

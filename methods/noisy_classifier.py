@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from methods.base import Batch, Method
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.guidance import NoisyClassifier, noisy_cross_entropy
+from methods.diffusion.process import TimeLaw
 from methods.diffusion.samplers import Sampler
 from methods.networks.published.load import starting_from
 
@@ -22,6 +23,7 @@ class NoisyClassifierGuidance(Method):
         guides: Class-conditional denoiser, trained, on the same process: what (a) guides on ImageNet in the place of
             ``denoiser``.
         checkpoint: Published weights of the network to start from, see ``load_published``.
+        times: Law of the training times; the process's own, that of (a), by default.
     """
 
     def __init__(
@@ -32,9 +34,11 @@ class NoisyClassifierGuidance(Method):
         guidance_scale: float = 1.0,
         guides: Denoiser | None = None,
         checkpoint: str | None = None,
+        times: TimeLaw | None = None,
     ) -> None:
         classifier, start = NoisyClassifier(denoiser, network), starting_from(checkpoint, network)
         super().__init__(denoiser, classifier, sampler, None, guidance_scale, guides, denoiser.process.t_min, start)
+        self.times = times
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"])}
+        return {"classify": noisy_cross_entropy(self.classifier, *batch["labeled"], self.times)}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from methods import UNLABELED
 from methods.diffusion.denoiser import Denoiser
 from methods.diffusion.noise_process import NoiseProcess
+from methods.diffusion.process import TimeLaw, UniformTimes
 
 
 class CleanClassifier(nn.Module):
@@ -265,9 +266,12 @@ def class_log_prob(logits: Tensor, y: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=-1, dtype=dtype).gather(1, y[:, None]).squeeze(1)
 
 
-def noisy_cross_entropy(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """``E_{t, x_t}[-log p(y | x_t)]`` of images ``x`` and labels ``y``, with one draw of ``t`` and ``x_t`` an image."""
-    t = classifier.process.sample_times(len(x), x.device)
+def noisy_cross_entropy(classifier: nn.Module, x: Tensor, y: Tensor, times: TimeLaw | None = None) -> Tensor:
+    """``E_{t, x_t}[-log p(y | x_t)]`` of images ``x`` and labels ``y``, with one draw of ``t`` and ``x_t`` an image.
+
+    ``times`` is the law of ``t``, the process's own by default.
+    """
+    t = (times or UniformTimes())(classifier.process, len(x), x.device)
     x_t, _ = classifier.process.perturb(x, t)
     return F.cross_entropy(classifier(x_t, t), y)
 

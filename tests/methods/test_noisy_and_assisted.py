@@ -10,7 +10,7 @@ from methods.base import KeyedNoise
 from methods.denoising_assisted import DenoisingAssisted, Undenoised
 from methods.diffusion.denoiser import Denoiser, EDMDenoiser, Pretrained
 from methods.diffusion.noise_process import NoiseProcess
-from methods.diffusion.process import ContinuousVP, DiscreteVP, VarianceExploding
+from methods.diffusion.process import ContinuousVP, DiscreteVP, LogNormalSigma, VarianceExploding
 from methods.diffusion.samplers import Heun
 from methods.networks.unet import UNet
 from methods.networks.wrn import WideResNet
@@ -48,15 +48,16 @@ def trained_denoiser(tmp_path) -> Pretrained:
 
 
 @every_process
-def test_the_noisy_loss_is_the_cross_entropy_of_noisy_images_at_the_times_of_the_process(process):
-    method = METHODS["noisy"](exact_denoiser(process))
+@pytest.mark.parametrize("times", [None, LogNormalSigma(0.0, 1.0)], ids=["own", "log-normal"])
+def test_the_noisy_loss_is_the_cross_entropy_of_noisy_images_at_times_of_the_law(process, times):
+    method = METHODS["noisy"](exact_denoiser(process), times=times)
     method.classifier = ExactClassifier(MIXTURE, process)
     batch = labeled()
     torch.manual_seed(5)
     (loss,) = method.losses(batch).values()
     torch.manual_seed(5)
     x, y = batch["labeled"]
-    t = process.sample_times(len(x))
+    t = process.sample_times(len(x)) if times is None else times(process, len(x), x.device)
     x_t, _ = process.perturb(x, t)
     posterior = MIXTURE.class_log_joint(x_t, process.alpha(t), process.sigma(t)).log_softmax(1)
     torch.testing.assert_close(loss, F.nll_loss(posterior, y).float())

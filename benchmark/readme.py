@@ -25,11 +25,11 @@ from benchmark.system.surroundings import path_option
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "digits.png"
 COLUMNS = (
-    *("accuracy/clean", "accuracy/middle", "nll", "nll/ode", "level_ce", "mse/denoise/t=0.2"),
+    *("accuracy/clean", "accuracy/noisy", "accuracy/middle", "nll", "nll/ode", "level_ce", "mse/denoise/t=0.2"),
     *("accuracy/generated", "fd", "fd/intra", "precision", "nn_ratio"),
 )
-ASSISTED = ("accuracy/middle", "accuracy/generated", "fd")
-FEW = ("accuracy/clean", "accuracy/middle", "accuracy/generated")
+ASSISTED = ("accuracy/noisy", "accuracy/middle", "accuracy/generated", "fd")
+FEW = ("accuracy/clean", "accuracy/noisy", "accuracy/middle", "accuracy/generated")
 ANSWERS = (
     (
         ("Denoising assistance", "denoising_assisted", "noisy_classifier", *ASSISTED),
@@ -143,7 +143,11 @@ def _told(verdict: str, changes: list[Difference]) -> str:
 
 
 def _name(metric: str) -> str:
-    names = {"accuracy/middle": "accuracy at middle noise", "accuracy/generated": "samples of the asked class"}
+    names = {
+        "accuracy/noisy": "accuracy over all noise",
+        "accuracy/middle": "accuracy at middle noise",
+        "accuracy/generated": "samples of the asked class",
+    }
     return names.get(metric, metric.removesuffix("/clean"))
 
 

@@ -17,19 +17,26 @@ from benchmark.results.rows import Entry, Row, rows
 from benchmark.results.split import JUDGED, NETWORK
 
 METRICS = (
-    *("accuracy/clean", "accuracy/middle", "accuracy/generated", "fd"),
+    *("accuracy/clean", "accuracy/noisy", "accuracy/middle", "accuracy/generated", "fd"),
     *("is", "precision", "recall", "nll"),
 )
 """Metrics of a document's table, and headings of those whose names do not say what they are."""
 HEADINGS = {
     "accuracy/clean": "accuracy",
-    "accuracy/middle": "over noise",
+    "accuracy/noisy": "over noise",
+    "accuracy/middle": "middle noise",
     "accuracy/generated": "as asked",
     "is": "IS",
 }
 SHORT = 12
 """Characters of a heading that is never wrapped on a terminal: longer ones would leave no room for the cells' names."""
-NARROW = {**HEADINGS, "accuracy/clean": "clean", "accuracy/middle": "noisy", "precision": "prec."}
+NARROW = {
+    **HEADINGS,
+    "accuracy/clean": "clean",
+    "accuracy/noisy": "noisy",
+    "accuracy/middle": "middle",
+    "precision": "prec.",
+}
 """Headings of a narrow page."""
 LONG = 18
 """Characters of the longest name that a narrow page shows on one line."""

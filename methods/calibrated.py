@@ -5,11 +5,12 @@ from jsonargparse.typing import NonNegativeFloat
 from torch import Tensor
 
 from methods.base import Batch, Method
+from methods.composed import Composed
 from methods.diffusion.guidance import logits_and_score
 from methods.diffusion.samplers import Sampler
 
 
-class Calibrated(Method):
+class Calibrated(Composed):
     """Another method's losses, and denoising score matching of the energy that its classifier's logits define.
 
     That is the second term of (d): ``1/2 mean_d (sigma grad logsumexp f(x_t) + eps)^2``, at times and noise of its own,
@@ -23,7 +24,7 @@ class Calibrated(Method):
         sampler: See ``Method``; so is ``guidance_scale``. Those of ``method`` are not used.
 
     Raises:
-        ValueError: If the method has no classifier of noisy images, or keeps more in its checkpoints than weights.
+        ValueError: See ``Composed``.
     """
 
     second_order = True
@@ -33,28 +34,18 @@ class Calibrated(Method):
         method: Method,
         lambda_sc: NonNegativeFloat = 1.0,
         sampler: Sampler | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: NonNegativeFloat = 1.0,
     ) -> None:
-        if method.noisy_process is None:
-            raise ValueError(f"{type(method).__name__} has no classifier of noisy images, whose energy has a score")
-        if type(method).on_save_checkpoint is not Method.on_save_checkpoint:
-            raise ValueError(f"{type(method).__name__} keeps more than weights, which its losses alone do not carry on")
-        parts = method.denoiser, method.classifier, sampler, None, guidance_scale, method.guides, method.clean_time
-        super().__init__(*parts, start=method.start)
-        self.method, self.lambda_sc = method, lambda_sc
+        super().__init__(method, sampler, guidance_scale)
+        self.lambda_sc = lambda_sc
 
-    def on_fit_start(self) -> None:
-        """Prepare the method as it would be alone."""
-        self.method.on_fit_start()
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def term(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["labeled"][0]
         if "unlabeled" in batch:
             x = torch.cat([x, batch["unlabeled"]])
-        terms = self.method.losses(batch)
         process = self.classifier.process
         t = process.sample_times(len(x), x.device)
         x_t, eps = process.perturb(x, t)
         _, sigma = process.scales(t, like=x_t)
         _, score = logits_and_score(self.classifier, x_t, t, lambda logits: logits.logsumexp(1))
-        return terms | {"calibrate": self.lambda_sc * 0.5 * (sigma * score + eps).square().mean()}
+        return {"calibrate": self.lambda_sc * 0.5 * (sigma * score + eps).square().mean()}

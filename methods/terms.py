@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -19,3 +20,12 @@ def named(terms: Any, method: str) -> Mapping[str, Tensor]:
     kind = f"{type(got[wrong[0]]).__name__}{list(getattr(got[wrong[0]], 'shape', []))}"
     of = f" for {wrong[0]!r}" if wrong[0] else ""
     raise ValueError(f"{method}.losses must return a dict of scalar tensors, one a term of the loss; got {kind}{of}")
+
+
+def confident_cross_entropy(logits: Tensor, guide_logits: Tensor, confidence: float) -> Tensor:
+    """Cross-entropy of ``logits`` with the classes that ``guide_logits`` give at least ``confidence``.
+
+    The mean is over all images, those of unsure class included; no gradient reaches ``guide_logits``.
+    """
+    probability, y = guide_logits.detach().softmax(1).max(1)
+    return (F.cross_entropy(logits, y, reduction="none") * (probability >= confidence)).mean()

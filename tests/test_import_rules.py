@@ -125,8 +125,9 @@ def test_only_argument_types_are_taken_from_the_parser(path):
 @every([path for path in below("methods") if path.parts[1] not in ("diffusion", "networks", "base.py")])
 def test_a_method_knows_its_base_and_its_parts_but_no_sibling(path):
     own = ".".join(path.with_suffix("").parts)
-    parts = ("methods.base.*", "methods.untrained.*", "methods.diffusion.*", "methods.networks.*")
-    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.baselines", own, *parts)
+    bases = ("methods.base.*", "methods.untrained.*", "methods.composed.*", "methods.terms.*")
+    parts = ("methods.diffusion.*", "methods.networks.*")
+    assert_only(of_ours(path), "methods", "methods.UNLABELED", "methods.baselines", own, *bases, *parts)
 
 
 def test_the_base_of_the_methods_knows_no_network_and_no_method():

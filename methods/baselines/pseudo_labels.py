@@ -11,15 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from methods.base import Batch, Method
 from methods.diffusion.guidance import CleanClassifier
-
-
-def confident_cross_entropy(logits: Tensor, guide_logits: Tensor, confidence: float) -> Tensor:
-    """Cross-entropy of ``logits`` with the classes that ``guide_logits`` give at least ``confidence``.
-
-    The mean is over all images, those of unsure class included; no gradient reaches ``guide_logits``.
-    """
-    probability, y = guide_logits.detach().softmax(1).max(1)
-    return (F.cross_entropy(logits, y, reduction="none") * (probability >= confidence)).mean()
+from methods.terms import confident_cross_entropy
 
 
 class PseudoLabel(Method):

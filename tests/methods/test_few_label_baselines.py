@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from methods.baselines.mean_teacher import MeanTeacher
-from methods.baselines.pseudo_labels import FixMatch, PartCosine, PseudoLabel, confident_cross_entropy
+from methods.baselines.pseudo_labels import FixMatch, PartCosine, PseudoLabel
+from methods.terms import confident_cross_entropy
 
 
 class Linear(nn.Sequential):

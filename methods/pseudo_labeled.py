@@ -15,7 +15,7 @@ class PseudoLabeled(Composed):
 
     Near the least noise the classifier is one of images: the class that it is confident of there is learned at random
     noise levels, ``E_{t, x_t}[-log p(argmax_y p(y | x) | x_t)]``. Evaluation, and a batch without unlabeled images,
-    have the method's losses alone. (d) reads its network so and leaves this out; no paper has numbers for it.
+    have the method's losses alone. (d) says that this can be added, and has no numbers of it.
 
     Source: Lee 2013 and Oliver et al. 2018, see ``PseudoLabel``.
 

@@ -15,7 +15,7 @@ from PIL import Image
 from benchmark import cli
 from benchmark.cost.meter import measured
 from benchmark.suite.jobs import arguments
-from benchmark.suite.needs import weights_key
+from benchmark.suite.needs import WEIGHTS, weights_key
 from benchmark.suite.suite import load_suite
 from benchmark.training.build import build
 from benchmark.training.checks import check_shapes
@@ -108,14 +108,28 @@ def test_every_method_builds_takes_its_data_and_keeps_its_settings(path, tmp_pat
 BUDGETS = [(path.stem, budget) for path in SUITES for budget in ("paper", *READ[path].get("budgets", {}))]
 
 
-def check_cells(cells, folder):
-    """See that cells take their settings, and the weights of the cells that they need."""
-    for cell in cells:
+def check_cells(cells, suite, folder):
+    """See that cells take their settings, and denoisers and weights of the cells that they need."""
+
+    @cache
+    def config(name):
+        cell = suite.cells[name]
         words = arguments(cell, 0, folder, {a: folder / other for a, other in cell.needs.items()})
         with torch.device("meta"):  # weights of the right shapes that nobody draws
-            config = build([*words, "--trainer.logger=false"]).config
+            return build([*words, "--trainer.logger=false"]).config.clone()
+
+    for cell in cells:
+        found = config(cell.name)
         for argument, other in cell.needs.items():
-            assert config[weights_key(argument)] == str(folder / other / "checkpoints" / "final.ckpt")
+            assert found[weights_key(argument)] == str(folder / other / "checkpoints" / "final.ckpt")
+            if argument != WEIGHTS:
+                denoiser = found[f"model.init_args.{argument}.init_args.denoiser"]
+                assert plain(denoiser) == plain(config(other)["model.init_args.denoiser"])
+
+
+def plain(settings):
+    """Settings without the paths of the files that they were read from."""
+    return {key: value for key, value in vars(settings.clone().as_flat()).items() if "__path__" not in key}
 
 
 @cache
@@ -139,14 +153,14 @@ def test_every_suite_loads_at_each_budget(name, budget):
 
 @pytest.mark.parametrize("name", [path.stem for path in SUITES])
 def test_a_method_takes_each_of_the_settings_that_suites_give_it(name, tmp_path):
-    check_cells(enough_cells().get(name, []), tmp_path)
+    check_cells(enough_cells().get(name, []), load_suite(name), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "budget"), BUDGETS)
 def test_every_cell_of_a_suite_takes_its_settings_at_each_budget(name, budget, tmp_path):
     suite = load_suite(name, budget)
-    check_cells([cell for cell in suite.cells.values() if cell.set or cell.needs], tmp_path)
+    check_cells([cell for cell in suite.cells.values() if cell.set or cell.needs], suite, tmp_path)
 
 
 def test_the_commands_are_installed():

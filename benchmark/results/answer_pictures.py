@@ -17,8 +17,8 @@ from benchmark.system.files import read_manifest
 
 COLUMNS = 10
 """Images of a row."""
-TIME = 0.35
-"""Time of the gradients that are shown, as in (a) Fig. 3."""
+TIMES = (0.3, 0.35)
+"""Times of the gradients that are shown, as in (a) on ImageNet and CIFAR-10."""
 
 
 def _samples(folders: Mapping[str, Path]) -> list[Strip]:
@@ -51,15 +51,16 @@ def _confusion(folders: Mapping[str, Path]) -> list[Strip]:
 
 
 def _alignment(folders: Mapping[str, Path]) -> list[Strip]:
-    """Test images, and gradients at the time of (a) Fig. 3: from least to most, and with all contrast, as in Fig. 4."""
+    """Test images, and gradients at the times of (a) Figs. 2 and 3: from least to most, and with all contrast, Fig. 4."""
     found: list[Strip] = []
     for cell, folder in folders.items():
         for archive in map(Archive, _answers(folder, "alignment")):
             images, gradients, times = (archive.read(name) for name in ("images", "gradients", "times"))
-            at = gradients[np.abs(times - TIME).argmin()]
             found = found or [Strip("test images", images / max(1, images.max()))]
-            label = f"{cell}, sigma {archive.read('sigmas')[np.abs(times - TIME).argmin()]:.3g}"
-            found += [Strip(label, _stretched(at, 0, 100)), Strip("the same, contrast", _stretched(at, 1, 99))]
+            for row in dict.fromkeys(np.abs(times - time).argmin() for time in TIMES):
+                label = f"{cell}, t {times[row]:.2g}, sigma {archive.read('sigmas')[row]:.3g}"
+                at = gradients[row]
+                found += [Strip(label, _stretched(at, 0, 100)), Strip("the same, contrast", _stretched(at, 1, 99))]
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.errors import InputError, shortened, shown
 from benchmark.suite.cells import Cell
-from benchmark.suite.needs import weights_key
+from benchmark.suite.needs import forgotten, weights_key
 from benchmark.suite.stages import Stage
 from benchmark.system.files import read_manifest, write_json
 from benchmark.system.names import NAME
@@ -77,7 +77,8 @@ class Job:
 def arguments(cell: Cell, seed: int | str, folder: Path, needed: dict[str, Path]) -> tuple[str, ...]:
     """Command line of a cell; ``needed`` are the folders of the trainings that it needs, by argument of its method."""
     words = [f"--config={cell.config}", f"--seed_everything={seed}", f"--trainer.default_root_dir={folder}"]
-    words += [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in cell.set.items()]
+    for key, value in (*forgotten(cell).items(), *cell.set.items()):
+        words.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
     words += [f"--{weights_key(a)}={needed[a] / 'checkpoints' / 'final.ckpt'}" for a in cell.needs]
     return tuple(words)
 

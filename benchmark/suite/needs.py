@@ -13,6 +13,15 @@ WEIGHTS = "checkpoint"
 """Argument of a method that takes the file of weights itself; other arguments take a trained denoiser."""
 
 
+REPLACED = "methods.diffusion.denoiser.Replaced"
+"""Set first, it takes away all that a configuration says of a denoiser."""
+
+
+def forgotten(cell: Cell) -> dict[str, str]:
+    """Settings that come before those of ``with_denoisers``, whose classes else keep arguments of the configuration."""
+    return {f"model.init_args.{argument}": REPLACED for argument in cell.needs if argument != WEIGHTS}
+
+
 def weights_key(argument: str) -> str:
     """Dotted key of a configuration that holds the path of the weights which an argument of its method needs."""
     return f"model.init_args.{argument}" + ("" if argument == WEIGHTS else ".init_args.checkpoint")

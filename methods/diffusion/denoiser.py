@@ -213,6 +213,17 @@ class Pretrained(Denoiser):
         return self
 
 
+class Replaced(Pretrained):
+    """Placeholder of a trained denoiser that a suite replaces as a whole: it has no arguments that could be left over.
+
+    Raises:
+        TypeError: It is never built.
+    """
+
+    def __init__(self) -> None:
+        raise TypeError("a denoiser that was to be replaced is asked for")
+
+
 def networks_of(method: nn.Module) -> list[nn.Module]:
     """The networks behind the parts of a method, each once, those of a frozen denoiser included."""
     parts = list(method.modules())

@@ -101,9 +101,11 @@ def test_samples_of_all_scales_stand_below_one_another_in_order(run):
 def test_gradients_are_shown_from_least_to_most_of_each_picture(run):
     (path,) = drawn(run, pictures=["alignment"])
     with np.load(path.with_suffix(".npz")) as arrays:
-        shown = arrays["01 first, sigma 0.14"]
-        np.testing.assert_array_equal(shown.min((1, 2, 3)), 0)
-        np.testing.assert_array_equal(shown.max((1, 2, 3)), 1)
+        shown = [arrays[key] for key in ("01 first, t 0.3, sigma 0.1", "03 first, t 0.35, sigma 0.14")]
+        assert not np.array_equal(*shown)
+        for pictures in shown:
+            np.testing.assert_array_equal(pictures.min((1, 2, 3)), 0)
+            np.testing.assert_array_equal(pictures.max((1, 2, 3)), 1)
 
 
 def test_fields_are_of_one_class_and_the_true_one_comes_first(run):

@@ -51,7 +51,7 @@ def _confusion(folders: Mapping[str, Path]) -> list[Strip]:
 
 
 def _alignment(folders: Mapping[str, Path]) -> list[Strip]:
-    """Test images, and gradients at the times of (a) Figs. 2 and 3: from least to most, and with all contrast, Fig. 4."""
+    """Test images, and gradients at the times of (a) Figs. 2 and 3: from least to most, and as in Fig. 4."""
     found: list[Strip] = []
     for cell, folder in folders.items():
         for archive in map(Archive, _answers(folder, "alignment")):

@@ -70,6 +70,18 @@ def test_steps_in_which_labels_wait_cost_what_they_do_one_by_one(tmp_path, label
     assert all(call.flops < each[-1].flops for call in each[:-1])
 
 
+def test_a_step_in_parts_costs_as_many_flops_and_less_memory(tmp_path):
+    costs = []
+    for parts in (1, 4):
+        cell = Cell(
+            "joint", config=str(CONFIGS / "digits" / "joint.yaml"), set={"trainer.accumulate_grad_batches": parts}
+        )
+        costs.append(_Training(_built(cell, tmp_path / str(parts)), {}))
+    (whole,), (parted,) = (cost.work for cost in costs)
+    assert parted.flops == whole.flops
+    assert costs[1].memory < 0.5 * costs[0].memory
+
+
 def test_guidance_adds_the_gradient_of_the_images_alone():
     network, x, first, second = two_convolutions()
     network.requires_grad_(False)

@@ -23,6 +23,8 @@ PICTURES = 10
 """Test images whose gradients are kept as pictures."""
 INPUTS = ("noisy", "clean", "denoised")
 """Images at which gradients are taken: ``x_t``, ``alpha x`` and ``alpha D(x_t)``, each at time ``t``."""
+OF_NOISY = ("smoothness", "along", "squared")
+"""Further scores of gradients at noisy images."""
 
 
 def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path, report: Report) -> dict[str, Any]:
@@ -34,10 +36,10 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     denoised images; at clean ones ``g`` depends on ``x`` itself. Cosines also divide by the length of ``x - D(x_t)``,
     most of which the class may not tell: those of the exact ``g`` can lie far below 1.
 
-    The file holds the cosine of ``g`` with ``x - D(x_t)`` at each of ``INPUTS``, ``<input> (L, N)``, and
-    ``smoothness (L, N)``, the correlation of neighbouring pixels of ``g`` at noisy images, at ``times (L,)`` with
-    sigma / alpha in ``sigmas (L,)``; and of the first images the pictures ``images (M, H, W, C)`` and
-    ``gradients (L, M, H, W, C)``.
+    The file holds the cosine of ``g`` with ``x - D(x_t)`` at each of ``INPUTS``, ``<input> (L, N)``; of ``g`` at noisy
+    images ``smoothness (L, N)``, the correlation of neighbouring pixels, ``along (L, N)``, ``alpha / sigma^2`` times the
+    inner product with ``x - D(x_t)``, and ``squared (L, N)``, the squared length; ``times (L,)`` with sigma / alpha in
+    ``sigmas (L,)``; and of the first images the pictures ``images (M, H, W, C)`` and ``gradients (L, M, H, W, C)``.
     """
     process = method.noisy_process
     if process is None or method.denoiser is None:
@@ -45,7 +47,7 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     u, y = asked_images(data, protocol)
     quantiles = sorted({*TIMES, *protocol.denoise_times})
     times = process.times_at(torch.tensor(quantiles, device=method.device))
-    scores = {name: np.zeros((len(times), len(y)), np.float32) for name in (*INPUTS, "smoothness")}
+    scores = {name: np.zeros((len(times), len(y)), np.float32) for name in (*INPUTS, *OF_NOISY)}
     pictures = np.zeros((len(times), min(PICTURES, len(y)), *channels_last(u[:1]).shape[1:]), np.float32)
     for rows in batches(len(y), protocol.batch):
         part = slice(rows.start, rows.stop)
@@ -54,7 +56,8 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
         for level, t in enumerate(times):
             t = t.expand(len(x))
             x_t, _ = process.perturb(x, t, eps)
-            alpha, _ = process.scales(t, like=x)
+            alpha, sigma = process.scales(t, like=x)
+            unit = (alpha / sigma**2).flatten().cpu().numpy()
             with torch.no_grad():
                 denoised = method.denoiser(x_t, t)
             missed = (x - denoised).flatten(1).cpu().numpy()
@@ -62,7 +65,10 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
                 g = _gradient(method, at, t, of)
                 scores[name][level, part] = cosines(g.flatten(1).numpy(), missed)
                 if name == "noisy":
+                    flat = g.flatten(1).numpy()
                     scores["smoothness"][level, part] = neighbour_correlation(g.numpy())
+                    scores["along"][level, part] = unit * (flat * missed).sum(1)
+                    scores["squared"][level, part] = (flat**2).sum(1)
                     kept = pictures[level, part]
                     kept[:] = channels_last(g[: len(kept)])
         report("alignment", rows.stop, len(y))

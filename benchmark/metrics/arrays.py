@@ -34,6 +34,20 @@ def mean_estimate(values: Array) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))), len(values))
 
 
+def ratio_of_means(values: Array, others: Array) -> Estimate:
+    """Mean of ``values`` over that of ``others``, pairs of one image each, with the delta method's standard error.
+
+    Raises:
+        ValueError: As ``mean_estimate``; if the mean of ``others`` is 0.
+    """
+    values, others = (to_numpy(x).astype(np.float64) for x in (values, others))
+    below = mean_estimate(others).value
+    if below == 0:
+        raise ValueError("the mean of the other values is 0; the ratio has no denominator")
+    ratio = float(values.mean() / below)
+    return Estimate(ratio, mean_estimate(values - ratio * others).stderr / abs(below), len(values))
+
+
 def share(hits: Array) -> Estimate:
     """Share of true entries in [0, 1], with the binomial standard error ``sqrt(p (1 - p) / n)``."""
     hits = to_numpy(hits).astype(bool)

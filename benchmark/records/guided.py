@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmark.metrics.arrays import mean_estimate, share
+from benchmark.metrics.arrays import mean_estimate, ratio_of_means, share
 from benchmark.metrics.structure import concentration
 from benchmark.records.recorder import Recorder, of_answers
 from benchmark.results.definitions import metrics_of
@@ -30,6 +30,9 @@ def alignment_records(record: Recorder, found: dict[str, np.ndarray]) -> Iterato
                 yield record(f"gradient/{metric}", estimate, **at)
             if name in ("noisy", "smoothness"):
                 yield record(f"gradient/{metric}/t={t:g}", estimate, **at)
+    for t, sigma, along, squared in zip(*(found[k] for k in ("times", "sigmas", "along", "squared")), strict=True):
+        if squared.any():
+            yield record(f"gradient/scale/t={t:g}", ratio_of_means(along, squared), sigma=float(f"{sigma:.4g}"))
 
 
 @of_answers("steps")

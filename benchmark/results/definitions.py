@@ -171,6 +171,7 @@ DEFINITIONS = (
             MetricDefinition(f"gradient/{name}", DENSITY, UP, floor, low=-1.0, high=1.0)
             for name, floor in {**dict.fromkeys(ALIGNED, 0.01), "smoothness": 0.05}.items()
         ),
+        MetricDefinition("gradient/scale/t=*", DENSITY, None, 0.1, 0.1, target=1.0),
         MetricDefinition("gradient/alignment/t=*", CLASSIFICATION, UP, 0.01, low=-1.0, high=1.0),
         MetricDefinition("gradient/smoothness/t=*", CLASSIFICATION, UP, 0.05, low=-1.0, high=1.0),
         expected=False,

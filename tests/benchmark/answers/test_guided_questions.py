@@ -84,8 +84,23 @@ def test_between_points_the_true_gradient_is_what_denoising_misses(tmp_path):
     found = aligned(tmp_path)
     assert found["gradient/alignment/t=0.8"] == pytest.approx(1, abs=1e-3)
     assert found["gradient/alignment"] == found["gradient/alignment/t=0.35"] == 0  # each class is certain: no gradient
+    assert found["gradient/scale/t=0.8"] == pytest.approx(1, abs=1e-3)  # so that scale 1 is the true guidance
     times = load_arrays(tmp_path / "alignment.npz")["times"]
     np.testing.assert_allclose(times, [0.3, 0.35, 0.5, 0.8])
+
+
+class Halved(ExactClassifier):
+    """The exact posterior with half its gradient."""
+
+    def forward(self, x_t, t):
+        exact = super().forward(x_t, t)
+        return 0.5 * exact + 0.5 * exact.detach()
+
+
+def test_half_the_gradient_asks_for_twice_the_scale(tmp_path):
+    found = aligned(tmp_path, Halved(points(), PROCESS))
+    assert found["gradient/scale/t=0.8"] == pytest.approx(2, abs=1e-3)
+    assert "gradient/scale/t=0.35" not in found  # each class is certain: there is no gradient to scale
 
 
 class Turned(ExactClassifier):

@@ -82,7 +82,7 @@ def _file(name: str) -> Path:
 def table(suite: str) -> str:
     """The main columns of a suite's committed results."""
     results, cells, floors = _committed(suite)
-    return to_markdown(results, COLUMNS, cells=cells, floors=floors)
+    return to_markdown(results, COLUMNS, cells=cells, floors=floors, answers=answers_of(_file(suite), results))
 
 
 def headline(suite: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command, escaped, shown, tell
-from benchmark.results.answers_file import FILE, merged_answers, write_answers
+from benchmark.results.answers_file import FILE, answers_of, merged_answers, write_answers
 from benchmark.results.curves import to_csv as to_curves
 from benchmark.results.export import to_latex, to_wide_csv
 from benchmark.results.merge import merge
@@ -96,14 +96,16 @@ def _merge(options: Any) -> int:
     answers = merged_answers(files)
     cells, floors = _suite_of(merged)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_tables(options.out, merged, cells=cells, floors=floors)
     write_answers(options.out / FILE, answers)
+    scores = answers_of(options.out / "results.json", merged)
+    write_tables(options.out, merged, cells=cells, floors=floors, answers=scores)
     print(f"merged:  {len(files)} results, {len(merged.records)} records, in {escaped(options.out / 'results.json')}")
     return OK
 
 
 def _export(options: Any) -> int:
-    results = read_results(_results_file(_single(options)))
+    file = _results_file(_single(options))
+    results = read_results(file)
     metrics = [name for name in options.metrics.split(",") if name]
     cells, floors = _suite_of(results)
     try:
@@ -111,7 +113,9 @@ def _export(options: Any) -> int:
             "long": lambda: to_csv(results),
             "wide": lambda: to_wide_csv(results, metrics, cells),
             "latex": lambda: to_latex(results, metrics, cells, floors),
-            "markdown": lambda: to_markdown(results, metrics or None, cells=cells, floors=floors),
+            "markdown": lambda: to_markdown(
+                results, metrics or None, cells=cells, floors=floors, answers=answers_of(file, results)
+            ),
         }[options.format]()
     except ValueError as error:
         raise InputError(f"--metrics: {error}") from None

@@ -37,9 +37,9 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
     most of which the class may not tell: those of the exact ``g`` can lie far below 1.
 
     The file holds the cosine of ``g`` with ``x - D(x_t)`` at each of ``INPUTS``, ``<input> (L, N)``; of ``g`` at noisy
-    images ``smoothness (L, N)``, the correlation of neighbouring pixels, ``along (L, N)``, ``alpha / sigma^2`` times the
-    inner product with ``x - D(x_t)``, and ``squared (L, N)``, the squared length; ``times (L,)`` with sigma / alpha in
-    ``sigmas (L,)``; and of the first images the pictures ``images (M, H, W, C)`` and ``gradients (L, M, H, W, C)``.
+    images ``smoothness (L, N)``, the correlation of neighbouring pixels, ``along (L, N)``, ``alpha / sigma^2`` times
+    its inner product with ``x - D(x_t)``, and ``squared (L, N)``, its squared length; ``times (L,)`` with sigma / alpha
+    in ``sigmas (L,)``; and of the first images the pictures ``images (M, H, W, C)`` and ``gradients (L, M, H, W, C)``.
     """
     process = method.noisy_process
     if process is None or method.denoiser is None:

@@ -156,9 +156,10 @@ def _write(
 
     cells = list(dict.fromkeys(job.cell.name for job in shown))
     failures = {(record.cell, record.seed) for record in table.records if record.status == FAILED}
-    names = write_tables(out, table, cells, floors)
+    names = write_image_scores(out, protocol, [job for job in shown if (job.cell.name, job.seed) not in failures])
+    answers = answers_file.answers_of(out / "results.json", table)
+    names += write_tables(out, table, cells, floors, answers)
     names += write_per_class(out, shown, rows(table, cells))
-    names += write_image_scores(out, protocol, [job for job in shown if (job.cell.name, job.seed) not in failures])
     return {"outputs": [*names, write_report(out, cells, floors, run, words_of(table.suite)).name]}
 
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 from math import floor, log10
 from typing import Any
 
-import numpy as np
-
 from benchmark.errors import shown
 from benchmark.results.answers_file import Answers
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
+from benchmark.results.leading import Side, common, undecided
 from benchmark.results.markdown import escape, table
 from benchmark.results.paired import WIDE, gains, paired_gain
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
@@ -136,33 +135,20 @@ def leaders(
     for alike in rivals.values():
         if len(alike) > 1:
             best = max(alike, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
-            others = _of_line(results, best, metric)
-            ahead |= {
-                line.cell for line in alike if _undecided(_of_line(results, line, metric), others, metric, answers)
-            }
+            first = _of_line(results, best, metric)
+            ahead |= {line.cell for line in alike if undecided(_of_line(results, line, metric), first, metric, answers)}
     return ahead
-
-
-def _undecided(new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None) -> bool:
-    """Tell whether the interval of a gain, as claims are judged by, holds 0; False without two common seeds."""
-    found = _common(new, old, metric, answers)
-    if found is None:
-        return False
-    definition = definition_of(metric)
-    positive = all((values > 0).all() for values in found[:2])
-    gain = paired_gain(replace(definition, ratio=definition.ratio and positive), *found, level=WIDE)
-    return gain.low <= 0 <= gain.high
 
 
 def _competes(entry: Entry | None) -> bool:
     return entry is not None and entry.status == OK and entry.protocol.get("kind") != UNNORMALISED
 
 
-def _of_line(results: Results, line: Line, metric: str) -> dict[int, Record]:
-    """Records of a line's entry by seed."""
+def _of_line(results: Results, line: Line, metric: str) -> Side:
+    """Values of a line's entry."""
     protocol = line.entries[metric].protocol
     own = (record for record in results.records if (record.cell, record.metric) == (line.cell, metric))
-    return {record.seed: record for record in own if record.status == OK and record.protocol == protocol}
+    return Side(line.cell, {r.seed: r.value for r in own if r.status == OK and r.protocol == protocol})
 
 
 def _narrow(metric: str) -> str:
@@ -252,25 +238,18 @@ def difference(
 
 def _between(new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None) -> Difference | None:
     """``new`` minus ``old``, records by seed; None without two common seeds."""
-    sides = _common(new, old, metric, answers)
+    sides = common(*(_side(records) for records in (new, old)), metric, answers)
     if sides is None:
         return None
     definition = replace(definition_of(metric), ratio=False)
     plain = replace(definition, target=None, higher_is_better=True)  # whose gains are differences
     found = paired_gain(plain, *sides, level=WIDE)
-    return Difference(metric, found.mean, found.low, found.high, float(gains(definition, *sides[:2]).mean()))
+    return Difference(metric, found.mean, found.low, found.high, float(gains(definition, sides.new, sides.old).mean()))
 
 
-def _common(
-    new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None] | None:
-    """Values of common seeds of both sides, and scores of single test images; None without two such seeds."""
-    seeds = sorted(new.keys() & old.keys())
-    if len(seeds) < 2:
-        return None
-    values = (np.array([side[seed].value for seed in seeds]) for side in (new, old))
-    scores = (answers and answers.of_seeds(side[seeds[0]].cell, seeds, metric) for side in (new, old))
-    return (*values, *scores)
+def _side(records: dict[int, Record]) -> Side:
+    """The values of one cell's records by seed."""
+    return Side(next(iter(records.values())).cell, {seed: record.value for seed, record in records.items()})
 
 
 def _by_scale(results: Results, cell: str, metric: str) -> dict[Any, dict[int, Record]]:

@@ -16,7 +16,8 @@ class Entry:
 
     ``mean`` and ``stderr`` (over seeds; None with one seed) are in the metric's unit, None unless ``status`` is ``ok``.
     One failed seed makes the entry ``failed``: the mean of the others would hide it. ``n`` lists the sample counts
-    that occur, ``seeds`` those with the entry's status, ``total`` counts all its seeds.
+    that occur, ``seeds`` those with the entry's status, ``values`` their numbers if it is ``ok``, ``total`` counts all
+    its seeds.
     """
 
     metric: str
@@ -24,6 +25,7 @@ class Entry:
     mean: float | None
     stderr: float | None
     seeds: tuple[int, ...]
+    values: tuple[float, ...]
     total: int
     n: tuple[int, ...]
     protocol: dict[str, Any]
@@ -92,13 +94,15 @@ def _entry(group: Sequence[Record]) -> Entry:
     found = {record.status for record in group}
     status = next(status for status in (FAILED, NOT_APPLICABLE, OK) if status in found)
     group_of_status = [record for record in group if record.status == status]
-    mean, stderr = mean_and_stderr([record.value for record in group_of_status]) if status == OK else (None, None)
+    values = [record.value for record in group_of_status] if status == OK else []
+    mean, stderr = mean_and_stderr(values) if values else (None, None)
     return Entry(
         metric=group[0].metric,
         status=status,
         mean=mean,
         stderr=stderr,
         seeds=tuple(record.seed for record in group_of_status),
+        values=tuple(values),
         total=len(group),
         n=tuple(sorted({record.n for record in group_of_status if record.n is not None})),
         protocol=group[0].protocol,

@@ -13,7 +13,9 @@ from statistics import mode
 from typing import Any
 
 from benchmark.errors import shown
+from benchmark.results.answers_file import Answers
 from benchmark.results.definitions import GENERATION, MetricDefinition, definition_of
+from benchmark.results.leading import Side, leaders
 from benchmark.results.markdown import escape, table
 from benchmark.results.record import NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
 from benchmark.results.results_file import write_results
@@ -35,13 +37,17 @@ ALWAYS_SHOWN = frozenset({"kind", "nfe"})
 
 
 def write_tables(
-    folder: Path, results: Results, cells: Sequence[str] | None = None, floors: Collection[str] = frozenset()
+    folder: Path,
+    results: Results,
+    cells: Sequence[str] | None = None,
+    floors: Collection[str] = frozenset(),
+    answers: Answers | None = None,
 ) -> list[str]:
     """Write ``results.json``, ``results.csv`` and ``results.md``, each whole or not at all; returns these names."""
     folder = Path(folder)
     write_results(folder / "results.json", results)
     write_text(folder / "results.csv", to_csv(results))
-    write_text(folder / "results.md", to_markdown(results, cells=cells, floors=floors))
+    write_text(folder / "results.md", to_markdown(results, cells=cells, floors=floors, answers=answers))
     return ["results.json", "results.csv", "results.md"]
 
 
@@ -72,6 +78,7 @@ def to_markdown(
     cells: Sequence[str] | None = None,
     floors: Collection[str] = frozenset(),
     unfinished: Sequence[str] = (),
+    answers: Answers | None = None,
 ) -> str:
     """Tables of classification, density, generation and cost, each with its protocol beneath.
 
@@ -81,6 +88,7 @@ def to_markdown(
         cells: Order of rows, as in `rows`.
         floors: Trivial cells for comparison: marked, and never bold.
         unfinished: Unfinished cells, for the first line.
+        answers: Scores of single test images, where they are kept; intervals then hold the error over these too.
 
     Raises:
         ValueError: If ``columns`` names an unknown metric.
@@ -99,10 +107,13 @@ def to_markdown(
     parts = [f"**Incomplete**: not finished are {', '.join(map(escape, unfinished))}."] if unfinished else []
     parts.append(
         f"Suite {escape(results.suite)}, commit {escape(results.commit) or 'unknown'}. Mean ± standard error over"
-        " seeds; **bold**: best of the rows measured alike, floors aside."
+        " seeds; **bold**: best of the rows measured alike, and what a 95 % interval does not tell from it;"
+        " floors aside."
     )
     for heading, some, own in all_tables(all_rows, shown):
-        parts.append(_Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes, published).text())
+        parts.append(
+            _Table(heading, own, rows_of(some, own, floors), frozenset(floors), notes, published, answers).text()
+        )
     if notes:
         parts.append("\n".join(f"- [{number}] {reason}" for reason, number in notes.items()))
     return "\n\n".join(parts) + "\n"
@@ -152,6 +163,7 @@ class _Table:
     floors: frozenset[str]
     notes: dict[str, int]
     published: Mapping[tuple[str, str], str]
+    answers: Answers | None
     labels: list[str] = field(init=False)
     left_out: dict[str, list[str]] = field(init=False)
     asked: set[tuple[str, str]] = field(init=False)
@@ -192,7 +204,7 @@ class _Table:
         counts = {column.count for column in columns} - {None}
         for column in columns:
             header.append(column.heading(with_count=len(counts) > 1))
-            best = column.best([row.cell in self.floors for row in self.rows])
+            best = column.best([row.cell for row in self.rows], self.floors, self.answers)
             for line, row, entries in zip(lines, self.rows, column.entries, strict=True):
                 aside = {key for key in self.labels if len(self._of_row(row, key)) == 1}
                 # A number of the whole cell is in one of its rows; the others leave it blank.
@@ -266,22 +278,21 @@ class _Column:
         mean = format(entry.mean, self.definition.shown)
         return mean if entry.stderr is None else f"{mean} ± {format(entry.stderr, self.definition.shown)}"
 
-    def best(self, is_floor: Sequence[bool]) -> set[int]:
-        """``id`` of the entries to print bold: the best among at least two with the same protocol."""
+    def best(self, cells: Sequence[str], floors: Collection[str], answers: Answers | None) -> set[int]:
+        """``id`` of the entries to print bold: the ``leaders`` among at least two with the same protocol."""
         if not self.definition.ranked:
             return set()
-        groups: dict[Any, list[Entry]] = {}
-        for of_row, floor in zip(self.entries, is_floor, strict=True):
+        groups: dict[Any, list[tuple[Entry, Side]]] = {}
+        for of_row, cell in zip(self.entries, cells, strict=True):
             for entry in of_row:
-                if entry.status == OK and not floor and entry.protocol.get("kind") != UNNORMALISED:
+                if entry.status == OK and cell not in floors and entry.protocol.get("kind") != UNNORMALISED:
                     alike = {key: value for key, value in entry.protocol.items() if key not in CHOICES}
-                    groups.setdefault((entry.n, json.dumps(alike, sort_keys=True)), []).append(entry)
+                    side = Side(cell, dict(zip(entry.seeds, entry.values, strict=True)))
+                    groups.setdefault((entry.n, json.dumps(alike, sort_keys=True)), []).append((entry, side))
         bold: set[int] = set()
         for group in groups.values():
-            means = [float(format(entry.mean, self.definition.shown)) for entry in group]
-            merits = [self.definition.merit(mean) for mean in means]
-            if len(group) > 1 and min(merits) < max(merits):
-                bold |= {id(entry) for entry, merit in zip(group, merits, strict=True) if merit == max(merits)}
+            ahead = leaders([side for _, side in group], self.metric, answers)
+            bold |= {id(entry) for (entry, _), first in zip(group, ahead, strict=True) if first}
         return bold
 
 

@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from tables import number, results
+from tables import number, results, twice
 
 from benchmark.results.record import Results, failed, not_applicable
 from benchmark.results.results_file import read_results
@@ -91,13 +91,13 @@ def test_fewer_seeds_or_samples_than_the_other_rows_are_said_in_the_cell():
 def test_only_rows_measured_alike_are_ranked():
     network = {"feature_network": "digits-net"}
     table = results(
-        number("best", metric="fd", value=0.2, **network),
-        number("next", metric="fd", value=0.3, nfe=18, sampler="Heun", **network),
-        number("other-count", metric="fd", value=0.1, n=50, **network),
-        number("other-kind", metric="fd", value=0.1, kind="bound", **network),
+        *twice("best", metric="fd", value=0.2, **network),
+        *twice("next", metric="fd", value=0.3, nfe=18, sampler="Heun", **network),
+        *twice("other-count", metric="fd", value=0.1, n=50, **network),
+        *twice("other-kind", metric="fd", value=0.1, kind="bound", **network),
     )
     fd = cells_of(to_markdown(table), "fd")
-    assert fd["best"] == "**0.200**"
+    assert fd["best"] == "**0.200 ± 0.000**"
     assert [name for name, text in fd.items() if "**" in text] == ["best"]
 
 
@@ -137,12 +137,13 @@ def test_each_kind_of_points_and_noise_level_has_a_table_and_numbers_without_the
 def test_published_numbers_stand_beside_those_of_their_setting_alone():
     measured = [
         number("denoising_assisted", metric="accuracy/noisy", value=0.56),
-        number("denoising_assisted", metric="fid", value=3.1, guidance_scale=1, feature_network="inception"),
-        number("denoising_assisted", metric="fid", value=9.9, guidance_scale=3, feature_network="inception"),
+        *twice("denoising_assisted", metric="fid", value=3.1, guidance_scale=1, feature_network="inception"),
+        *twice("denoising_assisted", metric="fid", value=9.9, guidance_scale=3, feature_network="inception"),
     ]
     tables = to_markdown(results(*measured, suite="cifar10"))
     assert cells_of(tables, "accuracy/noisy") == {"denoising_assisted": "0.560 (paper 57.16 %)"}
-    assert cells_of(tables, "fid") == {"denoising_assisted@1": "**3.10** (paper 2.85)", "denoising_assisted@3": "9.90"}
+    found = {"denoising_assisted@1": "**3.10 ± 0.00** (paper 2.85)", "denoising_assisted@3": "9.90 ± 0.00"}
+    assert cells_of(tables, "fid") == found
     assert "paper" not in to_markdown(results(*measured, suite="cifar10-medium"))
 
 
@@ -162,12 +163,12 @@ def test_a_question_that_some_cells_are_asked_has_a_table_of_these_alone():
 
 def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():
     table = results(
-        number("copies", metric="fd", value=0.0),
-        number("a", metric="fd", value=1.0),
-        number("b", metric="fd", value=2.0),
+        *twice("copies", metric="fd", value=0.0),
+        *twice("a", metric="fd", value=1.0),
+        *twice("b", metric="fd", value=2.0),
     )
     fd = cells_of(to_markdown(table, floors={"copies"}), "fd")
-    assert fd == {"copies (floor)": "0.000", "a": "**1.000**", "b": "2.000"}
+    assert fd == {"copies (floor)": "0.000 ± 0.000", "a": "**1.000 ± 0.000**", "b": "2.000 ± 0.000"}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,9 @@ def test_a_floor_is_marked_and_never_bold_even_if_it_is_best():
     ],
 )
 def test_bold_follows_the_direction_of_the_metric(metric, values, best):
-    table = results(*(number(cell, metric=metric, value=value) for cell, value in zip("ab", values, strict=True)))
+    table = results(
+        *(n for cell, value in zip("ab", values, strict=True) for n in twice(cell, metric=metric, value=value))
+    )
     assert [cell for cell, text in cells_of(to_markdown(table), metric).items() if "**" in text] == [best]
 
 
@@ -190,6 +193,16 @@ def test_nothing_is_bold_where_no_mass_is_known(metric):
     table = results(number("a", metric=metric, value=-0.1), number("b", metric=metric, value=-5.6))
     assert "| a |" in to_markdown(table)
     assert [text for text in cells_of(to_markdown(table), metric).values() if "**" in text] == []
+
+
+def test_what_an_interval_does_not_tell_from_the_best_is_bold_too():
+    values = {"a": (0.90, 0.92, 0.94), "b": (0.91, 0.915, 0.94), "c": (0.70, 0.72, 0.74), "one": (0.99,)}
+    table = results(*(number(cell, seed, value=v) for cell, of in values.items() for seed, v in enumerate(of)))
+    bold = {cell for cell, text in cells_of(to_markdown(table), "accuracy/clean").items() if "**" in text}
+    assert bold == set()  # the best mean is of one seed, which tells nothing of others
+    table = results(*(record for record in table.records if record.cell != "one"))
+    bold = {cell for cell, text in cells_of(to_markdown(table), "accuracy/clean").items() if "**" in text}
+    assert bold == {"a", "b"}
 
 
 def test_nothing_is_bold_among_equals_or_alone():
@@ -223,8 +236,8 @@ def test_two_protocols_of_one_row_stay_apart():
 
 def test_a_density_without_a_known_mass_is_never_bold():
     rows = (("a", 1, "unnormalised"), ("b", 2, "unnormalised"), ("c", 3, "exact"), ("d", 4, "exact"))
-    numbers = [number(cell, metric="nll", value=value, kind=kind) for cell, value, kind in rows]
-    assert re.findall(r"\*\*(\d\.\d+)\*\*", to_markdown(results(*numbers))) == ["3.000"]
+    numbers = [n for cell, value, kind in rows for n in twice(cell, metric="nll", value=value, kind=kind)]
+    assert re.findall(r"\*\*(\d\.\d+) ", to_markdown(results(*numbers))) == ["3.000"]
 
 
 def test_curves_are_left_out_unless_asked_for():

@@ -12,7 +12,7 @@ from benchmark.arguments import Parser
 from benchmark.errors import OK, InputError, command
 from benchmark.results import ledger as ledgers
 from benchmark.results.answers_file import Answers, answers_of
-from benchmark.results.headline import Difference, difference, to_headline
+from benchmark.results.headline import Difference, differences, to_headline
 from benchmark.results.markdown import table as markdown_table
 from benchmark.results.paired import ABSENT, CONTRADICTED, VERDICTS
 from benchmark.results.record import Results
@@ -120,8 +120,7 @@ def variants(suite: str) -> str:
 
 def _answers(pairs: Iterable[tuple[str, ...]], results: Results, answers: Answers | None) -> Iterator[str]:
     for subject, first, second, *metrics in pairs:
-        changes = [difference(results, first, second, metric, answers) for metric in metrics]
-        if found := [change for change in changes if change is not None]:
+        if found := [c for metric in metrics for c in differences(results, first, second, metric, answers)]:
             told = [_told(verdict, found) for verdict in ("better", "worse", "undecided")]
             yield f"**{subject}** (`{first}` against `{second}`): {'; '.join(filter(None, told))}."
 
@@ -138,17 +137,18 @@ def _verdicts(judged: ledgers.Ledger) -> Iterator[str]:
 
 
 def _told(verdict: str, changes: list[Difference]) -> str:
-    some = [f"{_name(change.metric)} {change}" for change in changes if change.verdict == verdict]
+    some = [f"{_name(change)} {change}" for change in changes if change.verdict == verdict]
     return f"**{verdict}** in {', '.join(some)}" if some else ""
 
 
-def _name(metric: str) -> str:
+def _name(change: Difference) -> str:
     names = {
         "accuracy/noisy": "accuracy over all noise",
         "accuracy/middle": "accuracy at middle noise",
         "accuracy/generated": "samples of the asked class",
     }
-    return names.get(metric, metric.removesuffix("/clean"))
+    name = names.get(change.metric, change.metric.removesuffix("/clean"))
+    return name if change.scale is None else f"{name} at scale {change.scale:g}"
 
 
 def speed(name: str) -> str:

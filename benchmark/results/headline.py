@@ -1,8 +1,9 @@
 """One line a method: its main numbers, for the end of a run and for documents."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import floor, log10
+from statistics import mode
 from typing import Any
 
 from benchmark.errors import shown
@@ -86,7 +87,8 @@ def to_headline(
 ) -> str:
     """Markdown table of ``METRICS`` for a narrow page: means over seeds, a row for each cell, floors first.
 
-    Bold are ``leaders``. The last row has the largest standard error of each column, if there are several seeds.
+    Bold are ``leaders``. A number of another sample count than its column's states it. The last row has the largest
+    standard error of each column, if there are several seeds.
 
     Args:
         results: Numbers to tabulate.
@@ -96,12 +98,13 @@ def to_headline(
     """
     found = chosen_lines(results, cells, floors)
     best = {metric: leaders(results, found, metric, floors, answers) for metric in METRICS}
+    usual = {metric: _usual(line.entries.get(metric) for line in found) for metric in METRICS}
     body = []
     for line in found:
         name = escape(line.cell)
         if len(name) > LONG:
             name = "_&#8203;".join(name.rsplit("_", 1))  # a place to break the line
-        numbers = [_brief(line.entries.get(metric)) for metric in METRICS]
+        numbers = [_counted(line.entries.get(metric), usual[metric]) for metric in METRICS]
         marked = [f"**{n}**" if line.cell in best[metric] else n for metric, n in zip(METRICS, numbers, strict=True)]
         body.append([f"*{name}* (floor)" if line.cell in floors else name, escape(labels_of(line)), *marked])
     measured = {metric: [line.entries[metric] for line in found if metric in line.entries] for metric in METRICS}
@@ -171,6 +174,18 @@ def number(entry: Entry | None) -> str:
     return _told(entry, lambda entry: with_error(entry.mean, entry.stderr))
 
 
+def _usual(entries: Iterable[Entry | None]) -> tuple[int, ...]:
+    """The most frequent sample counts of a column."""
+    counts = [entry.n for entry in entries if entry is not None and entry.status == OK]
+    return mode(counts) if counts else ()
+
+
+def _counted(entry: Entry | None, usual: tuple[int, ...]) -> str:
+    """An entry without its standard error, and its sample count where that is not the usual one."""
+    other = entry is not None and entry.status == OK and entry.n not in ((), usual)
+    return f"{_brief(entry)} (n={'/'.join(map(str, entry.n))})" if other else _brief(entry)
+
+
 def _brief(entry: Entry | None) -> str:
     """An entry without its standard error."""
     return _told(entry, lambda entry: _short(entry.mean))
@@ -200,9 +215,13 @@ def with_error(mean: float, stderr: float | None) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference of two cells over common seeds, with its 95 % interval, in the metric's unit."""
+    """Mean difference of two cells over common seeds, with its 95 % interval, in the metric's unit.
+
+    ``scale`` is the guidance scale of both; None of what has none.
+    """
 
     metric: str
+    scale: float | None
     mean: float
     low: float
     high: float
@@ -219,10 +238,10 @@ class Difference:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
-def difference(
+def differences(
     results: Results, first: str, second: str, metric: str, answers: Answers | None = None
-) -> Difference | None:
-    """``first`` minus ``second`` at their largest common guidance scale; None where two seeds of both lack the metric.
+) -> list[Difference]:
+    """``first`` minus ``second`` at each common guidance scale; of two seeds that both have the metric, or none.
 
     The interval is Student's over differences of equal seeds, two at least, because one training of each tells nothing
     of others; and over test images, where ``answers`` has their scores.
@@ -230,13 +249,14 @@ def difference(
     ours, theirs = (_by_scale(results, cell, metric) for cell in (first, second))
     if definition_of(metric).table != GENERATION:
         ours, theirs = ({None: dict(*found.values())} if len(found) == 1 else {} for found in (ours, theirs))
-    common = sorted(ours.keys() & theirs.keys(), key=lambda scale: (scale is not None, scale))
-    if not common:
-        return None
-    return _between(ours[common[-1]], theirs[common[-1]], metric, answers)
+    common_scales = sorted(ours.keys() & theirs.keys(), key=lambda scale: (scale is not None, scale))
+    found = (_between(ours[scale], theirs[scale], metric, scale, answers) for scale in common_scales if scale != 0)
+    return [change for change in found if change is not None]
 
 
-def _between(new: dict[int, Record], old: dict[int, Record], metric: str, answers: Answers | None) -> Difference | None:
+def _between(
+    new: dict[int, Record], old: dict[int, Record], metric: str, scale: float | None, answers: Answers | None
+) -> Difference | None:
     """``new`` minus ``old``, records by seed; None without two common seeds."""
     sides = common(*(_side(records) for records in (new, old)), metric, answers)
     if sides is None:
@@ -244,7 +264,9 @@ def _between(new: dict[int, Record], old: dict[int, Record], metric: str, answer
     definition = replace(definition_of(metric), ratio=False)
     plain = replace(definition, target=None, higher_is_better=True)  # whose gains are differences
     found = paired_gain(plain, *sides, level=WIDE)
-    return Difference(metric, found.mean, found.low, found.high, float(gains(definition, sides.new, sides.old).mean()))
+    return Difference(
+        metric, scale, found.mean, found.low, found.high, float(gains(definition, sides.new, sides.old).mean())
+    )
 
 
 def _side(records: dict[int, Record]) -> Side:

@@ -86,14 +86,14 @@ def to_markdown(
         results: Numbers to tabulate.
         columns: Metrics to show; if None, all but plotted curves and inapplicable ones.
         cells: Order of rows, as in `rows`.
-        floors: Trivial cells for comparison: marked, and never bold.
+        floors: Trivial cells for comparison: above the others, marked, and never bold.
         unfinished: Unfinished cells, for the first line.
         answers: Scores of single test images, where they are kept; intervals then hold the error over these too.
 
     Raises:
         ValueError: If ``columns`` names an unknown metric.
     """
-    all_rows = rows(results, cells)
+    all_rows = sorted(rows(results, cells), key=lambda row: row.cell not in floors)
     entries = [entry for row in all_rows for of_metric in row.entries.values() for entry in of_metric]
     measured = {entry.metric for entry in entries if entry.status != NOT_APPLICABLE}
     if columns is None:

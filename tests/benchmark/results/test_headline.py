@@ -9,10 +9,15 @@ from scipy import stats
 from tables import number, results, table
 
 from benchmark.results.answers_file import Answers, Scored, write_answers
-from benchmark.results.headline import METRICS, difference, lines, to_headline, to_screen
+from benchmark.results.headline import METRICS, differences, lines, to_headline, to_screen
 from benchmark.results.record import Results, failed, measured, not_applicable
 
 OURS, THEIRS = (0.81, 0.84, 0.80), (0.78, 0.80, 0.79)
+
+
+def difference(*arguments):
+    """The difference at the largest common guidance scale; None without one."""
+    return next(reversed(differences(*arguments)), None)
 
 
 def two(metric="accuracy/middle", **protocol):
@@ -147,3 +152,22 @@ def test_the_table_of_a_terminal_has_six_columns_and_fits_eighty_characters():
     heading, *rest = out.getvalue().splitlines()
     assert "da (floor)" in out.getvalue()
     assert max(map(len, [heading, *rest])) <= 80
+
+
+def test_a_difference_is_told_at_each_common_scale_but_that_of_no_guidance():
+    scaled = [
+        number(cell, seed, "fd", value + scale, guidance_scale=scale)
+        for cell, values in (("a", OURS), ("b", THEIRS))
+        for seed, value in enumerate(values)
+        for scale in (0, 1, 3)
+    ]
+    alone = [number("a", seed, "fd", 9.0, guidance_scale=10) for seed in range(3)]
+    found = differences(results(*scaled, *alone), "a", "b", "fd")
+    assert [change.scale for change in found] == [1, 3]
+    assert found[0].mean == pytest.approx(found[1].mean)
+
+
+def test_a_number_of_another_sample_count_states_it():
+    some = [number(cell, metric="fd", value=0.2, n=n) for cell, n in (("a", 1000), ("b", 1000), ("images", 360))]
+    shown = body(to_headline(results(*some)))
+    assert {row["method"]: row["fd"] for row in shown.values()} == {"a": ".200", "b": ".200", "images": ".200 (n=360)"}

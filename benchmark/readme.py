@@ -56,7 +56,7 @@ VARIANTS = (
     ("Self-calibration of a denoising-assisted classifier", "few_da_sc", "few_da_encoder", *FEW, "fd"),
     ("The same with temporal consistency", "few_ssl_da_sc", "few_ssl_da_encoder", *FEW, "fd"),
     ("Class-conditional classification diffusion", "cdm_conditional", "cfg", "accuracy/generated", "fd", "recall"),
-    ("Classification diffusion on one Gaussian", "cdm_anchored", "cdm", "fd", "nll/ode"),
+    ("Classification diffusion on one Gaussian", "cdm_anchored", "cdm_pooled", "fd", "nll/ode"),
     ("Classification diffusion on straight lines", "cdm_transport", "cdm_pooled", "fd", "nll/ode"),
 )
 """Subject, cells and metrics of variants and baselines, a line each."""

@@ -332,6 +332,13 @@ def test_the_numbers_of_the_plane_are_those_of_the_results():
     told = "is {:.4f} against {:.4f} by cross-entropy alone ({:.4f} by no gradient"
     assert told.format(*errors(cells, "grid", 7.516)) in text
     assert "on noisy points {:.5f} against {:.5f}.".format(*errors(cells[:2], "noisy test images", 7.516)) in text
+    cosines = gradients_in_the_plane("gradient/cosine")
+    turned = [[cosines[f"{cell}_apart", "grid", 1.0, s] for s in seeds] for cell in cells[:2]]
+    assert "the cosine is {:.3f} against {:.3f}, lower in every seed".format(*map(np.mean, turned)) in text
+    assert all(a < b for a, b in zip(*turned, strict=True))
+    labeled, plain = errors(("few_sc_labeled", "few_ce"), "grid", 7.516)
+    assert f"than by cross-entropy alone, {labeled:.4f} on the grid" in text
+    assert labeled > plain
     assert "of the gradient: {:.4f} against {:.4f}, at weight 1".format(*errors(("sc", "ce"), "grid", 7.516)) in text
     noisy = errors(("sc", "ce"), "noisy test images", 2.992)
     assert "{:.6f} against {:.5f} in every seed, and on".format(*noisy) in text

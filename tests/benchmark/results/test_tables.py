@@ -303,4 +303,4 @@ def test_a_floor_shows_only_where_something_was_asked_of_it():
     table = results(number("a"), number("a", metric="fd", value=1.0), number("train", metric="fd", value=0.1))
     markdown = to_markdown(table, cells=["train", "a", "lost"], floors={"train", "lost"})
     assert list(cells_of(markdown, "accuracy/clean")) == ["lost (floor)", "a"]
-    assert list(cells_of(markdown, "fd")) == ["train (floor)", "a", "lost (floor)"]
+    assert list(cells_of(markdown, "fd")) == ["train (floor)", "lost (floor)", "a"]

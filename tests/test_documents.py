@@ -235,23 +235,50 @@ def short(value):
 
 def test_the_numbers_of_guidance_at_scale_1_are_those_of_the_results():
     text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
-    records = [r for r in read_results(ROOT / "results/digits-full.json").records if r.status == "ok"]
 
-    def mean(cell, metric, scale):
-        found = [r.value for r in records if (r.cell, r.metric) == (cell, metric)
-                 and r.protocol.get("guidance_scale") == scale]  # fmt: skip
-        return float(np.mean(found))
+    def means(name):
+        records = [r for r in read_results(ROOT / f"results/{name}.json").records if r.status == "ok"]
 
+        def mean(cell, metric, scale=None):
+            found = [r.value for r in records if (r.cell, r.metric) == (cell, metric)
+                     and r.protocol.get("guidance_scale") == scale]  # fmt: skip
+            return float(np.mean(found))
+
+        return mean
+
+    mean = means("digits-full")
     cells = ("noisy_classifier", "denoising_assisted", "score_class_gaussians", "score_training_points")
-    unguided, first = mean("score_model", "fd", None), [mean(cell, "fd", 1) for cell in cells]
+    unguided, first = mean("score_model", "fd"), [mean(cell, "fd", 1) for cell in cells]
     told = "`fd` is {:.3f} without guidance, and at scale 1 it is {:.3f} by the noisy classifier, {:.3f} with denoising"
     assert told.format(unguided, *first) in text
     assert "{:.3f} by Gaussians of the classes, and {:.3f} by the exact".format(*first[2:]) in text
     assert unguided < min(first)
     assert all(mean(cell, "fd", 3) < unguided for cell in cells)
-    exact, noisy, assisted = (mean(cell, "accuracy/noisy", None) for cell in (cells[3], *cells[:2]))
-    told = "is right in {:.3f} of the test images, the noisy classifier in {:.3f}, with denoising assistance {:.3f}"
-    assert told.format(exact, noisy, assisted) in text
+    asked, precision = (mean(cells[0], metric, 1) for metric in ("accuracy/generated", "precision"))
+    told = f"{asked:.3f} of them show the class asked for, and precision is {precision:.3f} against"
+    assert f"{told} {mean('score_model', 'precision'):.3f} without" in text
+    conditional = (mean("cfg", metric, 1) for metric in ("fd", "accuracy/generated"))
+    assert "{:.3f} at scale 1, with {:.3f} of the class".format(*conditional) in text
+    assert f"(`few_cg`) `fd` is {mean('few_cg', 'fd', 1):.3f} at scale 1" in text
+    assert mean("few_cg", "fd", 1) < first[0]
+
+    mean = means("digits_guidance")
+    tried = ("noisy_classifier", "noisy_wide", "noisy_long", "noisy_levels", "points")
+    distances = [mean("score_model", "fd"), *(mean(cell, "fd", 1) for cell in tried)]
+    told = (
+        "`fd` is {:.3f} without guidance and, at scale 1, {:.3f} by the classifier as it is, {:.3f} by one of nine times"
+        " the weights, {:.3f} after four times the steps, {:.3f} with more of the noise levels at which classes part in"
+        " place of (a)'s even ones, and {:.3f} by the exact"
+    )
+    assert told.format(*distances) in text
+    assert distances[0] < distances[5] < distances[4] < distances[3] < distances[2] < distances[1]
+    middle, high = (
+        [mean(cell, f"gradient/scale/t={t}") for cell in ("noisy_classifier", "noisy_long", "points")]
+        for t in (0.6, 0.8)
+    )
+    told = "in mean square, is {:.2f}, after four times the steps {:.2f}, by the training images' posterior {:.2f}"
+    assert told.format(*middle) in text
+    assert "At sigma 4.373 it is {:.2f}, {:.2f} and {:.2f}.".format(*high) in text
 
 
 def test_the_numbers_of_choices_are_of_validation_images_and_the_settings_are_the_best_of_them():

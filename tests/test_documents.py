@@ -267,8 +267,8 @@ def test_the_numbers_of_guidance_at_scale_1_are_those_of_the_results():
     distances = [mean("score_model", "fd"), *(mean(cell, "fd", 1) for cell in tried)]
     told = (
         "`fd` is {:.3f} without guidance and, at scale 1, {:.3f} by the classifier as it is, {:.3f} by one of nine"
-        " times the weights, {:.3f} after four times the steps, {:.3f} with more of the noise levels at which classes part"
-        " in place of (a)'s even ones, and {:.3f} by the exact"
+        " times the weights, {:.3f} after four times the steps, {:.3f} with more of the noise levels at which classes"
+        " part in place of (a)'s even ones, and {:.3f} by the exact"
     )
     assert told.format(*distances) in text
     assert distances[0] < distances[5] < distances[4] < distances[3] < distances[2] < distances[1]

@@ -475,6 +475,11 @@ def test_the_numbers_in_explanations_of_contradicted_claims_are_those_of_the_res
     near = [mean(cell, "fd", None) for cell in ("cdm_pooled_linear", "cdm_uniform", "cdm_linear")]
     assert "{:.2f} with the linear schedule and {:.2f} with the uniform one".format(*near) in text
     assert f"the linear schedule has {near[2]:.2f} (`cdm_linear`)" in text
+    distances = [mean(cell, "fd", None) for cell in ("cdm", "ddm_wide", "ddm", "cdm_linear", "ddm_linear")]
+    assert "({:.3f} against {:.3f}; against `ddm` {:.3f}, not decided)".format(*distances) in text
+    assert "(`cdm_linear`) has `fd` {:.3f}, a UNet as wide (`ddm_linear`) {:.3f}".format(*distances[3:]) in text
+    errors = [mean(cell, "mse/denoise/t=0.2", None) for cell in ("cdm", "ddm_wide", "ddm")]
+    assert "({:.3f} against {:.3f}; against `ddm` {:.3f}, reproduced)".format(*errors) in text
     linear = answers.of_seeds("cdm_pooled_linear", range(5), "nll/ode")
     assert f"not decided: {flow.mean():.2f} against {linear.mean():.2f} bits" in text
     for ours, theirs in (("few_ssl_da", "few_pseudo_label"), ("pu_odd_even", "pu_contrastive")):

@@ -233,6 +233,33 @@ def short(value):
     return f"{value:.2f}".removeprefix("0")
 
 
+def test_the_figures_set_beforehand_have_the_numbers_of_the_results():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    records = [r for r in read_results(ROOT / "results/digits-full.json").records if r.status == "ok"]
+
+    def mean(cell, metric, scale=None):
+        found = {
+            r.seed: r.value
+            for r in records
+            if (r.cell, r.metric, r.protocol.get("guidance_scale")) == (cell, metric, scale)
+        }
+        assert sorted(found) == [0, 1, 2, 3, 4]
+        return float(np.mean(list(found.values())))
+
+    asked, stepped, free = (
+        mean("joint_features", "accuracy/generated", 30), mean("joint_features", "fd", 30), mean("joint", "fd", 0),
+    )  # fmt: skip
+    assert f"not above unguided. {asked:.3f}, and {stepped:.3f} against {free:.3f}." in text
+    ratios = [mean("cdm", "fd") / mean(twin, "fd") for twin in ("ddm", "ddm_wide")]
+    assert "{:.2f} times `ddm`, {:.2f} times `ddm_wide`".format(*ratios) in text
+    assert f"{mean('cdm_linear', 'fd') / mean('ddm_linear', 'fd'):.2f} times `ddm_linear`" in text
+    ratios = [mean("egc", "fd", scale) / mean("joint", "fd", scale) for scale in (0, 1, 3)]
+    told = "{:.3f}, and {:.2f} times without guidance, {:.2f} at scale 1, {:.2f} at scale 3"
+    assert told.format(mean("egc", "accuracy/clean"), *ratios) in text
+    shifts = (mean(cell, "accuracy/clean") for cell in ("few_clean", "few_clean_shifted"))
+    assert "from {:.3f} (`few_clean`) to {:.3f} (`few_clean_shifted`)".format(*shifts) in text
+
+
 def test_the_numbers_of_guidance_at_scale_1_are_those_of_the_results():
     text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
 

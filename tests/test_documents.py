@@ -22,6 +22,7 @@ from benchmark.results.picture import SOURCE, digest_of_curves
 from benchmark.results.results_file import read_results
 from benchmark.suite.experiments import EXPERIMENTS, experiments, load_experiment, read_experiment
 from benchmark.suite.suite import CONFIGS, load_suite, suites
+from benchmark.training.build import build
 from methods.diffusion.denoiser import EDMDenoiser
 from methods.diffusion.process import VarianceExploding
 from methods.networks.wrn import WideResNet
@@ -231,6 +232,19 @@ def test_the_walk_of_a_number_names_each_file_once_and_few():
 def short(value):
     """Two digits after the point, no zero before it."""
     return f"{value:.2f}".removeprefix("0")
+
+
+def test_classification_diffusion_and_its_twins_have_the_weights_that_are_told():
+    text = " ".join((ROOT / "results/README.md").read_text(encoding="utf-8").split())
+    wide = "--model.init_args.denoiser.init_args.network.init_args.width=16"
+    counts = []
+    for name, *words in (("cdm",), ("ddm",), ("ddm", wide)):
+        with torch.device("meta"):
+            model = build([f"--config={ROOT / 'configs/digits' / name}.yaml", *words, "--trainer.logger=false"]).model
+        counts.append(f"{sum(weight.numel() for weight in model.parameters()):,}")
+    told = "about as many weights: {} classify levels, {} denoise (`ddm`)"
+    assert told.format(*counts) in text
+    assert f"(`ddm_wide`) has {counts[2]}" in text
 
 
 def test_the_figures_set_beforehand_have_the_numbers_of_the_results():

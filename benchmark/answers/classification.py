@@ -52,7 +52,8 @@ def classify(method: Method, data: ImageData, protocol: Protocol, folder: Path, 
         times = process.times_at(curve)
         arrays |= {"level_times": times.cpu().numpy(), "level_sigmas": process.log_sigma(times).exp().cpu().numpy()}
     save_arrays(folder / "logits.npz", **arrays)
-    return {"outputs": ["logits.npz"], "masked": method.unsupported.get("masked")}
+    nfe = getattr(method.classifier, "nfe", 1)
+    return {"outputs": ["logits.npz"], "masked": method.unsupported.get("masked"), "nfe": nfe}
 
 
 def _noisy(method: Method, x: Tensor, quantiles: Tensor, curve: Tensor, noise: KeyedNoise) -> dict[str, Tensor]:

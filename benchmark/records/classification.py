@@ -37,6 +37,8 @@ def classification_records(job: Job, protocol: Protocol) -> Iterator[Record]:
     yield record("ece", classification.calibration_error(clean, y))
     yield record("label_nll", mean_estimate(classification.label_nll(found["clean"], y)))
     yield record("brier", mean_estimate(classification.brier(clean, y)))
+    if record.manifest.get("nfe", 1) > 1:
+        yield record("nfe/classify", Estimate(float(record.manifest["nfe"]), None, len(y)))
 
 
 def _accuracies(

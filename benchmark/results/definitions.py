@@ -133,6 +133,11 @@ DEFINITIONS = (
         MetricDefinition("brier", CLASSIFICATION, DOWN, 0.02, low=0.0, high=2.0),
     ),
     *_of(
+        "classify",
+        MetricDefinition("nfe/classify", CLASSIFICATION, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False),
+        expected=False,  # of classifiers that evaluate a denoiser many times
+    ),
+    *_of(
         "likelihood",
         MetricDefinition("nll", DENSITY, DOWN, 0.02, unit="bits/dim"),
         MetricDefinition("nfe/nll", DENSITY, DOWN, unit="evaluations", low=0.0, shown="z.1f", gating=False, ratio=True),

@@ -69,6 +69,11 @@ class ErrorClassifier(nn.Module):
         self.classes, self.times, self.seed = classes, times, seed
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the denoiser for the answer about one image."""
+        return self.classes * self.times
+
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """``log p(x_t | y)`` of every class up to what is common to all, ``(B, K)``; differentiable once in ``x_t``."""
         sloped = torch.is_grad_enabled() and x_t.requires_grad

@@ -88,6 +88,14 @@ def test_logits_are_the_trapezoidal_sum_image_by_image(process):
             assert found[i, y].item() == pytest.approx(-total, rel=1e-4)
 
 
+def test_an_answer_takes_as_many_evaluations_as_it_says():
+    denoiser, evaluated = EpsDenoiser(ByClass(), PROCESSES["vp"]), []
+    denoiser.network.register_forward_hook(lambda module, inputs, output: evaluated.append(len(output)))
+    classifier = ErrorClassifier(denoiser, 3, 4)
+    classifier(torch.randn(5, 1, 2, 2), torch.zeros(5))
+    assert sum(evaluated) == 5 * classifier.nfe == 5 * 3 * 4
+
+
 @every_process
 def test_the_gradient_of_a_logit_is_that_of_its_sum(process):
     classifier = ErrorClassifier(EpsDenoiser(ByClass().double(), process), 3, 4, 0.02, 8.0)

@@ -152,14 +152,23 @@ def test_masked_inputs_are_read_on_the_noisy_images_of_all_draws(tmp_path, score
 # From arrays with known answers.
 
 
-def classified(folder, logits, y, noisy=True):
+def classified(folder, logits, y, noisy=True, **told):
     arrays = {"y": y, "clean": logits}
     if noisy:
         arrays |= {"noisy": logits[None], "levels": np.stack([logits, -logits]), "level_times": np.array([0.25, 0.75]),
                    "level_sigmas": np.array([0.5, 1.0])}  # fmt: skip
     save_arrays(folder / "logits.npz", **arrays)
-    Stage("classify", "key").complete(folder, lambda: {"outputs": ["logits.npz"], "masked": "reads one image, not two"})
+    about = {"outputs": ["logits.npz"], "masked": "reads one image, not two", **told}
+    Stage("classify", "key").complete(folder, lambda: about)
     return {record.metric: record for record in classification_records(job_in(folder), Protocol(levels=2))}
+
+
+def test_a_classifier_of_many_evaluations_says_how_many(tmp_path):
+    logits, y = np.eye(3, dtype=np.float32), np.arange(3)
+    for folder in (tmp_path / "one", tmp_path / "many"):
+        folder.mkdir()
+    assert classified(tmp_path / "many", logits, y, nfe=70)["nfe/classify"].value == 70
+    assert "nfe/classify" not in classified(tmp_path / "one", logits, y, nfe=1)
 
 
 def test_a_task_of_more_than_ten_classes_has_the_label_among_the_first_five(tmp_path):

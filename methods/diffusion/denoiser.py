@@ -218,6 +218,12 @@ class Replaced(Pretrained):
 
     Raises:
         TypeError: It is never built.
+
+    Example:
+        >>> Replaced()
+        Traceback (most recent call last):
+            ...
+        TypeError: a denoiser that was to be replaced is asked for
     """
 
     def __init__(self) -> None:

@@ -57,17 +57,17 @@ def alignment(method: Method, data: ImageData, protocol: Protocol, folder: Path,
             t = t.expand(len(x))
             x_t, _ = process.perturb(x, t, eps)
             alpha, sigma = process.scales(t, like=x)
-            unit = (alpha / sigma**2).flatten().cpu().numpy()
+            by_score = (alpha / sigma**2).flatten().cpu().numpy()
             with torch.no_grad():
                 denoised = method.denoiser(x_t, t)
             missed = (x - denoised).flatten(1).cpu().numpy()
             for name, at in zip(INPUTS, (x_t, alpha * x, alpha * denoised), strict=True):
                 g = _gradient(method, at, t, of)
-                scores[name][level, part] = cosines(g.flatten(1).numpy(), missed)
+                flat = g.flatten(1).numpy()
+                scores[name][level, part] = cosines(flat, missed)
                 if name == "noisy":
-                    flat = g.flatten(1).numpy()
                     scores["smoothness"][level, part] = neighbour_correlation(g.numpy())
-                    scores["along"][level, part] = unit * (flat * missed).sum(1)
+                    scores["along"][level, part] = by_score * (flat * missed).sum(1)
                     scores["squared"][level, part] = (flat**2).sum(1)
                     kept = pictures[level, part]
                     kept[:] = channels_last(g[: len(kept)])

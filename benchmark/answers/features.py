@@ -70,12 +70,13 @@ def real_features(
         lambda done: report(f"real+{name}", done, len(images)),
     )  # fmt: skip
     kept = sorted(set(found) - {"probabilities"})
-    statistics = {what: Statistics.of(found[what]) for what in kept}
     if protocol.whole_statistics:
         statistics = whole_statistics(network, data, kept, _batch(name, protocol.batch), reference.device, report)
-    for what in kept:
-        arrays |= {what: found[what], f"{what}_mean": statistics[what].mean}
-        arrays |= {f"{what}_scatter": statistics[what].scatter, "count": np.array(statistics[what].n)}
+    else:
+        statistics = {what: Statistics.of(found[what]) for what in kept}
+    for what, of in statistics.items():
+        arrays |= {what: found[what], f"{what}_mean": of.mean, f"{what}_scatter": of.scatter}
+    arrays["count"] = np.array(statistics["features"].n)
     file = f"real+{name}.npz"
     save_arrays(folder / file, **arrays)
     return {"outputs": [file], "network": network.name}

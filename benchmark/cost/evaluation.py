@@ -50,10 +50,12 @@ def number_asked(data: ImageData, part: Part, count: int | None) -> int:
 
 
 def images_of(data: ImageData, n: int) -> Tensor:
+    """Images ``(n, C, H, W)`` without data."""
     return torch.zeros(n, *data.shape, device=META)
 
 
 def labels_of(n: int) -> Tensor:
+    """Labels ``(n,)`` without data."""
     return torch.zeros(n, dtype=torch.long, device=META)
 
 

@@ -75,12 +75,12 @@ class Real:
 
     @property
     def kept(self) -> str:
-        """Which images the outputs are of: the training part, or how many of it."""
+        """Description of the images that the outputs are of: the training part, or how many of it."""
         return self._part(len(self.images["train_labels"]))
 
     @property
     def counted(self) -> str:
-        """Which images the statistics are of."""
+        """Description of the images that the statistics are of."""
         return self._part(int(self.seen["count"]))
 
     def _part(self, n: int) -> str:

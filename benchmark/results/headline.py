@@ -9,7 +9,7 @@ from typing import Any
 from benchmark.errors import shown
 from benchmark.results.answers_file import Answers
 from benchmark.results.definitions import GENERATION, HEADLINE_METRICS, definition_of
-from benchmark.results.leading import Side, common, undecided
+from benchmark.results.leading import Side, common, leaders
 from benchmark.results.markdown import escape, table
 from benchmark.results.paired import WIDE, gains, paired_gain
 from benchmark.results.record import FAILED, NOT_APPLICABLE, OK, UNNORMALISED, Record, Results
@@ -87,7 +87,7 @@ def to_headline(
 ) -> str:
     """Markdown table of ``METRICS`` for a narrow page: means over seeds, a row for each cell, floors first.
 
-    Bold are ``leaders``. A number of another sample count than its column's states it. The last row has the largest
+    Bold are ``bold_cells``. A number of another sample count than its column's states it. The last row has the largest
     standard error of each column, if there are several seeds.
 
     Args:
@@ -97,7 +97,7 @@ def to_headline(
         answers: Scores of single test images, where they are kept.
     """
     found = chosen_lines(results, cells, floors)
-    best = {metric: leaders(results, found, metric, floors, answers) for metric in METRICS}
+    best = {metric: bold_cells(found, metric, floors, answers) for metric in METRICS}
     usual = {metric: _usual(line.entries.get(metric) for line in found) for metric in METRICS}
     body = []
     for line in found:
@@ -121,37 +121,27 @@ def chosen_lines(results: Results, cells: Sequence[str] | None, floors: Collecti
     return sorted(found, key=lambda line: line.cell not in floors)
 
 
-def leaders(
-    results: Results, found: Sequence[Line], metric: str, floors: Collection[str], answers: Answers | None = None
-) -> set[str]:
-    """Cells with the best mean of a metric, and those that ``difference``'s interval does not tell from it.
+def bold_cells(found: Sequence[Line], metric: str, floors: Collection[str], answers: Answers | None = None) -> set[str]:
+    """Cells that are among the ``leaders`` of a metric, of those of one task and of as many labels.
 
-    Cells of one task and of as many labels compete. Floors, and densities without known mass, do not; nor do cells of
-    which there is one seed, which tells nothing of others.
+    Floors, and densities without known mass, do not compete.
     """
-    rivals: dict[Any, list[Line]] = {}
+    rivals: dict[Any, list[Side]] = {}
     for line in found:
         if line.cell not in floors and _competes(line.entries.get(metric)):
-            protocol = line.entries[metric].protocol
-            rivals.setdefault((protocol.get("task"), protocol.get("n_labeled")), []).append(line)
-    ahead: set[str] = set()
-    for alike in rivals.values():
-        if len(alike) > 1:
-            best = max(alike, key=lambda line: definition_of(metric).merit(line.entries[metric].mean))
-            first = _of_line(results, best, metric)
-            ahead |= {line.cell for line in alike if undecided(_of_line(results, line, metric), first, metric, answers)}
-    return ahead
+            entry = line.entries[metric]
+            side = Side(line.cell, dict(zip(entry.seeds, entry.values, strict=True)))
+            rivals.setdefault((entry.protocol.get("task"), entry.protocol.get("n_labeled")), []).append(side)
+    return {
+        side.cell
+        for sides in rivals.values()
+        for side, ahead in zip(sides, leaders(sides, metric, answers), strict=True)
+        if ahead
+    }
 
 
 def _competes(entry: Entry | None) -> bool:
     return entry is not None and entry.status == OK and entry.protocol.get("kind") != UNNORMALISED
-
-
-def _of_line(results: Results, line: Line, metric: str) -> Side:
-    """Values of a line's entry."""
-    protocol = line.entries[metric].protocol
-    own = (record for record in results.records if (record.cell, record.metric) == (line.cell, metric))
-    return Side(line.cell, {r.seed: r.value for r in own if r.status == OK and r.protocol == protocol})
 
 
 def _narrow(metric: str) -> str:

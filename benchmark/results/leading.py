@@ -28,7 +28,7 @@ class Common(NamedTuple):
 
 
 def common(new: Side, old: Side, metric: str, answers: Answers | None) -> Common | None:
-    """What two sides have in common; None without two seeds, for one training of each tells nothing of others."""
+    """Match two sides by seed; None without two common seeds, for one training of each tells nothing of others."""
     seeds = sorted(new.values.keys() & old.values.keys())
     if len(seeds) < 2:
         return None

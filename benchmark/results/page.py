@@ -14,7 +14,7 @@ from markupsafe import Markup
 from benchmark.errors import InputError
 from benchmark.results.answers_file import Answers, answers_of
 from benchmark.results.definitions import definition_of
-from benchmark.results.headline import METRICS, chosen_lines, heading, labels_of, leaders, number
+from benchmark.results.headline import METRICS, bold_cells, chosen_lines, heading, labels_of, number
 from benchmark.results.ledger import here, judge_all, margin, notes, statement, summary
 from benchmark.results.page_figures import page_figures
 from benchmark.results.page_pictures import confusions, curve, grids, without_pictures
@@ -80,7 +80,7 @@ def _headline(results: Results, order: list[str], floors: Collection[str], answe
     """Head and body of the table of one row a method."""
     found = chosen_lines(results, order, floors)
     shown = [metric for metric in (*METRICS, SECONDS) if any(_told(line.entries.get(metric)) for line in found)]
-    best = {metric: leaders(results, found, metric, floors, answers) for metric in shown if metric != SECONDS}
+    best = {metric: bold_cells(found, metric, floors, answers) for metric in shown if metric != SECONDS}
     body = []
     for line in found:
         scale = "" if line.guidance_scale is None else f"{line.guidance_scale:g}"

@@ -131,5 +131,5 @@ def _unwrapped(weights: Weights) -> Weights:
 
 
 def weights_of(network: nn.Module) -> Callable[[], None] | None:
-    """What reads a network's published weights, where it has some: the ``start`` of a method."""
+    """Return the function that reads a network's published weights, a method's ``start``; None if it has none."""
     return network.start if getattr(network, "weights", None) else None

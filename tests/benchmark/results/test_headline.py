@@ -76,7 +76,7 @@ def test_rows_of_other_labels_do_not_compete():
     few = [number("c", seed, "accuracy/clean", value - 0.1, n_labeled=50) for seed, value in enumerate(OURS)]
     more = [number("d", seed, "accuracy/clean", value - 0.3, n_labeled=50) for seed, value in enumerate(OURS)]
     found = body(to_headline(results(*two("accuracy/clean"), *few, *more)))
-    assert {name for name, row in found.items() if row["clean"].startswith("**")} == {"a", "b", "c"}
+    assert {name for name, row in found.items() if row["clean"].startswith("**")} == {"c"}  # a and b are not told apart
 
 
 def test_a_line_has_the_distance_of_the_network_that_judges_classes():
